@@ -1,0 +1,424 @@
+"""
+One connection: flow control, half-close and deadlines, decided here and nowhere else.
+
+A protocol is a subclass that says what to answer (`Connection.received`); this class
+decides when there is something to read, when a direction ends, and when it is over.  Only
+this module registers producers, pauses, half-closes or aborts.
+
+The states, and every way between them::
+
+    OPEN ──── peer's FIN ─────────────> FINISHING ── all sent and acknowledged ──> CLOSED
+     │ │                                    ^
+     │ └──── end(reason): quit, idle … ─> LINGERING ── peer's FIN ──┘ (or CLOSED, if all is sent)
+     │                                      ^
+     └─ drain() ─> DRAINING ── read all ────┘       (peer's FIN: FINISHING, as from OPEN)
+
+    any state ── RST or a lost route ──> CLOSED      any state ── a deadline ──> ABORTED
+
+* **OPEN**: bytes go both ways.  EOF is not close: the peer's FIN ends one direction only.
+* **DRAINING**: the daemon stops.  What the kernel held when it began is still read and
+  answered, then we end as in LINGERING.
+* **FINISHING** (RFC 862; RFC 9293 section 3.6.1): the peer has finished, we have not.
+  Answers are flushed, FIN follows, and the descriptor is kept until the peer has
+  acknowledged all of it, so that a peer which never reads is still counted, swept and limited.
+* **LINGERING** (RFC 9293 SHLD-3): we have finished, the peer has not.  Answers are flushed,
+  FIN follows, and whatever still arrives is read and thrown away: closing with unread
+  input would make the kernel send RST and destroy echoed bytes on their way.
+
+Memory: the connection is its transport's push producer, so reading stops while more than
+64 KiB wait to be sent; a read is at most 64 KiB and a reply is made slice by slice.  Reasons
+to stop reading are bits of one mask, so that none undoes another.
+
+Time of life, once a second (`Connection.sweep`): *stall* while something is unsent, *idle*
+or *linger* when nothing is, *maximum age* whatever happens.  "Unsent" asks the kernel too:
+a slow reader is busy, not idle (TRAPS 2.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any, ClassVar, Protocol
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from echod.interfaces import IConnectionTransport
+from echod.settings import Limits
+
+__all__ = ["Connection", "Owner", "Reason", "State"]
+
+_log = Logger()
+
+#: The largest piece of a reply that is made by hand, in bytes: Twisted's own high-water
+#: mark, so that one slice over it pauses the making of the next.
+SLICE = 65536
+
+
+class State(Enum):
+    """Where a connection stands; the module's docstring draws the way."""
+
+    OPEN = "open"
+    DRAINING = "draining"
+    FINISHING = "finishing"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+    ABORTED = "aborted"
+
+
+class Reason(str, Enum):
+    """
+    Why a connection ended, as counters and log name it.
+
+    The first cause; but what made us lose bytes that we owed (``RESET`` before our own end,
+    ``STALLED``, ``ERROR``) takes its place.
+    """
+
+    EOF = "eof"  # the peer finished (FIN)
+    RESET = "reset"  # the peer or the network broke it (RST)
+    QUIT = "quit"  # the protocol's own word for the end arrived
+    TOO_LONG = "too_long"  # a message above the configured maximum
+    IDLE = "idle"  # nothing for idle_timeout
+    STALLED = "stalled"  # unsent bytes stood still for stall_timeout
+    MAX_AGE = "max_age"  # older than max_age
+    EVICTED = "evicted"  # idle, and others wanted its place
+    DRAIN = "drain"  # the daemon stopped
+    ERROR = "error"  # the protocol raised
+
+
+class Owner(Protocol):
+    """What a connection asks of the listener that accepted it."""
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds, of the last tick."""
+
+    @property
+    def limits(self) -> Limits:
+        """The deadlines to keep."""
+
+    def opened(self, connection: Connection) -> None:
+        """It has its transport and wants to be swept."""
+
+    def lingering(self, connection: Connection) -> None:
+        """We ended it: it counts no more against the limit, and wants a look each tick."""
+
+    def waiting(self, connection: Connection) -> None:
+        """Only the kernel's queue keeps it: no event will tell, so it wants a look each tick."""
+
+    def inputEnded(self, connection: Connection) -> None:
+        """The peer's FIN arrived."""
+
+    def closed(self, connection: Connection) -> None:
+        """It is gone; its counters are final."""
+
+
+# Reasons to stop reading, bits of `Connection._paused`.
+_OUTPUT_FULL = 1
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Connection(TwistedProtocol):
+    """
+    A connection that echoes nothing yet: subclass it and write `received`.
+
+    A subclass calls `reply`, `replyEach`, `progressed` and `end`; it never touches its transport.
+
+    :ivar owner: the listener; set by it before ``makeConnection``.
+    :ivar state: see `State`; written by this class alone.
+    :ivar reason: why it ended, or ``None`` while nothing has ended it.
+    :ivar bytesIn: bytes read and given to the protocol.
+    :ivar bytesOut: bytes of replies given to the transport.
+    :ivar discarded: bytes read and thrown away, after our end.
+    :ivar messages: whole messages, where the protocol has messages.
+    :ivar truncated: 1 if the peer finished in the middle of a message.
+    :ivar pauses: how often reading stopped because the peer did not read.
+    :ivar broken: whether it ended with the peer's RST, or as a lost route does.
+    :ivar cut: bytes that the peer was still owed when we gave up.
+    """
+
+    #: Whether any byte is progress, or only what the subclass calls `progressed` for.
+    bytesAreProgress: ClassVar[bool] = True
+
+    owner: Owner
+    transport: IConnectionTransport
+
+    state = State.OPEN
+    reason: Reason | None = None
+    bytesIn = 0
+    bytesOut = 0
+    discarded = 0
+    messages = 0
+    truncated = 0
+    pauses = 0
+    broken = False
+    cut = 0
+    openedAt = 0.0
+    peer: Any = None
+
+    # Why reading is stopped: a mask of the bits above; written by the producer methods.
+    _paused = 0
+    # Slices of a reply not made yet; written by replyEach and _makeSlices.
+    _slices: Iterator[bytes] | None = None
+    # The peer's FIN is in; our FIN is with the kernel.
+    _inputEnded = False
+    _outputEnded = False
+    # Input still to be answered before the drain ends us; written by drain and dataReceived.
+    _quota = 0
+    # When the protocol last made progress, when the peer last acknowledged something or
+    # began to owe, up to which byte, and whether it owed anything at the last sweep.
+    _progressAt = 0.0
+    _deliveredAt = 0.0
+    _delivered = 0
+    _owing = False
+
+    # -- What a subclass writes and calls ------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """Bytes arrived, never none.  To be written by the subclass."""
+        raise NotImplementedError
+
+    def inputFinished(self) -> None:
+        """The peer has finished; what was answered will still be sent."""
+
+    def reply(self, data: bytes) -> None:
+        """Send ``data`` (``bytes``, best at most `SLICE`): one write, in order."""
+        self.bytesOut += len(data)
+        self.transport.write(data)
+
+    def replyEach(self, slices: Iterator[bytes]) -> None:
+        """
+        Send what ``slices`` yields, each of at most `SLICE` bytes, made only as the peer reads.
+
+        No further input is delivered before the last slice is made.
+        """
+        self._slices = slices
+        self._makeSlices()
+
+    def progressed(self) -> None:
+        """Idle time begins anew."""
+        self._progressAt = self.owner.now
+
+    def end(self, reason: Reason) -> None:
+        """
+        End it from our side, gracefully: all replies, FIN, then linger.
+
+        Input is thrown away from here on.  A second call does nothing.
+        """
+        if self.state is not State.OPEN and self.state is not State.DRAINING:
+            return
+        self.reason = self.reason or reason
+        self.state = State.LINGERING
+        self.owner.lingering(self)
+        # Input is thrown away at any speed: nothing can fill up any more.
+        self._paused = 0
+        self.transport.resumeProducing()
+        self._endOutput()
+
+    # -- What the owner calls --------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Answer what the kernel holds by now, then end (`Reason.DRAIN`)."""
+        if self.state is State.OPEN:
+            self._quota = self.transport.unread()
+            if self._quota:
+                self.state = State.DRAINING
+                self.reason = Reason.DRAIN
+            else:
+                self.end(Reason.DRAIN)
+
+    def abort(self, reason: Reason) -> None:
+        """End it with RST, dropping what is unsent; ``closed`` follows in a later turn."""
+        if self.state is not State.CLOSED and self.state is not State.ABORTED:
+            self.reason = reason
+            self.cut = self.transport.unsent() + self._quota
+            self.state = State.ABORTED
+            self._slices = None
+            self.transport.unregisterProducer()
+            self.transport.abortConnection()
+
+    def owes(self) -> bool:
+        """Whether something that was answered has not arrived yet."""
+        return self._slices is not None or self.transport.unsent() > 0
+
+    def idleSince(self) -> float | None:
+        """When it became idle, in monotonic seconds; ``None`` if it is busy or ending."""
+        if self.state is not State.OPEN or self.owes():
+            return None
+        return max(self._progressAt, self._deliveredAt)
+
+    def sweep(self, now: float) -> None:
+        """Keep every deadline; called each second, each tick once only the kernel is left."""
+        state = self.state
+        if state is State.CLOSED or state is State.ABORTED:
+            return
+        limits = self.owner.limits
+        active = state is State.OPEN or state is State.DRAINING
+        if limits.max_age:
+            age = now - self.openedAt
+            if active and age >= limits.max_age:
+                self.end(Reason.MAX_AGE)
+                return
+            if age >= limits.max_age + limits.linger_timeout and not active:
+                self.abort(self.reason or Reason.MAX_AGE)
+                return
+        unsent = 0
+        if self.bytesOut != self._delivered:
+            unsent = self.transport.unsent()
+            delivered = self.bytesOut - unsent
+            if delivered != self._delivered or not self._owing:
+                self._delivered = delivered
+                self._deliveredAt = now
+            self._owing = unsent > 0
+        if unsent:
+            if self._outputEnded and self.transport.failed():
+                self.broken = True
+                self.abort(Reason.RESET)
+            elif limits.stall_timeout and now - self._deliveredAt >= limits.stall_timeout:
+                self.abort(Reason.STALLED)
+        elif self._outputEnded and self._inputEnded:
+            self._close()
+        elif state is State.LINGERING:
+            if now - self._deliveredAt >= limits.linger_timeout:
+                self.abort(self.reason or Reason.EOF)
+        elif active and limits.idle_timeout:
+            idle = now - max(self._progressAt, self._deliveredAt)
+            if idle >= limits.idle_timeout:
+                self.end(Reason.IDLE)
+
+    # -- What the transport calls --------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """
+        Begin.
+
+        Whatever is raised here would leave the socket open (TRAPS 1.14), so it aborts.
+        """
+        try:
+            self.openedAt = self._progressAt = self._deliveredAt = self.owner.now
+            self.peer = self.transport.getPeer()
+            self.transport.registerProducer(self, True)
+            self.owner.opened(self)
+        except Exception:
+            self._raised()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Give input to the protocol, or throw it away once we have ended."""
+        if self.state is not State.OPEN:
+            if self.state is not State.DRAINING:
+                self.discarded += len(data)
+                return
+            self.discarded += max(0, len(data) - self._quota)
+            data = data[: self._quota]
+        self.bytesIn += len(data)
+        if self.bytesAreProgress:
+            self._progressAt = self.owner.now
+        try:
+            self.received(data)
+        except Exception:
+            self._raised()
+        if self.state is State.DRAINING:
+            self._quota -= len(data)
+            if not self._quota:
+                self.end(Reason.DRAIN)
+
+    def readConnectionLost(self) -> None:
+        """The peer's FIN.  Twisted may say so twice (TRAPS 1.4)."""
+        if self._inputEnded or self.state is State.ABORTED:
+            return
+        self._inputEnded = True
+        self.owner.inputEnded(self)
+        if self.state is State.LINGERING:
+            self._deliveredAt = self.owner.now
+            if self._outputEnded:
+                self._settle()
+            return
+        self.state = State.FINISHING
+        self.reason = self.reason or Reason.EOF
+        try:
+            self.inputFinished()
+        except Exception:
+            self._raised()
+        self._endOutput()
+
+    def writeConnectionLost(self) -> None:
+        """Our FIN is with the kernel."""
+        self._outputEnded = True
+        self._deliveredAt = self.owner.now
+        if self._inputEnded:
+            self._settle()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It is gone."""
+        if self.state is not State.ABORTED:
+            self.state = State.CLOSED
+            if reason.check(ConnectionDone) is None:
+                self.broken = True
+                if not self._outputEnded or self._inputEnded or self.reason is None:
+                    self.reason = Reason.RESET
+        self._slices = None
+        self.owner.closed(self)
+
+    # -- Flow control --------------------------------------------------------------------
+
+    def pauseProducing(self) -> None:
+        """The transport has enough to send (`IPushProducer`): stop reading."""
+        if not self._paused & _OUTPUT_FULL:
+            self.pauses += 1
+            self._paused |= _OUTPUT_FULL
+            if self.state is not State.LINGERING:
+                self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The transport has sent all it had (`IPushProducer`): make more, or read on."""
+        self._paused &= ~_OUTPUT_FULL
+        if self._slices is not None:
+            self._makeSlices()
+        # Never after EOF: Twisted would read, and report, EOF again (TRAPS 1.4).
+        if not self._paused and not self._inputEnded:
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The transport is going down (`IPushProducer`); ``connectionLost`` follows."""
+
+    def _makeSlices(self) -> None:
+        """Make slices while the transport takes them."""
+        assert self._slices is not None
+        while not self._paused & _OUTPUT_FULL:
+            piece = next(self._slices, None)
+            if piece is None:
+                self._slices = None
+                if self.state is not State.OPEN and self.state is not State.DRAINING:
+                    self._endOutput()
+                return
+            self.reply(piece)
+
+    # -- The ends ------------------------------------------------------------------------
+
+    def _endOutput(self) -> None:
+        """Nothing more will be answered: flush, then FIN, as soon as the last slice is made."""
+        if self._slices is None and self.state is not State.ABORTED:
+            # With a paused producer registered, FIN would never be sent (TRAPS 1.3).
+            self.transport.unregisterProducer()
+            self.transport.loseWriteConnection()  # type: ignore[attr-defined]  # of the fourth base
+
+    def _settle(self) -> None:
+        """Both FINs are out: close, or wait until the peer has acknowledged the rest."""
+        if self.transport.unsent():
+            self.state = State.FINISHING
+            self.owner.waiting(self)
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self.transport.loseConnection()
+
+    def _raised(self) -> None:
+        """The protocol raised: say so, and end this connection alone."""
+        _log.failure("{protocol} raised; its connection is aborted", protocol=type(self).__name__)
+        self.abort(Reason.ERROR)

@@ -1,0 +1,93 @@
+"""
+Deadlines without a timer for each connection.
+
+A connection stores when it last made progress (one attribute write, of `Sweep.now`); one
+timer for the whole daemon looks at everybody once a second.  Twisted's ``DelayedCall`` to
+an earlier time costs a linear search of all of them, and its clock is the wall clock; here
+time is monotonic, and a timer that fires early or late changes nothing.
+
+The timer ticks ten times a second.  Each tick writes `Sweep.now`, looks at the connections
+that wait for the kernel alone to finish (no event tells of that), and at one tenth of all
+the others, so that no turn is long however many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+__all__ = ["TICK", "Sweep", "Swept"]
+
+_log = Logger()
+
+#: Seconds between ticks: the resolution of `Sweep.now`, and how long a connection whose
+#: last bytes are with the kernel may keep its descriptor after the peer has them.
+TICK = 0.1
+#: Ticks in which everybody is looked at once.
+SHARDS = 10
+
+
+class Swept(Protocol):
+    """What a sweep looks at."""
+
+    def sweep(self, now: float) -> None:
+        """Compare every deadline with ``now`` (monotonic seconds) and act on those passed."""
+
+
+class Sweep:
+    """
+    The one timer.
+
+    :param reactor: schedules the ticks.
+    :param monotonic: the clock that deadlines are measured with.
+    :ivar now: the time of the last tick, in seconds.
+    """
+
+    def __init__(self, reactor: IReactorTime, monotonic: Callable[[], float]) -> None:
+        self._reactor = reactor
+        self._monotonic = monotonic
+        self.now = monotonic()
+        # Everybody, one dict of SHARDS each; written by add and discard.
+        self._shards: list[dict[Swept, None]] = [{} for _ in range(SHARDS)]
+        # Those to be looked at each tick; written by hurry and discard.
+        self._hurried: dict[Swept, None] = {}
+        self._tickCount = 0
+        self._call: IDelayedCall | None = None
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self.now = self._monotonic()
+        if self._call is None:
+            self._call = self._reactor.callLater(TICK, self._tick)
+
+    def stop(self) -> None:
+        """Tick no more."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def add(self, swept: Swept) -> None:
+        """Look at ``swept`` once a second from now on."""
+        self._shards[hash(swept) % SHARDS][swept] = None
+
+    def hurry(self, swept: Swept) -> None:
+        """Look at ``swept`` each tick."""
+        self._hurried[swept] = None
+
+    def discard(self, swept: Swept) -> None:
+        """Look at ``swept`` no more; a second call does nothing."""
+        self._shards[hash(swept) % SHARDS].pop(swept, None)
+        self._hurried.pop(swept, None)
+
+    def _tick(self) -> None:
+        self._call = self._reactor.callLater(TICK, self._tick)
+        self.now = now = self._monotonic()
+        self._tickCount += 1
+        for swept in [*self._hurried, *self._shards[self._tickCount % SHARDS]]:
+            try:
+                swept.sweep(now)
+            except Exception:
+                _log.failure("a deadline could not be kept")

@@ -1,0 +1,94 @@
+r"""
+Endpoint words: where a listener listens, as an operator writes it.
+
+``tcp:PORT[:interface=ADDRESS]`` in the escaping of Twisted's endpoint strings (``\:`` is
+a colon inside a value), parsed to a value.  Pure: nothing is resolved or bound here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from echod.errors import ConfigurationError
+
+__all__ = ["TCPEndpoint", "formatAddress", "parseEndpoint"]
+
+_SHAPE = "tcp:PORT[:interface=ADDRESS]"
+
+
+def formatAddress(host: str, port: int) -> str:
+    """``127.0.0.1:1234`` or ``[::1]:1234``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@dataclass(frozen=True)
+class TCPEndpoint:
+    """A TCP address to listen on; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"tcp {formatAddress(self.host, self.port)}"
+
+
+def parseEndpoint(text: str, interface: str = "127.0.0.1") -> TCPEndpoint:
+    """
+    Parse one endpoint word.
+
+    :param interface: the address where the text gives none.
+    :raises ConfigurationError: naming the text and what would be right.
+    """
+    fields = _split(text)
+    word = fields[0]
+    if word != "tcp":
+        raise ConfigurationError(f"cannot listen on {text!r}: write {_SHAPE}")
+    ports: list[str] = []
+    host = interface
+    for index, field in enumerate(fields[1:], 1):
+        key, equals, value = field.partition("=")
+        if not equals and index == 1:
+            ports.append(field)
+        elif equals and key == "port":
+            ports.append(value)
+        elif equals and key == "interface":
+            host = value
+        else:
+            raise ConfigurationError(f"endpoint {text!r} has no use for {field!r}: write {_SHAPE}")
+    if len(ports) != 1:
+        raise ConfigurationError(f"endpoint {text!r} needs one port: write {_SHAPE}")
+    return TCPEndpoint(_checkHost(host, text), _checkPort(ports[0], text))
+
+
+def _split(text: str) -> list[str]:
+    r"""Split at unescaped colons and take the backslashes off: ``a\:b:c`` → ``a:b``, ``c``."""
+    fields = [""]
+    characters = iter(text)
+    for character in characters:
+        if character == "\\":
+            fields[-1] += next(characters, "\\")
+        elif character == ":":
+            fields.append("")
+        else:
+            fields[-1] += character
+    return fields
+
+
+def _checkPort(port: str, text: str) -> int:
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ConfigurationError(
+            f"{port!r} in {text!r} is no port: write a number from 0 (any) to 65535"
+        )
+    return int(port)
+
+
+def _checkHost(host: str, text: str) -> str:
+    try:
+        ip_address(host)
+    except ValueError:
+        raise ConfigurationError(
+            f"{host!r} in {text!r} is no address: write one such as 127.0.0.1 or ::1"
+            " (its colons as \\: within an endpoint)"
+        ) from None
+    return host

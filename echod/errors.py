@@ -1,0 +1,47 @@
+"""
+Every exception that echod raises on purpose.
+
+One base, `EchodError`; its message is one line, meant for a person, and names the value
+at fault and the mend.  What an operator got wrong (`ConfigurationError`, `ListenError`)
+and what a peer sent wrong (`FramingError`) are different branches: the first ends the
+program, the second ends one connection.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "EchodError",
+    "FramingError",
+    "ListenError",
+    "MessageTooLong",
+]
+
+
+class EchodError(Exception):
+    """The base of all of echod's own errors."""
+
+
+class ConfigurationError(EchodError):
+    """An option, a file or a value in it cannot be used; the message says where and why."""
+
+
+class ListenError(EchodError):
+    """A listener could not be bound; the message names its address and the system's reason."""
+
+
+class FramingError(EchodError):
+    """
+    A peer broke the rules of a framing.
+
+    :ivar complete: the bytes of the whole messages that came before the fault and have
+        not been returned yet, exactly as they arrived.
+    """
+
+    def __init__(self, message: str, complete: bytes = b"") -> None:
+        super().__init__(message)
+        self.complete = complete
+
+
+class MessageTooLong(FramingError):
+    """A message is, or says that it will be, longer than the configured maximum."""

@@ -1,0 +1,70 @@
+"""
+The contracts between echod's rooms, and with those who extend it.
+
+`IConnectionTransport` is what `echod.connection` asks of a transport: Twisted's stream
+transport with real half-close, and two questions more.  `IProtocolMaker` is what a
+protocol is to a listener: the same that Twisted's ``IServiceMaker`` is to ``twistd``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableDescriptor,
+    IPushProducer,
+    ITransport,
+)
+from zope.interface import Attribute, Interface
+
+__all__ = ["IConnectionTransport", "IProtocolMaker"]
+
+
+class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableDescriptor):
+    """
+    A stream whose two directions end separately.
+
+    ``loseWriteConnection`` flushes, then sends FIN, then calls the protocol's
+    ``writeConnectionLost``; the peer's FIN arrives as ``readConnectionLost``.  A caller
+    unregisters its producer before either end: Twisted keeps a connection with a paused
+    producer open for ever.
+    """
+
+    def unsent() -> int:
+        """
+        Bytes written that the peer has not acknowledged: in user space and in the kernel.
+
+        A FIN is not counted.  0 once everything has arrived.
+        """
+
+    def unread() -> int:
+        """Bytes from the peer that wait in the kernel's queue for us to read."""
+
+    def failed() -> bool:
+        """
+        Whether the kernel has given the connection up (RST, keepalive, route).
+
+        Needed where nothing is being read or written and no event would tell.  The
+        kernel says so once: a caller that is told must end the connection.
+        """
+
+    def abortConnection() -> None:
+        """Send RST and drop what is buffered; ``connectionLost`` follows in a later turn."""
+
+
+class IProtocolMaker(Interface):
+    """One protocol that listeners can serve, with its options."""
+
+    name: str = Attribute("The word for it in endpoints and files: ``[a-z][a-z0-9-]*``.")
+    description: str = Attribute("One line for ``--list-protocols``.")
+    options: Any = Attribute("A `msgspec.Struct` class that holds the options.")
+    defaults: Any = Attribute("A mapping: `echod.settings.Limits` that this protocol prefers.")
+
+    def makeFactory(settings: Any) -> Any:
+        """
+        Make what accepts connections for one listener.
+
+        :param settings: an instance of ``options``.
+        :returns: an ``IProtocolFactory`` whose protocols are `echod.connection.Connection`.
+        """

@@ -1,0 +1,129 @@
+"""
+Who is admitted: connections of a listener, and descriptors of the process.
+
+`ConnectionLimit` stands outermost, in the factory that the port calls.  At the limit the
+connection that has been idle longest makes room, gracefully (RFC 9210 section 4); if none
+has been idle for a second, the new one is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+from collections.abc import Sequence
+
+from echod.connection import Connection, Reason
+from echod.errors import ConfigurationError
+from echod.transports.tcp import ACCEPTS
+
+__all__ = ["ConnectionLimit", "fitDescriptors", "raiseDescriptorLimit"]
+
+#: Seconds a connection must have been idle before another may take its place.
+IDLE_ENOUGH = 1.0
+#: The share of the limit that connections which we ended may take besides.
+EXTRA = 0.05
+#: Descriptors for everything but connections: log, reactor, plugins; and for each listener
+#: its own, and a batch of connections that were aborted for those just accepted.
+RESERVED = 64
+RESERVED_EACH = 1 + ACCEPTS
+
+
+def _extra(maximum: int) -> int:
+    return math.ceil(maximum * EXTRA)
+
+
+class ConnectionLimit:
+    """
+    The connections of one listener, at most ``maximum`` and a few on their way out.
+
+    :ivar open: those that count against the limit, in the order of their arrival.
+    :ivar lingering: those that we ended, in the order of their ends.
+    """
+
+    def __init__(self, maximum: int) -> None:
+        self.maximum = maximum
+        self.open: dict[Connection, None] = {}
+        self.lingering: dict[Connection, None] = {}
+        # Who could make room, longest idle last, as of `_rankedAt`; written by _longestIdle,
+        # which sorts at most once a tick however many knock.
+        self._ranked: list[Connection] = []
+        self._rankedAt = -math.inf
+
+    def admit(self, now: float) -> bool:
+        """Make room for one more at ``now`` (monotonic seconds), or say that there is none."""
+        if len(self.open) >= self.maximum:
+            idle = self._longestIdle(now)
+            if idle is None:
+                return False
+            idle.end(Reason.EVICTED)
+        return True
+
+    def opened(self, connection: Connection) -> None:
+        """One came; if that makes too many in all, the oldest that we ended is aborted."""
+        self.open[connection] = None
+        total = len(self.open) + len(self.lingering)
+        if self.lingering and total > self.maximum + _extra(self.maximum):
+            oldest = next(iter(self.lingering))
+            del self.lingering[oldest]
+            oldest.abort(oldest.reason or Reason.EVICTED)
+
+    def ended(self, connection: Connection) -> None:
+        """We ended one: it is on its way out."""
+        self.open.pop(connection, None)
+        self.lingering[connection] = None
+
+    def closed(self, connection: Connection) -> None:
+        """One is gone."""
+        self.open.pop(connection, None)
+        self.lingering.pop(connection, None)
+
+    def _longestIdle(self, now: float) -> Connection | None:
+        if now > self._rankedAt:
+            self._rankedAt = now
+            idle = [
+                (since, connection)
+                for connection in self.open
+                if (since := connection.idleSince()) is not None and now - since >= IDLE_ENOUGH
+            ]
+            idle.sort(key=lambda pair: pair[0])
+            self._ranked = [connection for _, connection in reversed(idle)]
+        while self._ranked:
+            connection = self._ranked.pop()
+            since = connection.idleSince() if connection in self.open else None
+            if since is not None and now - since >= IDLE_ENOUGH:
+                return connection
+        return None
+
+
+def raiseDescriptorLimit() -> int:
+    """Raise the soft limit of descriptors to the hard one; returns it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def fitDescriptors(wanted: Sequence[tuple[int, bool]], limit: int) -> list[int]:
+    """
+    Fit listeners' ``max_connections`` into a descriptor limit.
+
+    :param wanted: for each listener its maximum, and whether somebody asked for just that.
+    :returns: the maxima to use: what was asked for stays, defaults share the rest.
+    :raises ConfigurationError: if what was asked for does not fit, or nothing is left.
+    """
+    reserved = RESERVED + RESERVED_EACH * len(wanted)
+    room = limit - reserved
+    asked = sum(count + _extra(count) for count, explicit in wanted if explicit)
+    defaults = [count for count, explicit in wanted if not explicit]
+    if asked > room or (defaults and room - asked < 2 * len(defaults)):
+        total = sum(count for count, explicit in wanted if explicit)
+        raise ConfigurationError(
+            f"max_connections of {total} in all does not fit the descriptor limit of {limit}"
+            f" ({reserved} are kept, and {EXTRA:.0%} more are for connections on their way out):"
+            " lower it, or raise the limit (ulimit -Hn, LimitNOFILE=)"
+        )
+    if sum(count + _extra(count) for count in defaults) <= room - asked:
+        return [count for count, _ in wanted]
+    share = int((room - asked) / len(defaults) / (1 + EXTRA))
+    while share + _extra(share) > (room - asked) // len(defaults):
+        share -= 1
+    return [count if explicit else min(count, share) for count, explicit in wanted]

@@ -1,0 +1,235 @@
+"""
+One listener: a protocol at an endpoint, from binding to the last connection's end.
+
+`Listener` is a Twisted service.  It binds at once and in the caller's sight, because a
+daemon that cannot listen must not live (REQUIREMENTS O3); it owns its connections
+(`echod.connection.Owner`), and its stopping is the drain (O1): the accept queue is served,
+the port closes, each connection answers what it holds, sends FIN and lingers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from echod.connection import Connection, Reason
+from echod.deadlines import Sweep
+from echod.endpoints import TCPEndpoint
+from echod.interfaces import IProtocolMaker
+from echod.limits import ConnectionLimit
+from echod.report import ConnectionLog, Totals
+from echod.settings import Limits
+from echod.transports.tcp import Port
+
+__all__ = ["Listener", "ListenerPlan"]
+
+_log = Logger()
+
+
+class ListenerPlan(Struct, frozen=True, kw_only=True):
+    """
+    What one listener is to be.
+
+    :ivar place: where it is written, for messages: ``$.listener[0]`` or ``--port``.
+    :ivar explicitMaximum: whether somebody asked for just this ``max_connections``.
+    """
+
+    place: str
+    maker: IProtocolMaker
+    endpoint: TCPEndpoint
+    limits: Limits
+    options: Struct
+    explicitMaximum: bool = False
+
+
+class Listener(Service):
+    """
+    See the module's docstring.
+
+    :param plan: what to serve, where, within which limits.
+    :param reactor: a Twisted reactor.
+    :param sweep: keeps the deadlines; shared by all listeners.
+    :param logConnections: whether each connection gets its lines in the log.
+    """
+
+    def __init__(
+        self, plan: ListenerPlan, reactor: Any, sweep: Sweep, *, logConnections: bool = False
+    ) -> None:
+        self._plan = plan
+        # As planned, then, once bound, as the system gave it.
+        self._endpoint = plan.endpoint
+        self._sweep = sweep
+        self.limits = plan.limits
+        self.totals = Totals()
+        self._admission = ConnectionLimit(plan.limits.max_connections)
+        # Every connection that has not been closed yet, whatever its state.
+        self._live: dict[Connection, None] = {}
+        self._logConnections = logConnections
+        self._log: ConnectionLog | None = None
+        self._draining = False
+        self._gone: Deferred[None] | None = None
+        self._port = Port(
+            plan.endpoint,
+            _ListenerFactory(self, plan.maker.makeFactory(plan.options)),
+            plan.limits.backlog,
+            plan.limits.keepalive,
+            reactor,
+        )
+
+    # -- The service -----------------------------------------------------------------------
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind.
+
+        :raises ListenError: if the address cannot be had.
+        """
+        self._port.startListening()
+        self._endpoint = TCPEndpoint(self._endpoint.host, self._port.getHost().port)
+        if self._logConnections:
+            self._log = ConnectionLog(self.describe())
+        _log.info("listening {listener}", listener=self.describe())
+
+    def startService(self) -> None:
+        """Bind, unless the privileged hook has: ``twist`` calls this one alone (TRAPS 7.9)."""
+        if not self._port.connected:
+            self.privilegedStartService()
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Drain; fires when the last connection is gone.  `cut` hastens it."""
+        super().stopService()
+        if not self._port.connected:
+            return succeed(None)
+        self._draining = True
+        self._port.serveQueue()
+        for connection in list(self._live):
+            connection.drain()
+        closed: Deferred[None] = self._port.stopListening()
+        return closed.addCallback(lambda _: self._whenEmpty())
+
+    def cut(self) -> None:
+        """Abort whatever is left."""
+        for connection in list(self._live):
+            connection.abort(connection.reason or Reason.DRAIN)
+
+    def abandon(self) -> None:
+        """Close the port at once: another listener could not be bound, nothing was served."""
+        if self._port.connected:
+            self._port.stopListening()
+
+    def describe(self) -> str:
+        """``raw tcp 127.0.0.1:1234``, with the port that the system chose."""
+        return f"{self._plan.maker.name} {self._endpoint}"
+
+    def counters(self) -> dict[str, Any]:
+        """All counters of this listener, as plain values."""
+        return {"listener": self.describe(), **self.totals.snapshot(self._live)}
+
+    def getHost(self) -> Any:
+        """The bound address, as an ``IAddress``."""
+        return self._port.getHost()
+
+    def _whenEmpty(self) -> Deferred[None]:
+        self._gone = Deferred()
+        self._fireIfEmpty()
+        return self._gone
+
+    def _fireIfEmpty(self) -> None:
+        if not self._live and self._gone is not None and not self._gone.called:
+            self._gone.callback(None)
+
+    # -- The owner of connections ------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """See `Owner.now`."""
+        return self._sweep.now
+
+    def admit(self) -> bool:
+        """Whether one more connection may come; a refusal is counted."""
+        if self._admission.admit(self._sweep.now):
+            return True
+        self.totals.refused["full"] += 1
+        return False
+
+    def opened(self, connection: Connection) -> None:
+        """See `Owner.opened`."""
+        self.totals.accepted += 1
+        self._live[connection] = None
+        self._admission.opened(connection)
+        self._sweep.add(connection)
+        if self._log is not None:
+            self._log.opened(connection)
+        if self._draining:
+            connection.drain()
+
+    def lingering(self, connection: Connection) -> None:
+        """See `Owner.lingering`."""
+        self._admission.ended(connection)
+        self._sweep.hurry(connection)
+
+    def waiting(self, connection: Connection) -> None:
+        """See `Owner.waiting`."""
+        self._sweep.hurry(connection)
+
+    def inputEnded(self, connection: Connection) -> None:
+        """See `Owner.inputEnded`."""
+        if self._log is not None:
+            self._log.inputEnded(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """See `Owner.closed`."""
+        if connection not in self._live:
+            return
+        del self._live[connection]
+        self._admission.closed(connection)
+        self._sweep.discard(connection)
+        self.totals.add(connection)
+        if self._log is not None:
+            self._log.closed(connection, self._sweep.now)
+        self._fireIfEmpty()
+
+
+class _ListenerFactory(Factory):
+    """What the port calls: admission first, then the protocol's own factory."""
+
+    noisy = False
+
+    def __init__(self, listener: Listener, inner: IProtocolFactory) -> None:
+        self._listener = listener
+        self._inner = inner
+
+    def doStart(self) -> None:
+        """Start the protocol's factory too."""
+        super().doStart()
+        self._inner.doStart()
+
+    def doStop(self) -> None:
+        """Stop the protocol's factory too."""
+        super().doStop()
+        self._inner.doStop()
+
+    def buildProtocol(self, addr: IAddress) -> IProtocol | None:  # type: ignore[override]
+        """
+        A connection, or ``None`` to have the port close the socket.
+
+        An exception here would leave the socket open (TRAPS 1.14).
+        """
+        try:
+            if not self._listener.admit():
+                return None
+            connection = self._inner.buildProtocol(addr)
+            if isinstance(connection, Connection):
+                connection.owner = self._listener
+        except Exception:
+            _log.failure("{listener} could not accept", listener=self._listener.describe())
+            self._listener.totals.refused["error"] += 1
+            return None
+        return connection

@@ -1,0 +1,97 @@
+"""
+What the process does with signals, and the status it exits with.
+
+``twistd`` answers SIGTERM by killing itself with it once more, and swallows exit codes;
+an operator wants: SIGTERM and SIGINT drain, a second one ends at once, the exit status says
+whether everybody got what was owed (0) or not (1), SIGUSR1 logs the counters.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from types import FrameType, TracebackType
+from typing import Any
+
+from twisted.logger import Logger
+
+from echod.errors import EchodError
+from echod.service import EchodService
+
+__all__ = ["Signals", "printEchodErrors"]
+
+_log = Logger()
+
+
+class Signals:
+    """
+    The process's signals, for one service.
+
+    Constructed pure; `install` once the reactor runs, because the reactor installs its own
+    handlers as it starts.
+    """
+
+    def __init__(self, service: EchodService, reactor: Any) -> None:
+        self._service = service
+        self._reactor = reactor
+        self._stopping = False
+
+    def install(self) -> None:
+        """Take over SIGTERM, SIGINT, SIGHUP and SIGUSR1."""
+        for number, act in (
+            (signal.SIGTERM, self._stop),
+            (signal.SIGINT, self._stop),
+            (signal.SIGHUP, self._hangUp),
+            (signal.SIGUSR1, self._tellCounters),
+        ):
+            signal.signal(number, self._inReactor(act))
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._setExitStatus)
+
+    def _inReactor(self, act: Any) -> Any:
+        def handler(number: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(act, signal.Signals(number).name)
+
+        return handler
+
+    def _stop(self, name: str) -> None:
+        if self._stopping:
+            _log.warn("{name} again: ending at once", name=name)
+            self._service.cut()
+        else:
+            self._stopping = True
+            _log.info("{name}: draining; once more to end at once", name=name)
+            self._reactor.stop()
+
+    def _hangUp(self, name: str) -> None:
+        _log.info("{name} is ignored: the configuration is read at start alone", name=name)
+
+    def _tellCounters(self, name: str) -> None:
+        _log.info("counters {counters}", counters=self._service.counters())
+
+    def _setExitStatus(self) -> None:
+        if self._service.cutShort:
+            # `twistd` has its pid file to remove yet, and no way to hand on a status.
+            atexit.register(_exitWithOne)
+
+
+def _exitWithOne() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def printEchodErrors() -> None:
+    """Let an `EchodError` that ends the process be one line on standard error, exit status 1."""
+    before = sys.excepthook
+
+    def hook(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, EchodError):
+            sys.stderr.write(f"echod: {error}\n")
+        else:
+            before(kind, error, traceback)
+
+    sys.excepthook = hook

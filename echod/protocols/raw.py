@@ -1,0 +1,58 @@
+"""
+``raw``: every byte comes back (RFC 862 over TCP).
+
+``quit`` names bytes that end the connection: the echo goes up to and including them,
+wherever reads happened to split them, and nothing after.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from echod.connection import Connection, Reason
+from echod.maker import ConnectionMaker
+
+__all__ = ["RawOptions", "raw"]
+
+
+class RawOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of ``raw``."""
+
+    quit: Annotated[
+        str, Meta(max_length=256, description="bytes (UTF-8) that end the connection; empty: none")
+    ] = ""
+
+
+class _Raw(Connection):
+    def __init__(self, settings: RawOptions) -> None:
+        pass
+
+    def received(self, data: bytes) -> None:
+        self.reply(data)
+
+
+class _RawUntilQuit(Connection):
+    def __init__(self, settings: RawOptions) -> None:
+        self._quit = settings.quit.encode()
+        # The last len(quit) - 1 bytes echoed: where a split quit has its beginning.
+        self._carry = b""
+
+    def received(self, data: bytes) -> None:
+        carry, word = self._carry, self._quit
+        seen = carry + data
+        at = seen.find(word)
+        if at < 0:
+            self._carry = seen[len(seen) - len(word) + 1 :] if len(seen) >= len(word) else seen
+            self.reply(data)
+        else:
+            self.reply(data[: at + len(word) - len(carry)])
+            self.end(Reason.QUIT)
+
+
+def _connection(settings: RawOptions) -> Connection:
+    return (_RawUntilQuit if settings.quit else _Raw)(settings)
+
+
+raw = ConnectionMaker("raw", "every byte comes back (RFC 862)", RawOptions, _connection)

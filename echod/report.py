@@ -1,0 +1,133 @@
+"""
+What the daemon tells of itself: counters as JSON, connections as log lines.
+
+Counters are plain attributes where the bytes pass (`Connection`); here they are summed,
+when somebody asks (`Totals.snapshot`) or when a connection is gone (`Totals.add`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.logger import Logger
+
+from echod.connection import Connection, Reason, State
+from echod.endpoints import formatAddress
+
+__all__ = ["ConnectionLog", "Totals", "formatPeer", "toJSON"]
+
+_log = Logger()
+
+_SUMMED = ("bytesIn", "bytesOut", "discarded", "messages", "truncated", "pauses")
+_KEYS = ("bytes_in", "bytes_out", "discarded", "messages", "truncated", "pauses")
+
+
+class Totals:
+    """
+    The counters of one listener.
+
+    :ivar accepted: connections that came in.
+    :ivar refused: connections turned away at once, by reason.
+    :ivar closed: connections that are gone, by `Reason`.
+    :ivar aborted: how many of them we ended with RST.
+    :ivar resets: how many of them the peer, or the network, broke.
+    :ivar cut: how many of them were still owed bytes when we gave up.
+    """
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.refused: Counter[str] = Counter()
+        self.closed: Counter[str] = Counter()
+        self.aborted = 0
+        self.resets = 0
+        self.cut = 0
+        self._sums = [0] * len(_SUMMED)
+
+    def add(self, connection: Connection) -> None:
+        """Take in the counters of a connection that is gone."""
+        self.closed[(connection.reason or Reason.EOF).value] += 1
+        self.aborted += connection.state is State.ABORTED
+        self.resets += connection.broken
+        self.cut += connection.cut > 0
+        self._sums = self._sumsWith([connection])
+
+    def snapshot(self, live: Iterable[Connection]) -> dict[str, Any]:
+        """All counters, the connections that still live included; plain values."""
+        connections = list(live)
+        return {
+            "open": len(connections),
+            "accepted": self.accepted,
+            "refused": dict(self.refused),
+            "closed": dict(self.closed),
+            "aborted": self.aborted,
+            "resets": self.resets,
+            "stalls": self.closed[Reason.STALLED.value],
+            "cut": self.cut,
+            **dict(zip(_KEYS, self._sumsWith(connections), strict=True)),
+        }
+
+    def _sumsWith(self, connections: Iterable[Connection]) -> list[int]:
+        sums = list(self._sums)
+        for connection in connections:
+            for index, name in enumerate(_SUMMED):
+                sums[index] += getattr(connection, name)
+        return sums
+
+
+def toJSON(value: Any) -> str:
+    """One line of JSON."""
+    return msgspec.json.encode(value).decode()
+
+
+def formatPeer(peer: Any) -> str:
+    """A peer's address as one word."""
+    if isinstance(peer, IPv4Address | IPv6Address):
+        return formatAddress(peer.host, peer.port)
+    return repr(peer)
+
+
+class ConnectionLog:
+    """
+    A line when a connection opens, one for the peer's FIN, one when it is gone.
+
+    :param listener: what names the listener in each line.
+    """
+
+    def __init__(self, listener: str) -> None:
+        self._listener = listener
+
+    def opened(self, connection: Connection) -> None:
+        """``opened raw tcp 127.0.0.1:1234 peer=127.0.0.1:40000``"""
+        _log.info(
+            "opened {listener} peer={peer}",
+            listener=self._listener,
+            peer=formatPeer(connection.peer),
+        )
+
+    def inputEnded(self, connection: Connection) -> None:
+        """``eof …``: FIN, not RST."""
+        _log.info(
+            "eof {listener} peer={peer} in={bytesIn}",
+            listener=self._listener,
+            peer=formatPeer(connection.peer),
+            bytesIn=connection.bytesIn,
+        )
+
+    def closed(self, connection: Connection, now: float) -> None:
+        """``closed … in=5 out=5 seconds=0.1 reason=eof end=fin``; end is fin, rst or abort."""
+        aborted = connection.state is State.ABORTED and not connection.broken
+        _log.info(
+            "closed {listener} peer={peer} in={bytesIn} out={bytesOut} seconds={seconds:.1f}"
+            " reason={reason} end={end}",
+            listener=self._listener,
+            peer=formatPeer(connection.peer),
+            bytesIn=connection.bytesIn,
+            bytesOut=connection.bytesOut,
+            seconds=now - connection.openedAt,
+            reason=(connection.reason or Reason.EOF).value,
+            end="abort" if aborted else "rst" if connection.broken else "fin",
+        )

@@ -1,0 +1,252 @@
+"""
+The daemon: settings and a reactor in, one service out.
+
+The one module that knows everybody.  `plan` turns a configuration into listener plans, and
+refuses what cannot work; `EchodService` holds the listeners and the sweep, and stops them
+within one deadline.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from echod.deadlines import Sweep
+from echod.endpoints import TCPEndpoint, formatAddress, parseEndpoint
+from echod.errors import ConfigurationError
+from echod.limits import fitDescriptors
+from echod.listening import Listener, ListenerPlan
+from echod.registry import Registry
+from echod.report import toJSON
+from echod.settings import Configuration, Limits, resolveLimits
+
+__all__ = ["EchodService", "ListenerRequest", "Plan", "plan", "requestsOf"]
+
+_log = Logger()
+
+#: What is served when nothing is asked for.
+DEFAULT_LISTENERS = (("raw", 1234), ("line", 1235), ("dns", 1236))
+
+
+class ListenerRequest(Struct, frozen=True, kw_only=True):
+    """
+    A listener as somebody asked for it, on the command line or in a file.
+
+    :ivar place: where it was written, for messages.
+    :ivar options: of its protocol, plain values.
+    :ivar limits: keys of `Limits` given for this listener alone.
+    """
+
+    place: str
+    protocol: str
+    endpoint: str
+    options: Mapping[str, Any] = {}
+    limits: Mapping[str, Any] = {}
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """A whole daemon, checked and ready to be built."""
+
+    listeners: Sequence[ListenerPlan]
+    drainTimeout: float
+    logConnections: bool
+    notes: Sequence[str] = ()
+
+
+def requestsOf(configuration: Configuration, interface: str) -> list[ListenerRequest]:
+    """The listeners of a file, or the default ones on ``interface`` where it has none."""
+    if configuration.listener is None:
+        return [
+            ListenerRequest(
+                place="default",
+                protocol=name,
+                endpoint="tcp:{}:interface={}".format(port, interface.replace(":", r"\:")),
+            )
+            for name, port in DEFAULT_LISTENERS
+        ]
+    return [
+        ListenerRequest(
+            place=f"$.listener[{index}]",
+            protocol=table["protocol"],
+            endpoint=table["endpoint"],
+            options=table.get("options", {}),
+            limits=table,
+        )
+        for index, table in enumerate(configuration.listener)
+    ]
+
+
+def plan(
+    configuration: Configuration,
+    requests: Sequence[ListenerRequest],
+    registry: Registry,
+    descriptorLimit: int,
+    *,
+    interface: str = "127.0.0.1",
+    options: Mapping[str, Mapping[str, str]] | None = None,
+) -> Plan:
+    """
+    Check everything that can be checked without binding.
+
+    :param interface: the address for endpoints that give none.
+    :param options: of the command line, by protocol: text, over the requests' own options.
+    :raises ConfigurationError: in one line, naming the place.
+    """
+    options = options or {}
+    asked = {request.protocol for request in requests}
+    for name in options:
+        maker = registry.get(name, f"--option {name}")
+        if name not in asked:
+            raise ConfigurationError(
+                f"--option {name}: no listener serves {maker.name}; add one with --listen"
+            )
+    listeners: list[ListenerPlan] = []
+    taken: dict[TCPEndpoint, str] = {}
+    for request in requests:
+        place = request.place
+        maker = registry.get(request.protocol, f"{place}.protocol")
+        try:
+            endpoint = parseEndpoint(request.endpoint, interface)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{place}.endpoint: {error}") from error
+        if endpoint.port and endpoint in taken:
+            raise ConfigurationError(
+                f"{place}.endpoint: {formatAddress(endpoint.host, endpoint.port)} is taken"
+                f" by {taken[endpoint]}; give it another port"
+            )
+        taken[endpoint] = place
+        settings = registry.settings(maker, request.options, f"{place}.options", strict=True)
+        if maker.name in options:
+            settings = registry.settings(
+                maker,
+                {**msgspec.structs.asdict(settings), **options[maker.name]},
+                f"--option {maker.name}",
+                strict=False,
+            )
+        layers = (maker.defaults, configuration.defaults, request.limits)
+        listeners.append(
+            ListenerPlan(
+                place=place,
+                maker=maker,
+                endpoint=endpoint,
+                limits=resolveLimits(*layers),
+                options=settings,
+                explicitMaximum=any("max_connections" in layer for layer in layers),
+            )
+        )
+    listeners, notes = _fit(listeners, descriptorLimit)
+    return Plan(
+        listeners=listeners,
+        drainTimeout=configuration.drain_timeout,
+        logConnections=configuration.log_connections,
+        notes=notes,
+    )
+
+
+def _fit(
+    listeners: Sequence[ListenerPlan], descriptorLimit: int
+) -> tuple[list[ListenerPlan], list[str]]:
+    wanted = [(listener.limits.max_connections, listener.explicitMaximum) for listener in listeners]
+    fitted: list[ListenerPlan] = []
+    notes = set()
+    for listener, maximum in zip(listeners, fitDescriptors(wanted, descriptorLimit), strict=True):
+        if maximum != listener.limits.max_connections:
+            limits: Limits = msgspec.structs.replace(listener.limits, max_connections=maximum)
+            listener = msgspec.structs.replace(listener, limits=limits)
+            notes.add(
+                f"max_connections is {maximum} a listener:"
+                f" the descriptor limit of {descriptorLimit} holds no more"
+            )
+        fitted.append(listener)
+    return fitted, sorted(notes)
+
+
+class EchodService(MultiService):
+    """
+    All listeners, and the one deadline for their end.
+
+    :param plan: see `plan`.
+    :param reactor: a Twisted reactor.
+    :param monotonic: the clock for deadlines.
+    :ivar cutShort: whether the drain had to end a connection that was still owed bytes, or
+        was itself ended by `cut`; final once ``stopService`` has fired.
+    """
+
+    def __init__(self, plan: Plan, reactor: Any, monotonic: Any = time.monotonic) -> None:
+        super().__init__()
+        self._plan = plan
+        self._reactor = reactor
+        self._sweep = Sweep(reactor, monotonic)
+        self.cutShort = False
+        self._cutBefore = 0
+        self._bound = False
+        self.listeners = [
+            Listener(listener, reactor, self._sweep, logConnections=plan.logConnections)
+            for listener in plan.listeners
+        ]
+        for listener in self.listeners:
+            listener.setServiceParent(self)
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind every listener, or none.
+
+        :raises ListenError: naming the first address that cannot be had.
+        """
+        for note in self._plan.notes:
+            _log.warn("{note}", note=note)
+        self._bound = True
+        try:
+            super().privilegedStartService()
+        except Exception as error:
+            # Also into the log: a daemon's standard error is gone by now.
+            _log.critical("{error}", error=error)
+            for listener in self.listeners:
+                listener.abandon()
+            raise
+
+    def startService(self) -> None:
+        """Begin to serve."""
+        if not self._bound:
+            self.privilegedStartService()
+        self._sweep.start()
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Drain: fires when every connection is gone, at the latest after the drain timeout."""
+        self._cutBefore = self._owed()
+        # First of all: a timeout of 0 cuts at once, but not before what is below has begun.
+        deadline = self._reactor.callLater(self._plan.drainTimeout, self._cutConnections)
+        drained: Deferred[Any] = MultiService.stopService(self)
+
+        def finished(_: Any) -> None:
+            if deadline.active():
+                deadline.cancel()
+            self._sweep.stop()
+            self.cutShort = self.cutShort or self._owed() > self._cutBefore
+            self._bound = False
+
+        return drained.addBoth(finished)
+
+    def cut(self) -> None:
+        """End a drain at once."""
+        self.cutShort = True
+        self._cutConnections()
+
+    def counters(self) -> str:
+        """All counters of all listeners: one line of JSON."""
+        return toJSON({"listeners": [listener.counters() for listener in self.listeners]})
+
+    def _cutConnections(self) -> None:
+        for listener in self.listeners:
+            listener.cut()
+
+    def _owed(self) -> int:
+        return sum(listener.totals.cut for listener in self.listeners)

@@ -1,0 +1,134 @@
+"""
+The configuration as typed values, and the TOML that it is read from.
+
+Pure: text in, values out, or a `ConfigurationError` whose one line names the place as
+msgspec prints it (``$.listener[1].options.prefix``) and the mend.  A value is looked up
+in this order: the listener's own key, ``[defaults]`` (the command line's options over the
+file's), what the protocol prefers, the defaults below.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from echod.errors import ConfigurationError
+
+__all__ = [
+    "Configuration",
+    "Limits",
+    "ListenerSettings",
+    "convert",
+    "parseConfiguration",
+    "resolveLimits",
+]
+
+_YEAR = 365 * 24 * 3600
+
+Seconds = Annotated[float, Meta(ge=0, le=_YEAR)]
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a listener allows; the keys of ``[defaults]`` and of each ``[[listener]]``."""
+
+    max_connections: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="connections at a time")
+    ] = 1000
+    backlog: Annotated[
+        int, Meta(ge=1, le=65535, description="connections that wait to be accepted")
+    ] = 4096
+    idle_timeout: Annotated[Seconds, Meta(description="seconds without a byte; 0: never")] = 0.0
+    stall_timeout: Annotated[
+        Seconds, Meta(description="seconds that unsent bytes may stand still; 0: for ever")
+    ] = 60.0
+    linger_timeout: Annotated[
+        Seconds, Meta(description="seconds to wait for the peer's end after ours; 0: none")
+    ] = 5.0
+    max_age: Annotated[Seconds, Meta(description="seconds a connection may live; 0: for ever")] = (
+        0.0
+    )
+    keepalive: Annotated[
+        int, Meta(ge=0, le=32767, description="idle seconds before TCP asks; 0: off")
+    ] = 60
+
+
+class ListenerSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One ``[[listener]]`` of the file, as far as it can be read without its protocol."""
+
+    protocol: str
+    endpoint: str
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    A whole configuration.
+
+    :ivar defaults: ``[defaults]`` as written: only the keys that are there, checked.
+    :ivar listener: the listeners as written, checked; ``None`` where the file has none.
+    """
+
+    drain_timeout: Seconds = 10.0
+    log_connections: bool = False
+    defaults: dict[str, Any] = msgspec.field(default_factory=dict)
+    listener: list[dict[str, Any]] | None = None
+
+
+T = TypeVar("T", bound=Struct)
+
+
+def convert(value: Mapping[str, Any], kind: type[T], place: str = "$", *, strict: bool = True) -> T:
+    """
+    Make a ``kind`` of plain values.
+
+    :param place: where ``value`` stands in the document, for the message.
+    :param strict: with ``False``, text is read as a number where a number is wanted.
+    :raises ConfigurationError: what is wrong, where, and which keys there are.
+    """
+    try:
+        return msgspec.convert(dict(value), kind, strict=strict)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        what, at, path = message.partition(" - at `$")
+        where = place + path.removesuffix("`") if at else place
+        if "unknown field" in what:
+            what += f" (there are: {', '.join(sorted(kind.__struct_fields__))})"
+        raise ConfigurationError(f"{where}: {what}") from error
+
+
+def parseConfiguration(text: str) -> Configuration:
+    """
+    Read a TOML document.
+
+    Options of a protocol are left as they stand: only the protocol knows them.
+
+    :raises ConfigurationError: naming the place.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"not TOML: {error}") from error
+    configuration = convert(document, Configuration)
+    convert(configuration.defaults, Limits, "$.defaults")
+    if configuration.listener is not None:
+        if not configuration.listener:
+            raise ConfigurationError("$.listener: is empty; add a [[listener]] table or none")
+        for index, listener in enumerate(configuration.listener):
+            convert(listener, ListenerSettings, f"$.listener[{index}]")
+    return configuration
+
+
+def resolveLimits(*layers: Mapping[str, Any]) -> Limits:
+    """
+    One `Limits` of several layers, the later ones over the earlier; other keys are ignored.
+
+    The layers have been checked before, each at its own place.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update((key, layer[key]) for key in Limits.__struct_fields__ if key in layer)
+    return convert(merged, Limits)

@@ -1,0 +1,232 @@
+"""
+The ``twistd echod`` command: options in, a service out.
+
+Options parse and refuse, in one line on standard error with exit status 1; nothing is
+built before `makeService`.  ``python -m echod`` runs the same options.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import msgspec
+from twisted.python import usage
+
+from echod import __version__
+from echod.errors import ConfigurationError, EchodError
+from echod.limits import raiseDescriptorLimit
+from echod.process import Signals, printEchodErrors
+from echod.registry import Registry
+from echod.service import EchodService, ListenerRequest, Plan, plan, requestsOf
+from echod.settings import Configuration, Limits, convert, parseConfiguration
+
+__all__ = ["Options", "makeService"]
+
+_PORTS = (("port", "p", "raw"), ("line-port", None, "line"), ("dns-port", None, "dns"))
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _limitParameters() -> list[list[str | None]]:
+    """``--max-connections`` and the like, computed from `Limits`: said once, there."""
+    parameters: list[list[str | None]] = []
+    for field in msgspec.structs.fields(Limits):
+        info: Any = msgspec.inspect.type_info(field.type)
+        words = (info.extra_json_schema or {}).get("description", "")
+        parameters.append([_option(field.name), None, None, f"{words} [{field.default:g}]"])
+    return parameters
+
+
+class Options(usage.Options):
+    """
+    The options of ``twistd echod`` and ``python -m echod``.
+
+    :ivar plan: what was asked for, checked; set by `postOptions`.
+    """
+
+    synopsis = "[echod options]"
+    longdesc = (
+        "An echo daemon: every byte that a client sends comes back, once, in order. With no"
+        " option: raw echo on port 1234, line echo on 1235, length-prefixed (DNS) echo on"
+        " 1236, all on 127.0.0.1. An endpoint is tcp:PORT[:interface=ADDRESS], with a colon"
+        " in a value as \\:. SIGTERM drains, SIGUSR1 logs the counters."
+    )
+
+    optFlags = [
+        ["log-connections", None, "Log when a connection opens, half-closes and ends."],
+        ["check-config", None, "Read and check everything, say so, exit 0 or 1."],
+        ["list-protocols", None, "Print the protocols with their options, and exit."],
+    ]
+    optParameters = [
+        ["port", "p", None, "Serve raw echo on this port number or endpoint (0: any port)."],
+        ["line-port", None, None, "Serve line echo on this port number or endpoint."],
+        ["dns-port", None, None, "Serve length-prefixed echo on this port number or endpoint."],
+        ["interface", None, "127.0.0.1", "The address for whatever does not name one."],
+        ["config", "c", None, "Read this TOML file. Listeners given here replace the file's."],
+        [
+            "drain-timeout",
+            None,
+            None,
+            "seconds from SIGTERM to the end of the last connection [10]",
+        ],
+        *_limitParameters(),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.registry = Registry()
+        self.plan: Plan | None = None
+        self._requests: list[ListenerRequest] = []
+        self._protocolOptions: dict[str, dict[str, str]] = {}
+
+    # -- Options that repeat -------------------------------------------------------------
+
+    def opt_listen(self, value: str) -> None:
+        """Serve PROTOCOL=ENDPOINT, as in line=tcp:1235:interface=0.0.0.0 (repeats)."""
+        protocol, equals, endpoint = value.partition("=")
+        if not (protocol and equals and endpoint):
+            raise usage.UsageError(f"--listen {value!r}: write PROTOCOL=ENDPOINT")
+        self._request(f"--listen {value}", protocol, endpoint)
+
+    def opt_option(self, value: str) -> None:
+        """Set a protocol's option, as in line.prefix='Echo: ' (repeats)."""
+        name, equals, text = value.partition("=")
+        protocol, dot, key = name.partition(".")
+        if not (protocol and dot and key and equals):
+            raise usage.UsageError(f"--option {value!r}: write PROTOCOL.KEY=VALUE")
+        self._protocolOptions.setdefault(protocol, {})[key] = text
+
+    opt_l = opt_listen
+    opt_o = opt_option
+
+    def opt_version(self) -> NoReturn:
+        """Print echod's version and exit."""
+        sys.stdout.write(f"echod {__version__}\n")
+        raise SystemExit(0)
+
+    # -- Parsing -------------------------------------------------------------------------
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Parse, and check all that can be checked.
+
+        :raises SystemExit: 1 after one line on standard error; 0 after ``--check-config``,
+            ``--list-protocols``, ``--help`` and ``--version``.
+        """
+        arguments = sys.argv[1:] if options is None else list(options)
+        try:
+            _checkText(arguments)
+            super().parseOptions(arguments)
+        except (EchodError, usage.UsageError) as error:
+            sys.stderr.write(f"echod: {error}\n")
+            raise SystemExit(1) from error
+
+    def parseArgs(self, *rest: str) -> None:
+        """Refuse what is no option."""
+        if rest:
+            raise usage.UsageError(f"{rest[0]!r} is no option; see --help")
+
+    def postOptions(self) -> None:
+        """Make `plan` of what was given."""
+        if self["list-protocols"]:
+            sys.stdout.write(f"{self.registry.describe()}\n")
+            raise SystemExit(0)
+        for option, _, protocol in _PORTS:
+            value = self[option]
+            if value is not None:
+                # A number is a port; anything else is an endpoint.
+                endpoint = value if ":" in value else f"tcp:{value}"
+                self._request(f"--{option} {value}", protocol, endpoint)
+        configuration = self._configuration()
+        interface = self["interface"]
+        requests = self._requests or requestsOf(configuration, interface)
+        try:
+            self.plan = plan(
+                configuration,
+                requests,
+                self.registry,
+                raiseDescriptorLimit(),
+                interface=interface,
+                options=self._protocolOptions,
+            )
+        except ConfigurationError as error:
+            raise self._inFile(error) from error
+        if self["check-config"]:
+            for listener in self.plan.listeners:
+                sys.stdout.write(f"would listen {listener.maker.name} {listener.endpoint}\n")
+            for note in self.plan.notes:
+                sys.stdout.write(f"note: {note}\n")
+            raise SystemExit(0)
+
+    def _request(self, place: str, protocol: str, endpoint: str) -> None:
+        self._requests.append(ListenerRequest(place=place, protocol=protocol, endpoint=endpoint))
+
+    def _configuration(self) -> Configuration:
+        """The file's configuration, with the command line's options over it."""
+        configuration = Configuration()
+        if self["config"] is not None:
+            try:
+                configuration = parseConfiguration(_read(self["config"]))
+            except ConfigurationError as error:
+                raise self._inFile(error) from error
+        defaults = dict(configuration.defaults)
+        for key in Limits.__struct_fields__:
+            text = self[_option(key)]
+            if text is not None:
+                defaults[key] = getattr(_fromText({key: text}, Limits), key)
+        changes: dict[str, Any] = {"defaults": defaults}
+        if self["drain-timeout"] is not None:
+            given = _fromText({"drain_timeout": self["drain-timeout"]}, Configuration)
+            changes["drain_timeout"] = given.drain_timeout
+        if self["log-connections"]:
+            changes["log_connections"] = True
+        return msgspec.structs.replace(configuration, **changes)
+
+    def _inFile(self, error: ConfigurationError) -> ConfigurationError:
+        """Name the file in an error about a place in it."""
+        if str(error).startswith(("$", "not TOML")):
+            return ConfigurationError(f"{self['config']}: {error}")
+        return error
+
+
+def _fromText(value: dict[str, str], kind: Any) -> Any:
+    """Convert one option's text; the message names the option and the value."""
+    ((key, text),) = value.items()
+    try:
+        return convert(value, kind, strict=False)
+    except ConfigurationError as error:
+        _, _, what = str(error).partition(": ")
+        raise ConfigurationError(f"--{_option(key)} {text!r}: {what}") from error
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8, at byte {error.start}") from error
+
+
+def _checkText(arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"argument {argument!r} is not UTF-8") from None
+
+
+def makeService(options: Options) -> EchodService:
+    """The service that ``options`` ask for, with the process's signals."""
+    from twisted.internet import reactor
+
+    assert options.plan is not None
+    printEchodErrors()
+    service = EchodService(options.plan, reactor)
+    reactor.callWhenRunning(Signals(service, reactor).install)
+    return service

@@ -1,0 +1,1 @@
+"""The rooms that touch sockets, and the private parts of Twisted."""

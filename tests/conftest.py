@@ -1,0 +1,84 @@
+"""
+What every test is held to, besides its own assertions.
+
+A logged error, an unhandled error in a Deferred or a descriptor that stays open fails the
+test; left to themselves they pass silently (TRAPS 12).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from zope.interface import implementer
+
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=200)
+settings.register_profile("long", deadline=None, max_examples=5000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@implementer(ILogObserver)
+class LoggedErrors:
+    """The errors that were logged; `flush` those that a test expects."""
+
+    def __init__(self) -> None:
+        self._events: list[LogEvent] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        level = event.get("log_level")
+        if event.get("isError") or event.get("log_failure") or level is LogLevel.critical:
+            self._events.append(event)
+
+    def flush(self) -> list[str]:
+        """Take what was logged so far, as text."""
+        gc.collect()  # an unhandled Deferred speaks when it is collected
+        events, self._events = self._events, []
+        return [
+            formatEvent(event) + str(getattr(event.get("log_failure"), "value", ""))
+            for event in events
+        ]
+
+
+def openDescriptors() -> set[str]:
+    """Number and target of each open descriptor of this process."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one that listed the directory
+            found.add(f"{number}: {os.readlink(f'/proc/self/fd/{number}')}")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def loggedErrors() -> Iterator[LoggedErrors]:
+    """Fail the test for errors logged and not flushed."""
+    errors = LoggedErrors()
+    globalLogPublisher.addObserver(errors)
+    yield errors
+    left = errors.flush()
+    globalLogPublisher.removeObserver(errors)
+    assert left == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runningReactor(request: pytest.FixtureRequest) -> None:
+    """Have pytest-twisted start its reactor now, not within some test that counts descriptors."""
+    if request.config.pluginmanager.hasplugin("twisted"):
+        import pytest_twisted
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        pytest_twisted.blockon(deferLater(reactor, 0))
+
+
+@pytest.fixture(autouse=True)
+def noLeakedDescriptors(runningReactor: None) -> Iterator[None]:
+    """Fail the test for descriptors that it leaves open."""
+    before = openDescriptors()
+    yield
+    gc.collect()
+    assert openDescriptors() - before == set()
