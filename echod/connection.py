@@ -267,6 +267,11 @@ class Connection(TwistedProtocol):
             if age >= limits.max_age + limits.linger_timeout and not active:
                 self.abort(self.reason or Reason.MAX_AGE)
                 return
+        settling = self._inputEnded and self._outputEnded
+        if settling and self.transport.failed():
+            self.broken = True
+            self.abort(Reason.RESET)
+            return
         unsent = 0
         if self.bytesOut != self._delivered:
             unsent = self.transport.unsent()
@@ -276,12 +281,9 @@ class Connection(TwistedProtocol):
                 self._deliveredAt = now
             self._owing = unsent > 0
         if unsent:
-            if self._outputEnded and self.transport.failed():
-                self.broken = True
-                self.abort(Reason.RESET)
-            elif limits.stall_timeout and now - self._deliveredAt >= limits.stall_timeout:
+            if limits.stall_timeout and now - self._deliveredAt >= limits.stall_timeout:
                 self.abort(Reason.STALLED)
-        elif self._outputEnded and self._inputEnded:
+        elif settling:
             self._close()
         elif state is State.LINGERING:
             if now - self._deliveredAt >= limits.linger_timeout:

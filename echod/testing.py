@@ -380,7 +380,7 @@ class Link:
         self._client = client
         self._owner = owner
         # Seconds to wait for a real kernel before "nothing happens" is believed.
-        self._patience = 0.02 if real else 0.0
+        self._patience = 0.01 if real else 0.0
 
     @property
     def gone(self) -> bool:
@@ -435,7 +435,9 @@ class Link:
         """Let time pass, tick by tick, with all that it brings about."""
         for _ in range(round(seconds / TICK)):
             self.loop.advance(TICK)
-            self.pump()
+            while self.loop.turn():
+                pass
+        self.pump()
 
     def readAll(self, limit: int = CHUNK) -> bytes:
         """

@@ -1,0 +1,461 @@
+"""
+Every test here runs over the link in memory and over loopback TCP, and must not notice which.
+
+So the imitation is held to the real thing, and the connection is tested on both.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from echod.connection import Connection, Reason, State
+from echod.protocols.line import LineOptions, line
+from echod.protocols.prefixed import DNSOptions, dns
+from echod.protocols.raw import RawOptions, raw
+from echod.settings import Limits
+from echod.testing import Link, memoryLink, tcpLink
+
+MakeLink = Callable[..., Link]
+
+RAW = (raw, RawOptions())
+LINE = (line, LineOptions())
+DNS = (dns, DNSOptions())
+ECHO_UNTIL_QUIT = (raw, RawOptions(quit="QUIT"))
+
+
+@pytest.fixture(params=[memoryLink, tcpLink], ids=["memory", "tcp"])
+def makeLink(request: pytest.FixtureRequest) -> MakeLink:
+    return request.param  # type: ignore[no-any-return]  # pytest does not type params
+
+
+def connect(make: MakeLink, protocol: tuple[Any, Any] = RAW, **keywords: Any) -> Link:
+    maker, settings = protocol
+    return make(maker.makeFactory(settings).buildProtocol(None), **keywords)
+
+
+def sendUntilFull(link: Link, piece: bytes = bytes(65536)) -> int:
+    """Send and never read, until the server has stopped reading too; returns the bytes sent."""
+    sent = 0
+    while True:
+        taken = link.send(piece)
+        sent += taken
+        link.pump()
+        if not taken and not link.send(piece[:1]):
+            return sent
+        sent += not taken
+
+
+def receiveExactly(link: Link, size: int) -> bytes:
+    data = b""
+    deadline = time.monotonic() + 20
+    while len(data) < size:
+        assert time.monotonic() < deadline, f"{len(data)} of {size} bytes came"
+        link.pump()
+        piece = link.receive(size - len(data))
+        assert piece != b"", "EOF too early"
+        data += piece or b""
+    return data
+
+
+def settle(link: Link) -> None:
+    """Give the peer's acknowledgement its tick."""
+    link.pump()
+    link.advance(0.5)
+
+
+def message(body: bytes) -> bytes:
+    return len(body).to_bytes(2, "big") + body
+
+
+@pytest.mark.parametrize("buffers", [4096, 65536], ids=["4K", "64K"])
+@pytest.mark.parametrize("size", [0, 1, 5, 65535, 65536, 65537, 300_000])
+def testEverySizeComesBack(makeLink: MakeLink, size: int, buffers: int) -> None:
+    """E1, TRAPS 1.1: sent and half-closed, then identical bytes, then EOF, then gone."""
+    data = random.Random(size).randbytes(size)
+    link = connect(makeLink, sendBuffer=buffers, receiveBuffer=buffers)
+    assert link.exchange(data) == data
+    settle(link)
+    assert (link.connection.state, link.connection.reason) == (State.CLOSED, Reason.EOF)
+    assert link.connection.bytesIn == link.connection.bytesOut == size
+    assert link.gone
+    link.close()
+
+
+@pytest.mark.parametrize("protocol", [LINE, DNS], ids=["line", "dns"])
+def testWholeMessagesComeBack(makeLink: MakeLink, protocol: tuple[Any, Any]) -> None:
+    """F3, F4, F8: every complete message, then EOF; the cut one is counted."""
+    if protocol is LINE:
+        whole, tail = b"".join(b"%d\r\n" % number * 9 for number in range(3000)), b"cut"
+    else:
+        whole, tail = b"".join(message(b"x" * (number % 300)) for number in range(3000)), b"\0\5x"
+    link = connect(makeLink, protocol, sendBuffer=8192, receiveBuffer=8192)
+    assert link.exchange(whole + tail) == whole
+    assert link.connection.truncated == 1
+    settle(link)
+    assert link.gone
+    link.close()
+
+
+def testHalfCloseBeforeAnythingIsRead(makeLink: MakeLink) -> None:
+    """C1: the echo goes on after the peer's FIN for as long as the peer reads."""
+    link = connect(makeLink, sendBuffer=4096, receiveBuffer=4096)
+    sent = sendUntilFull(link)
+    link.finish()
+    link.pump()
+    link.advance(30)  # half a stall timeout of silence is no reason to end
+    assert link.readAll() == bytes(sent)
+    settle(link)
+    assert link.gone
+    assert link.connection.reason is Reason.EOF
+    link.close()
+
+
+def testStalledReaderIsBounded(makeLink: MakeLink) -> None:
+    """C5, TRAPS 1.11: what echod holds for a peer that never reads is at most 192 KiB here."""
+    link = connect(makeLink, sendBuffer=16384, receiveBuffer=16384)
+    sent = sendUntilFull(link)
+    transport: Any = link.connection.transport
+    held = len(transport.dataBuffer) + transport._tempDataLen
+    assert 65536 < held <= 3 * 65536
+    assert link.connection.pauses == 1
+    assert receiveExactly(link, sent) == bytes(sent)
+    # And it goes on: what stalled was nothing but the peer.
+    assert link.exchange(b"more") == b"more"
+    settle(link)
+    link.close()
+
+
+def testOurEndWithPendingOutput(makeLink: MakeLink) -> None:
+    """C2, TRAPS 1.2, 1.3, 2.1: FIN follows more than 64 KiB, and no RST destroys any of it."""
+    link = connect(makeLink, ECHO_UNTIL_QUIT, sendBuffer=65536, receiveBuffer=65536)
+    sent = sendUntilFull(link)
+    total = sent + len(b"QUIT")
+    assert receiveExactly(link, 1) == b"\0"
+    link.pump()
+    word = b"QUIT"
+    while word:
+        word = word[link.send(word) :]
+        link.pump()
+        if word:
+            receiveExactly(link, 4096)
+            sent -= 4096
+    # Input that we shall not answer goes on arriving, and must not become an RST.
+    late = link.send(bytes(5000))
+    link.pump()
+    assert link.readAll() == bytes(sent - 1) + b"QUIT"
+    late += link.send(bytes(5000))
+    link.pump()
+    assert link.connection.state is State.LINGERING
+    assert link.connection.bytesIn + link.connection.discarded == total + late
+    assert link.connection.discarded >= 5000
+    link.finish()
+    settle(link)
+    assert (link.connection.state, link.connection.reason) == (State.CLOSED, Reason.QUIT)
+    assert link.gone
+    link.close()
+
+
+def testLingeringEnds(makeLink: MakeLink) -> None:
+    """C2: a peer that never finishes is aborted, linger_timeout after our FIN."""
+    link = connect(makeLink, ECHO_UNTIL_QUIT, limits=Limits(linger_timeout=5))
+    link.send(b"QUIT")
+    assert link.readAll() == b"QUIT"
+    link.advance(4)
+    assert link.connection.state is State.LINGERING
+    link.advance(2)
+    assert (link.connection.state, link.connection.reason) == (State.ABORTED, Reason.QUIT)
+    assert link.connection.cut == 0
+    assert link.gone
+    link.close()
+
+
+@pytest.mark.parametrize("moment", ["open", "pending", "half-closed", "lingering"])
+def testResetIsNoticed(makeLink: MakeLink, moment: str) -> None:
+    """C3, TRAPS 2.2: RST in each state ends the connection, and is told from FIN."""
+    link = connect(makeLink, ECHO_UNTIL_QUIT, sendBuffer=4096, receiveBuffer=4096)
+    if moment == "lingering":
+        link.send(b"QUIT")
+        link.pump()
+    elif moment != "open":
+        sendUntilFull(link)
+        if moment == "half-closed":
+            link.finish()
+            link.pump()
+    link.reset()
+    settle(link)
+    assert link.gone
+    assert link.connection.broken
+    expected = Reason.QUIT if moment == "lingering" else Reason.RESET
+    assert link.connection.reason is expected
+
+
+def testResetAfterBothEnds(makeLink: MakeLink) -> None:
+    """TRAPS 2.2: with both FINs out nothing is registered; the RST is noticed all the same."""
+    link = connect(makeLink, sendBuffer=65536, receiveBuffer=4096)
+    data = bytes(40000)
+    while data:
+        data = data[link.send(data) :]
+        link.pump()
+    link.finish()
+    link.pump()
+    assert link.connection.state is State.FINISHING
+    link.reset()
+    settle(link)
+    assert link.gone
+    assert link.connection.reason is Reason.RESET
+
+
+def testStallEnds(makeLink: MakeLink) -> None:
+    """TRAPS 1.2, 2.3: a reader that stopped is cut after stall_timeout, with what it was owed."""
+    link = connect(
+        makeLink, sendBuffer=4096, receiveBuffer=4096, limits=Limits(stall_timeout=60, max_age=0)
+    )
+    sendUntilFull(link)
+    link.advance(55)
+    assert link.connection.state is State.OPEN
+    link.advance(10)
+    assert (link.connection.state, link.connection.reason) == (State.ABORTED, Reason.STALLED)
+    assert link.connection.cut > 65536
+    assert link.gone
+    with pytest.raises(ConnectionResetError):
+        link.readAll()
+    link.close()
+
+
+def testSlowReaderLives(makeLink: MakeLink) -> None:
+    """TRAPS 2.3, F7: one that reads a little now and then is neither idle nor stalled."""
+    link = connect(
+        makeLink,
+        sendBuffer=4096,
+        receiveBuffer=4096,
+        limits=Limits(stall_timeout=4, idle_timeout=2),
+    )
+    sent = sendUntilFull(link)
+    got = 0
+    while got + 4096 <= sent:
+        got += len(receiveExactly(link, 4096))
+        link.advance(1)
+        assert link.connection.state is State.OPEN
+    got += len(receiveExactly(link, sent - got))
+    link.advance(4)
+    # Now everything is with the peer, and it has been idle since.
+    assert link.connection.reason is Reason.IDLE
+    assert link.readAll() == b""
+    link.close()
+    settle(link)
+
+
+def testHalfClosedReaderThatStops(makeLink: MakeLink) -> None:
+    """TRAPS 2.2: half-closed, the rest with the kernel alone: counted, swept and cut."""
+    link = connect(makeLink, sendBuffer=65536, receiveBuffer=4096, limits=Limits(stall_timeout=10))
+    data = bytes(40000)
+    while data:
+        data = data[link.send(data) :]
+        link.pump()
+    link.finish()
+    link.pump()
+    assert link.connection.state is State.FINISHING
+    assert not link.gone
+    link.advance(12)
+    assert (link.connection.state, link.connection.reason) == (State.ABORTED, Reason.STALLED)
+    assert link.gone
+    link.close()
+
+
+def testMaximumAge(makeLink: MakeLink) -> None:
+    """DESIGN 6: however active, a connection ends gracefully at max_age."""
+    link = connect(makeLink, limits=Limits(max_age=3))
+    for _ in range(4):
+        link.send(b"x")
+        link.advance(1)
+    assert link.readAll() == b"xxxx"
+    assert link.connection.reason is Reason.MAX_AGE
+    link.close()
+    settle(link)
+    assert link.gone
+
+
+def testMaximumAgeOfATrickle(makeLink: MakeLink) -> None:
+    """TRAPS 2.3: a reader that trickles after our end is bounded by max_age + linger."""
+    link = connect(
+        makeLink,
+        sendBuffer=4096,
+        receiveBuffer=4096,
+        limits=Limits(max_age=3, linger_timeout=2, stall_timeout=60),
+    )
+    sendUntilFull(link)
+    for _ in range(7):
+        receiveExactly(link, 2048)
+        link.advance(1)
+    assert (link.connection.state, link.connection.reason) == (State.ABORTED, Reason.MAX_AGE)
+    link.close()
+    settle(link)
+
+
+def testDripIsIdle(makeLink: MakeLink) -> None:
+    """F6: idle time runs from the last whole message."""
+    link = connect(makeLink, DNS, limits=Limits(idle_timeout=3))
+    for byte in message(b"0123456789"):
+        link.send(bytes([byte]))
+        link.advance(1)
+        if link.connection.state is not State.OPEN:
+            break
+    assert link.connection.reason is Reason.IDLE
+    assert link.readAll() == b""
+    link.close()
+    settle(link)
+
+
+def testActiveIsNotIdle(makeLink: MakeLink) -> None:
+    """F6: whole messages keep it alive."""
+    link = connect(makeLink, DNS, limits=Limits(idle_timeout=3))
+    for _ in range(8):
+        link.send(message(b"x"))
+        link.advance(1)
+    assert link.exchange(b"") == message(b"x") * 8
+    settle(link)
+    link.close()
+
+
+def testStrictDiscards(makeLink: MakeLink) -> None:
+    """F8, RFC 7766 section 6.2.4: strict drops what is unsent when the peer finishes."""
+    link = connect(makeLink, (dns, DNSOptions(strict=True)), sendBuffer=4096, receiveBuffer=4096)
+    sendUntilFull(link, message(bytes(30000)) * 2)
+    link.finish()
+    with pytest.raises(ConnectionResetError):
+        link.readAll()
+    assert link.connection.state is State.ABORTED
+    assert link.gone
+    link.close()
+
+
+def testDrainAnswersWhatIsThere(makeLink: MakeLink) -> None:
+    """O1: a drain reads what the kernel holds by then, echoes it, sends FIN, and lingers."""
+    link = connect(makeLink, sendBuffer=65536, receiveBuffer=65536)
+    link.send(b"before")
+    while link.connection.transport.unread() < 6:
+        pass
+    link.connection.drain()
+    link.send(b"after")
+    assert link.readAll() == b"before"
+    assert link.connection.state is State.LINGERING
+    link.finish()
+    settle(link)
+    assert (link.connection.state, link.connection.reason) == (State.CLOSED, Reason.DRAIN)
+    assert link.connection.discarded == 5
+    link.close()
+
+
+def testDrainOfAStalledConnection(makeLink: MakeLink) -> None:
+    """O1: also when the peer has to read first."""
+    link = connect(makeLink, sendBuffer=16384, receiveBuffer=16384)
+    sent = sendUntilFull(link)
+    unread = link.connection.transport.unread()
+    link.connection.drain()
+    assert link.connection.state is State.DRAINING
+    echoed = link.readAll()
+    # Everything up to what the kernel held at that moment; a client's own send queue
+    # may hold more.
+    assert len(echoed) == link.connection.bytesIn >= sent - 3 * 65536
+    assert set(echoed) == {0}
+    assert unread > 0
+    link.close()
+    settle(link)
+    assert link.gone
+
+
+def testIdleConnectionDrainsAtOnce(makeLink: MakeLink) -> None:
+    """O1."""
+    link = connect(makeLink)
+    link.connection.drain()
+    assert link.readAll() == b""
+    link.close()
+    settle(link)
+    assert (link.gone, link.connection.reason) == (True, Reason.DRAIN)
+
+
+class Faulty(Connection):
+    def received(self, data: bytes) -> None:
+        raise ZeroDivisionError("by the protocol")
+
+
+def testProtocolThatRaises(makeLink: MakeLink, loggedErrors: Any) -> None:
+    """O4, TRAPS 1.14: it costs this connection, with one logged error, and nothing else."""
+    link = makeLink(Faulty())
+    link.send(b"x")
+    with pytest.raises(ConnectionResetError):
+        link.readAll()
+    settle(link)
+    assert (link.gone, link.connection.reason) == (True, Reason.ERROR)
+    assert len(loggedErrors.flush()) == 1
+    link.close()
+
+
+class FaultyAtOnce(Connection):
+    def makeConnection(self, transport: Any) -> None:
+        transport.registerProducer = None  # what connectionMade needs
+        super().makeConnection(transport)
+
+
+def testConnectionMadeThatRaises(loggedErrors: Any) -> None:
+    """TRAPS 1.14: an exception in connectionMade must not leave the socket open."""
+    link = memoryLink(FaultyAtOnce())
+    with pytest.raises(ConnectionResetError):
+        link.readAll()
+    assert link.connection.state is State.ABORTED
+    assert len(loggedErrors.flush()) == 1
+
+
+def testEndedTwice(makeLink: MakeLink) -> None:
+    """TRAPS 1.4: a second FIN notice and a second end change nothing."""
+    link = connect(makeLink)
+    link.send(b"x")
+    link.pump()
+    link.connection.end(Reason.IDLE)
+    link.connection.end(Reason.QUIT)
+    link.connection.readConnectionLost()
+    link.connection.readConnectionLost()
+    link.connection.abort(Reason.STALLED)
+    link.connection.abort(Reason.IDLE)
+    link.connection.readConnectionLost()
+    link.connection.drain()
+    link.pump()
+    assert (link.connection.state, link.connection.reason) == (State.ABORTED, Reason.STALLED)
+    link.close()
+    settle(link)
+    assert link.gone
+
+
+def testUnreadAndUnsent(makeLink: MakeLink) -> None:
+    """What the transport says of the kernel's queues is what the client did."""
+    link = connect(makeLink)
+    transport = link.connection.transport
+    assert (transport.unread(), transport.unsent(), transport.failed()) == (0, 0, False)
+    link.send(b"12345")
+    while transport.unread() != 5:
+        pass
+    link.pump()
+    assert (transport.unread(), transport.unsent()) == (0, 0)
+    assert receiveExactly(link, 5) == b"12345"
+    sendUntilFull(link)
+    assert transport.unsent() > 65536
+    link.close()
+    settle(link)
+
+
+def testInputBeforeReset(makeLink: MakeLink) -> None:
+    """What a client sent before its RST is still read, as Linux has it, or the RST is seen."""
+    link = connect(makeLink)
+    link.send(b"last words")
+    while link.connection.transport.unread() < 10:
+        pass
+    link.reset()
+    settle(link)
+    assert link.connection.bytesIn == 10
+    assert link.connection.reason is Reason.RESET
+    assert link.gone
