@@ -65,7 +65,7 @@ def requestsOf(configuration: Configuration, interface: str) -> list[ListenerReq
     if configuration.listener is None:
         return [
             ListenerRequest(
-                place="default",
+                place="--interface",
                 protocol=name,
                 endpoint="tcp:{}:interface={}".format(port, interface.replace(":", r"\:")),
             )
@@ -111,18 +111,18 @@ def plan(
     taken: dict[TCPEndpoint, str] = {}
     for request in requests:
         place = request.place
-        maker = registry.get(request.protocol, f"{place}.protocol")
+        maker = registry.get(request.protocol, _at(place, "protocol"))
         try:
             endpoint = parseEndpoint(request.endpoint, interface)
         except ConfigurationError as error:
-            raise ConfigurationError(f"{place}.endpoint: {error}") from error
+            raise ConfigurationError(f"{_at(place, 'endpoint')}: {error}") from error
         if endpoint.port and endpoint in taken:
             raise ConfigurationError(
-                f"{place}.endpoint: {formatAddress(endpoint.host, endpoint.port)} is taken"
+                f"{_at(place, 'endpoint')}: {formatAddress(endpoint.host, endpoint.port)} is taken"
                 f" by {taken[endpoint]}; give it another port"
             )
         taken[endpoint] = place
-        settings = registry.settings(maker, request.options, f"{place}.options", strict=True)
+        settings = registry.settings(maker, request.options, _at(place, "options"), strict=True)
         if maker.name in options:
             settings = registry.settings(
                 maker,
@@ -148,6 +148,11 @@ def plan(
         logConnections=configuration.log_connections,
         notes=notes,
     )
+
+
+def _at(place: str, key: str) -> str:
+    """A key's place: within a table of a file it has one of its own."""
+    return f"{place}.{key}" if place.startswith("$") else place
 
 
 def _fit(
