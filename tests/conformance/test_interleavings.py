@@ -18,6 +18,7 @@ from tests.conformance.test_link import message
 #: A stream for each protocol that looks different everywhere, and what comes back of it.
 _NUMBERS = range(40_000)
 _LINES = b"".join(b"%d\n" % number for number in _NUMBERS)
+_PREFIX = b"The answer to your line is: "
 _MESSAGES = b"".join(message(b"%d" % number) for number in _NUMBERS)
 STREAMS: list[tuple[Any, Any, bytes, bytes]] = [
     (raw, RawOptions(), _LINES, _LINES),
@@ -25,9 +26,10 @@ STREAMS: list[tuple[Any, Any, bytes, bytes]] = [
     (line, LineOptions(), _LINES, _LINES),
     (
         line,
-        LineOptions(prefix="Echo: ", quit="39999"),
+        # So long a prefix that a read's answer fills the transport several times.
+        LineOptions(prefix=_PREFIX.decode(), quit="39999"),
         _LINES,
-        b"".join(b"Echo: %d\n" % number for number in _NUMBERS[:-1]) + b"Bye.\n",
+        b"".join(_PREFIX + b"%d\n" % number for number in _NUMBERS[:-1]) + b"Bye.\n",
     ),
     (dns, DNSOptions(), _MESSAGES, _MESSAGES),
 ]

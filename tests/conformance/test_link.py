@@ -160,6 +160,21 @@ def testOurEndWithPendingOutput(makeLink: MakeLink) -> None:
     link.close()
 
 
+def testOurEndWhilePaused(makeLink: MakeLink) -> None:
+    """TRAPS 1.2, 1.3: FIN follows although reading was paused when we ended it."""
+    link = connect(makeLink, sendBuffer=16384, receiveBuffer=16384)
+    sent = sendUntilFull(link)
+    link.connection.end(Reason.MAX_AGE)
+    echoed = link.readAll()
+    assert len(echoed) == link.connection.bytesOut > 65536
+    assert link.connection.bytesIn + link.connection.discarded == sent
+    link.finish()
+    settle(link)
+    assert (link.connection.state, link.connection.reason) == (State.CLOSED, Reason.MAX_AGE)
+    assert link.gone
+    link.close()
+
+
 def testLingeringEnds(makeLink: MakeLink) -> None:
     """C2: a peer that never finishes is aborted, linger_timeout after our FIN."""
     link = connect(makeLink, ECHO_UNTIL_QUIT, limits=Limits(linger_timeout=5))
