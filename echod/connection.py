@@ -278,7 +278,9 @@ class Connection(TwistedProtocol):
             delivered = self.bytesOut - unsent
             if delivered != self._delivered or not self._owing:
                 self._delivered = delivered
-                self._deliveredAt = now
+                # What came and went between two looks is as old as the read it answered.
+                if unsent or self._owing:
+                    self._deliveredAt = now
             self._owing = unsent > 0
         if unsent:
             if limits.stall_timeout and now - self._deliveredAt >= limits.stall_timeout:

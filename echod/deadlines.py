@@ -14,6 +14,7 @@ the others, so that no turn is long however many there are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -52,6 +53,8 @@ class Sweep:
         self.now = monotonic()
         # Everybody, one dict of SHARDS each; written by add and discard.
         self._shards: list[dict[Swept, None]] = [{} for _ in range(SHARDS)]
+        self._shardOf: dict[Swept, int] = {}
+        self._nextShard = cycle(range(SHARDS))
         # Those to be looked at each tick; written by hurry and discard.
         self._hurried: dict[Swept, None] = {}
         self._tickCount = 0
@@ -70,8 +73,10 @@ class Sweep:
             self._call = None
 
     def add(self, swept: Swept) -> None:
-        """Look at ``swept`` once a second from now on."""
-        self._shards[hash(swept) % SHARDS][swept] = None
+        """Look at ``swept`` once a second from now on; a second call does nothing."""
+        if swept not in self._shardOf:
+            shard = self._shardOf[swept] = next(self._nextShard)
+            self._shards[shard][swept] = None
 
     def hurry(self, swept: Swept) -> None:
         """Look at ``swept`` each tick."""
@@ -79,7 +84,9 @@ class Sweep:
 
     def discard(self, swept: Swept) -> None:
         """Look at ``swept`` no more; a second call does nothing."""
-        self._shards[hash(swept) % SHARDS].pop(swept, None)
+        shard = self._shardOf.pop(swept, None)
+        if shard is not None:
+            del self._shards[shard][swept]
         self._hurried.pop(swept, None)
 
     def _tick(self) -> None:

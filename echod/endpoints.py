@@ -7,6 +7,7 @@ a colon inside a value), parsed to a value.  Pure: nothing is resolved or bound 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -76,7 +77,7 @@ def _split(text: str) -> list[str]:
 
 
 def _checkPort(port: str, text: str) -> int:
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
         raise ConfigurationError(
             f"{port!r} in {text!r} is no port: write a number from 0 (any) to 65535"
         )
@@ -84,11 +85,11 @@ def _checkPort(port: str, text: str) -> int:
 
 
 def _checkHost(host: str, text: str) -> str:
-    try:
-        ip_address(host)
-    except ValueError:
-        raise ConfigurationError(
-            f"{host!r} in {text!r} is no address: write one such as 127.0.0.1 or ::1"
-            " (its colons as \\: within an endpoint)"
-        ) from None
-    return host
+    with suppress(ValueError):
+        if host.isprintable():  # ipaddress takes anything for a zone
+            # In the one spelling, so that two of the same are seen to be.
+            return str(ip_address(host))
+    raise ConfigurationError(
+        f"{host!r} in {text!r} is no address: write one such as 127.0.0.1 or ::1"
+        " (its colons as \\: within an endpoint)"
+    )

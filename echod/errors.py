@@ -15,11 +15,23 @@ __all__ = [
     "FramingError",
     "ListenError",
     "MessageTooLong",
+    "oneLine",
 ]
 
 
+def oneLine(text: str) -> str:
+    r"""``text`` for a terminal: whatever is not printable becomes ``\n``, ``\x1b`` and the like."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 class EchodError(Exception):
-    """The base of all of echod's own errors."""
+    """The base of all of echod's own errors; as text always one printable line."""
+
+    def __str__(self) -> str:
+        return oneLine(super().__str__())
 
 
 class ConfigurationError(EchodError):

@@ -91,6 +91,8 @@ class Listener(Service):
         :raises ListenError: if the address cannot be had.
         """
         self._port.startListening()
+        self._draining = False
+        self._gone = None
         self._endpoint = TCPEndpoint(self._endpoint.host, self._port.getHost().port)
         if self._logConnections:
             self._log = ConnectionLog(self.describe())

@@ -90,7 +90,8 @@ def printEchodErrors() -> None:
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
         if isinstance(error, EchodError):
-            sys.stderr.write(f"echod: {error}\n")
+            # The real one: `twistd` has turned the other into log events by now.
+            print(f"echod: {error}", file=sys.__stderr__)
         else:
             before(kind, error, traceback)
 

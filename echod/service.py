@@ -91,15 +91,18 @@ def plan(
     *,
     interface: str = "127.0.0.1",
     options: Mapping[str, Mapping[str, str]] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Plan:
     """
     Check everything that can be checked without binding.
 
     :param interface: the address for endpoints that give none.
     :param options: of the command line, by protocol: text, over the requests' own options.
+    :param overrides: limits of the command line: over ``[defaults]``, under a listener's own.
     :raises ConfigurationError: in one line, naming the place.
     """
     options = options or {}
+    overrides = overrides or {}
     asked = {request.protocol for request in requests}
     for name in options:
         maker = registry.get(name, f"--option {name}")
@@ -109,6 +112,8 @@ def plan(
             )
     listeners: list[ListenerPlan] = []
     taken: dict[TCPEndpoint, str] = {}
+    # Where each listener's max_connections was asked for, if it was.
+    maximumPlaces: list[str | None] = []
     for request in requests:
         place = request.place
         maker = registry.get(request.protocol, _at(place, "protocol"))
@@ -130,18 +135,29 @@ def plan(
                 f"--option {maker.name}",
                 strict=False,
             )
-        layers = (maker.defaults, configuration.defaults, request.limits)
+        layers = {
+            f"protocol {maker.name}": maker.defaults,
+            "$.defaults.max_connections": configuration.defaults,
+            "--max-connections": overrides,
+            _at(place, "max_connections"): request.limits,
+        }
+        places = [where for where, layer in layers.items() if "max_connections" in layer]
+        maximumPlaces.append(places[-1] if places else None)
         listeners.append(
             ListenerPlan(
                 place=place,
                 maker=maker,
                 endpoint=endpoint,
-                limits=resolveLimits(*layers),
+                limits=resolveLimits(*layers.values()),
                 options=settings,
-                explicitMaximum=any("max_connections" in layer for layer in layers),
+                explicitMaximum=bool(places),
             )
         )
-    listeners, notes = _fit(listeners, descriptorLimit)
+    try:
+        listeners, notes = _fit(listeners, descriptorLimit)
+    except ConfigurationError as error:
+        where = next(filter(None, maximumPlaces), "max_connections")
+        raise ConfigurationError(f"{where}: {error}") from error
     return Plan(
         listeners=listeners,
         drainTimeout=configuration.drain_timeout,

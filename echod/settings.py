@@ -110,7 +110,9 @@ def parseConfiguration(text: str) -> Configuration:
     """
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # TOMLDecodeError, and what its parser lets through: numbers of too many digits,
+        # arrays in arrays in arrays.
         raise ConfigurationError(f"not TOML: {error}") from error
     configuration = convert(document, Configuration)
     convert(configuration.defaults, Limits, "$.defaults")

@@ -15,7 +15,7 @@ import msgspec
 from twisted.python import usage
 
 from echod import __version__
-from echod.errors import ConfigurationError, EchodError
+from echod.errors import ConfigurationError, EchodError, oneLine
 from echod.limits import raiseDescriptorLimit
 from echod.process import Signals, printEchodErrors
 from echod.registry import Registry
@@ -122,7 +122,7 @@ class Options(usage.Options):
             _checkText(arguments)
             super().parseOptions(arguments)
         except (EchodError, usage.UsageError) as error:
-            sys.stderr.write(f"echod: {error}\n")
+            sys.stderr.write(f"echod: {oneLine(str(error))}\n")
             raise SystemExit(1) from error
 
     def parseArgs(self, *rest: str) -> None:
@@ -142,6 +142,11 @@ class Options(usage.Options):
                 endpoint = value if ":" in value else f"tcp:{value}"
                 self._request(f"--{option} {value}", protocol, endpoint)
         configuration = self._configuration()
+        overrides = {
+            key: getattr(_fromText({key: text}, Limits), key)
+            for key in Limits.__struct_fields__
+            if (text := self[_option(key)]) is not None
+        }
         interface = self["interface"]
         requests = self._requests or requestsOf(configuration, interface)
         try:
@@ -152,6 +157,7 @@ class Options(usage.Options):
                 raiseDescriptorLimit(),
                 interface=interface,
                 options=self._protocolOptions,
+                overrides=overrides,
             )
         except ConfigurationError as error:
             raise self._inFile(error) from error
@@ -166,19 +172,14 @@ class Options(usage.Options):
         self._requests.append(ListenerRequest(place=place, protocol=protocol, endpoint=endpoint))
 
     def _configuration(self) -> Configuration:
-        """The file's configuration, with the command line's options over it."""
+        """The file's configuration, and over it what the command line says for all of it."""
         configuration = Configuration()
         if self["config"] is not None:
             try:
                 configuration = parseConfiguration(_read(self["config"]))
             except ConfigurationError as error:
                 raise self._inFile(error) from error
-        defaults = dict(configuration.defaults)
-        for key in Limits.__struct_fields__:
-            text = self[_option(key)]
-            if text is not None:
-                defaults[key] = getattr(_fromText({key: text}, Limits), key)
-        changes: dict[str, Any] = {"defaults": defaults}
+        changes: dict[str, Any] = {}
         if self["drain-timeout"] is not None:
             given = _fromText({"drain_timeout": self["drain-timeout"]}, Configuration)
             changes["drain_timeout"] = given.drain_timeout

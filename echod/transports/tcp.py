@@ -15,7 +15,6 @@ import socket
 import struct
 from errno import EADDRINUSE
 from fcntl import ioctl
-from os import strerror
 from termios import FIONREAD, TIOCOUTQ
 from typing import Any
 
@@ -96,7 +95,7 @@ class Port(tcp.Port):
         except OSError as error:
             skt.close()
             hint = "; who holds it: ss -ltnp" if error.errno == EADDRINUSE else ""
-            reason = strerror(error.errno) if error.errno else str(error)
+            reason = error.strerror or str(error)
             raise ListenError(f"cannot listen on {self._endpoint}: {reason}{hint}") from error
         self._realPortNumber = skt.getsockname()[1]
         self.factory.doStart()  # type: ignore[union-attr]  # the constructor set it

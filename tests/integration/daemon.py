@@ -60,9 +60,13 @@ class Daemon:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        # The signal handlers are in place once the reactor runs; a counter line proves it.
-        self.waitForLine("listening ")
-        self.counters()
+        try:
+            # The signal handlers are in place once the reactor runs; a counter line proves it.
+            self.waitForLine("listening ")
+            self.counters()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         for line in self.lines:
             match = re.search(r"listening (\S+) tcp \S+:(\d+)$", line)
             if match:
@@ -185,3 +189,87 @@ def exchange(client: socket.socket, data: bytes) -> bytes:
 def _sendAndFinish(client: socket.socket, data: bytes) -> None:
     client.sendall(data)
     client.shutdown(socket.SHUT_WR)
+
+
+def outcome(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for the end of a process with pipes; what it said, standard error apart."""
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def launch(*arguments: str, command: list[str], cwd: Any = None) -> subprocess.Popen[str]:
+    """Start a process that is to end by itself; `outcome` waits for that."""
+    return subprocess.Popen(
+        [*command, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+    )
+
+
+def run(
+    *arguments: str, command: list[str] | None = None, cwd: Any = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a daemon that is to end by itself."""
+    return outcome(launch(*arguments, command=command or TWISTD, cwd=cwd))
+
+
+class Daemonised:
+    """
+    ``twistd echod ARGUMENTS``, which leaves the foreground.
+
+    The ``with`` block starts none; `start` does, and the block's end kills what is left.
+
+    :ivar pidFile: where it writes its process id.
+    :ivar logFile: where it writes its log.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.pidFile = directory / "echod.pid"
+        self.logFile = directory / "echod.log"
+
+    def __enter__(self) -> Daemonised:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+
+    def start(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the caller's shell's part; returns what it said there, and the status."""
+        files = [f"--pidfile={self.pidFile}", f"--logfile={self.logFile}"]
+        return run(*files, "echod", *arguments, command=TWISTD[:1])
+
+    @property
+    def lines(self) -> list[str]:
+        """The log so far."""
+        return self.logFile.read_text().splitlines() if self.logFile.exists() else []
+
+    def ports(self) -> dict[str, int]:
+        """The ports it listens on, by protocol, once it serves."""
+
+        def found() -> dict[str, int]:
+            matches = [re.search(r"listening (\S+) tcp \S+:(\d+)$", line) for line in self.lines]
+            return {match[1]: int(match[2]) for match in matches if match}
+
+        ports: dict[str, int] = waitFor(found, "a listener")
+        return ports
+
+    def processes(self) -> list[int]:
+        """Its processes that live, by their command line; zombies are gone."""
+        found = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                words = Path(f"/proc/{name}/cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if f"--pidfile={self.pidFile}".encode() in words.split(b"\0"):
+                found.append(int(name))
+        return found

@@ -1,0 +1,223 @@
+"""Clients that a daemon must bear, and what they must be answered."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tests.integration.daemon import PATIENCE, Daemon, waitFor
+
+#: The small socket buffers; the kernel makes about 8 KiB of it.
+SMALL = 4096
+
+#: Words in a daemon's log that no client may cause (O4, C6).
+FAULTS = ("Traceback", "Unhandled", "#critical", "#error", "#warn", "raised")
+
+
+@contextlib.contextmanager
+def serving(*arguments: str) -> Iterator[Daemon]:
+    """A daemon that must live through the block without an error in its log (O4)."""
+    with Daemon(*arguments) as daemon:
+        yield daemon
+        assertUnharmed(daemon)
+
+
+def assertUnharmed(daemon: Daemon) -> None:
+    """It runs, answers, and has logged nothing that is wrong."""
+    assert daemon.process.poll() is None
+    daemon.counters()
+    assert [line for line in daemon.lines if any(word in line for word in FAULTS)] == []
+
+
+# -- Streams and their answers ---------------------------------------------------------------
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """The same ``size`` random bytes each time."""
+    return random.Random(seed).randbytes(size)
+
+
+def lines(size: int, seed: int = 0, longest: int = 300) -> bytes:
+    """Just ``size`` bytes of lines, empty and CRLF ones too; the last one is likely cut."""
+    source = random.Random(seed)
+    pieces: list[bytes] = []
+    made = 0
+    while made < size:
+        text = source.randbytes(source.randrange(longest)).replace(b"\n", b"\0")
+        pieces.append(text + source.choice((b"\n", b"\r\n")))
+        made += len(pieces[-1])
+    return b"".join(pieces)[:size]
+
+
+def frame(body: bytes) -> bytes:
+    """One message with its length (RFC 1035 section 4.2.2)."""
+    return struct.pack(">H", len(body)) + body
+
+
+def frames(size: int, seed: int = 0, longest: int = 600) -> bytes:
+    """Just ``size`` bytes of messages, empty ones too; the last one is likely cut."""
+    source = random.Random(seed)
+    pieces: list[bytes] = []
+    made = 0
+    while made < size:
+        pieces.append(frame(source.randbytes(source.choice((0, 1, source.randrange(longest))))))
+        made += len(pieces[-1])
+    return b"".join(pieces)[:size]
+
+
+def wholeLines(stream: bytes) -> bytes:
+    """What ``line`` answers: up to the last line's end."""
+    return stream[: stream.rfind(b"\n") + 1]
+
+
+def wholeFrames(stream: bytes) -> bytes:
+    """What ``dns`` answers: up to the last whole message's end."""
+    end = 0
+    while end + 2 <= len(stream):
+        following = end + 2 + int.from_bytes(stream[end : end + 2], "big")
+        if following > len(stream):
+            break
+        end = following
+    return stream[:end]
+
+
+def whole(stream: bytes) -> bytes:
+    """What ``raw`` answers."""
+    return stream
+
+
+#: For each protocol: how to make a stream, and what comes back of it.
+STREAMS: dict[str, tuple[Callable[[int], bytes], Callable[[bytes], bytes]]] = {
+    "raw": (noise, whole),
+    "line": (lines, wholeLines),
+    "dns": (frames, wholeFrames),
+}
+
+
+# -- Clients -----------------------------------------------------------------------------------
+
+
+def connect(
+    daemon: Daemon,
+    protocol: str = "raw",
+    *,
+    buffers: int | None = None,
+    receiveBuffer: int | None = None,
+) -> socket.socket:
+    """
+    A blocking client with a deadline, and without Nagle's delay.
+
+    :param buffers: its send and receive buffers in bytes, set before it connects.
+    :param receiveBuffer: its receive buffer alone.
+    """
+    client = socket.socket()
+    try:
+        if buffers is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+        if (receiveBuffer or buffers) is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receiveBuffer or buffers or 0)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.settimeout(PATIENCE)
+        client.connect(("127.0.0.1", daemon.ports[protocol]))
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def receiveExactly(client: socket.socket, size: int) -> bytes:
+    """Read ``size`` bytes, or what there is before EOF."""
+    pieces = []
+    while size and (piece := client.recv(min(size, 1 << 16))):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def ping(client: socket.socket, data: bytes = b"ping\n") -> None:
+    """Send, and have it back."""
+    client.sendall(data)
+    assert receiveExactly(client, len(data)) == data
+
+
+def reset(client: socket.socket) -> None:
+    """Close with RST."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def finSeen(client: socket.socket) -> bool:
+    """Whether the daemon's FIN has arrived, without reading what came before it."""
+    poll = select.poll()
+    poll.register(client, select.POLLRDHUP)
+    return any(events & select.POLLRDHUP for _, events in poll.poll(0))
+
+
+def sentAway(client: socket.socket, data: bytes) -> threading.Thread:
+    """Send from a thread of its own; join it."""
+    sender = threading.Thread(target=client.sendall, args=(data,))
+    sender.start()
+    return sender
+
+
+class Sender:
+    """
+    A client that sends from ``stream`` and does not read.
+
+    :ivar sent: how many bytes the kernel took.
+    """
+
+    def __init__(self, client: socket.socket, stream: bytes) -> None:
+        self.client = client
+        self.stream = stream
+        self.sent = 0
+
+    def sendSome(self) -> None:
+        """Send what the kernel takes; there must be more to send than it takes."""
+        with contextlib.suppress(BlockingIOError):
+            piece = memoryview(self.stream)[self.sent : self.sent + 65536]
+            self.sent += self.client.send(piece, socket.MSG_DONTWAIT)
+        assert self.sent < len(self.stream), f"all {self.sent} bytes were taken: nobody stops it"
+
+
+def stall(senders: Sequence[Sender], quiet: float = 0.5) -> None:
+    """Have all send until no kernel has taken a byte for ``quiet`` seconds."""
+    byNumber = {sender.client.fileno(): sender for sender in senders}
+    poll = select.poll()
+    for number in byNumber:
+        poll.register(number, select.POLLOUT)
+    while ready := poll.poll(quiet * 1000):
+        for number, _ in ready:
+            byNumber[number].sendSome()
+
+
+# -- What the daemon shows ------------------------------------------------------------------
+
+
+def waitForDescriptors(daemon: Daemon, baseline: int) -> None:
+    """Every connection is gone, descriptor and all."""
+    waitFor(lambda: daemon.descriptors() <= baseline, f"{baseline} descriptors again")
+    assert daemon.descriptors() == baseline
+
+
+def waitForCounters(daemon: Daemon, protocol: str = "raw", **wanted: Any) -> dict[str, Any]:
+    """The protocol's counters, once they show what is ``wanted``."""
+
+    def found() -> dict[str, Any] | None:
+        counters: dict[str, Any] = daemon.counters()[protocol]
+        if all(counters[name] == value for name, value in wanted.items()):
+            return counters
+        time.sleep(0.02)
+        return None
+
+    try:
+        return dict(waitFor(found, f"{protocol} counters {wanted}"))
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {daemon.counters()[protocol]}") from error

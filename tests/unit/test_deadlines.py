@@ -1,0 +1,353 @@
+"""`echod.deadlines`: one timer, everybody once a second, whatever the clocks do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+from twisted.internet.task import Clock
+
+from echod.connection import Connection, Reason, State
+from echod.deadlines import SHARDS, TICK, Sweep
+from echod.interfaces import IProtocolMaker
+from echod.registry import BUILTIN
+from echod.settings import Limits
+from echod.testing import Link, memoryLink
+from tests.conftest import LoggedErrors
+
+
+class Times:
+    """A monotonic clock, set by hand, beside the reactor's own."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.reactor = Clock()
+        self.sweep = Sweep(self.reactor, lambda: self.now)
+
+    def tick(self, count: int = 1) -> None:
+        """Both clocks go on, tick by tick."""
+        for _ in range(count):
+            self.now += TICK
+            self.reactor.advance(TICK)
+
+
+class Noted:
+    """Something to sweep, that notes when it was, and may do more."""
+
+    def __init__(self, act: Callable[[], object] = lambda: None) -> None:
+        self.times: list[float] = []
+        self._act = act
+
+    def sweep(self, now: float) -> None:
+        self.times.append(now)
+        self._act()
+
+
+def lengths(swept: Sequence[Noted]) -> list[int]:
+    """How often each was swept."""
+    return [len(one.times) for one in swept]
+
+
+def test_nothingHappensBeforeTheStart() -> None:
+    """Constructors are pure: no timer until `Sweep.start`."""
+    times = Times()
+    assert times.reactor.getDelayedCalls() == []
+    assert times.sweep.now == 100.0
+    times.now = 105.0
+    times.sweep.start()
+    assert times.sweep.now == 105.0
+    assert len(times.reactor.getDelayedCalls()) == 1
+
+
+def test_oneTimerHoweverMany() -> None:
+    """TRAPS 5.1: no timer for each connection."""
+    times = Times()
+    times.sweep.start()
+    for _ in range(1000):
+        times.sweep.add(Noted())
+    assert len(times.reactor.getDelayedCalls()) == 1
+    times.tick(25)
+    assert len(times.reactor.getDelayedCalls()) == 1
+    times.sweep.start()
+    assert len(times.reactor.getDelayedCalls()) == 1
+
+
+def test_now() -> None:
+    """`Sweep.now` is the monotonic time of the last tick."""
+    times = Times()
+    times.sweep.start()
+    times.now = 100.05
+    times.reactor.advance(TICK / 2)
+    assert times.sweep.now == 100.0
+    times.now = 100.11
+    times.reactor.advance(TICK / 2)
+    assert times.sweep.now == 100.11
+
+
+def test_everybodyOnceASecond() -> None:
+    """Each is looked at in one tick out of ten, with the time of that tick."""
+    assert pytest.approx(1.0) == TICK * SHARDS
+    times = Times()
+    times.sweep.start()
+    swept = [Noted() for _ in range(100)]
+    for one in swept:
+        times.sweep.add(one)
+    times.tick(10)
+    assert lengths(swept) == [1] * 100
+    times.tick(30)
+    assert lengths(swept) == [4] * 100
+    for one in swept:
+        gaps = [after - before for before, after in zip(one.times, one.times[1:], strict=False)]
+        assert gaps == pytest.approx([1.0] * 3)
+
+
+@pytest.mark.parametrize("maker", BUILTIN, ids=lambda maker: str(maker.name))
+def test_noTickHasMoreThanItsShare(maker: IProtocolMaker) -> None:
+    """TRAPS 5.1: a tenth of all connections a tick, so that no turn is long."""
+
+    def connect() -> Link:
+        connection = maker.makeFactory(maker.options()).buildProtocol(None)
+        assert isinstance(connection, Connection)
+        return memoryLink(connection)
+
+    times = Times()
+    times.sweep.start()
+    seen = [0]
+
+    def count() -> None:
+        seen[-1] += 1
+
+    class Counted(Connection):
+        """In size and place what any connection is; counted instead of kept to deadlines."""
+
+        def sweep(self, now: float) -> None:
+            count()
+
+    # Among what else comes with a connection: the places in memory are those of a daemon.
+    links = [connect() for _ in range(1000)]
+    for link in links:
+        link.connection.__class__ = Counted
+        times.sweep.add(link.connection)
+    for _ in range(SHARDS):
+        times.tick()
+        seen.append(0)
+    assert sum(seen) == 1000
+    assert max(seen) <= 150
+
+
+def test_hurriedEachTick() -> None:
+    """Who waits for the kernel alone is looked at ten times a second."""
+    times = Times()
+    times.sweep.start()
+    hurried, other = Noted(), Noted()
+    times.sweep.hurry(hurried)
+    times.sweep.hurry(hurried)
+    times.sweep.add(other)
+    times.tick(20)
+    assert hurried.times == pytest.approx([100 + TICK * tick for tick in range(1, 21)])
+    assert len(other.times) == 2
+
+
+def test_hurriedBesides() -> None:
+    """One that was added and then hurried is looked at in every tick, and let go by one discard."""
+    times = Times()
+    times.sweep.start()
+    one = Noted()
+    times.sweep.add(one)
+    times.sweep.hurry(one)
+    times.tick(10)
+    assert len(set(one.times)) == 10
+    times.sweep.discard(one)
+    del one.times[:]
+    times.tick(20)
+    assert one.times == []
+
+
+def test_addTwice() -> None:
+    """`Sweep.add`: once a second all the same, and one discard is enough."""
+    times = Times()
+    times.sweep.start()
+    one = Noted()
+    for _ in range(3):
+        times.sweep.add(one)
+    times.tick(10)
+    assert len(one.times) == 1
+    times.sweep.discard(one)
+    times.tick(20)
+    assert len(one.times) == 1
+
+
+def test_discardTwice() -> None:
+    """`Sweep.discard`: no more looks; a second call, or one for a stranger, does nothing."""
+    times = Times()
+    times.sweep.start()
+    gone, left = Noted(), Noted()
+    for one in (gone, left):
+        times.sweep.add(one)
+    times.sweep.discard(gone)
+    times.sweep.discard(gone)
+    times.sweep.discard(Noted())
+    times.tick(10)
+    assert lengths([gone, left]) == [0, 1]
+
+
+def test_discardAndAddWhileSweeping() -> None:
+    """A sweep may end its own connection, or let another come."""
+    times = Times()
+    times.sweep.start()
+    late = Noted()
+    first = Noted(lambda: times.sweep.discard(first))
+    second = Noted(lambda: second.times[1:] or times.sweep.add(late))
+    for one in (first, second):
+        times.sweep.add(one)
+    times.tick(30)
+    assert len(first.times) == 1
+    assert len(second.times) == 3
+    assert len(late.times) in (2, 3)
+
+
+def test_oneThatRaisesDoesNotStopOthers(loggedErrors: LoggedErrors) -> None:
+    """O4: its own deadline is lost, nobody else's, and it is said."""
+
+    def fail() -> None:
+        raise RuntimeError("no such deadline")
+
+    times = Times()
+    times.sweep.start()
+    failing = [Noted(fail) for _ in range(3)]
+    good = [Noted() for _ in range(30)]
+    for one in failing:
+        times.sweep.hurry(one)
+    for one in good:
+        times.sweep.add(one)
+    times.tick(10)
+    assert lengths(good) == [1] * 30
+    assert lengths(failing) == [10] * 3
+    logged = loggedErrors.flush()
+    assert len(logged) == 30
+    assert all("no such deadline" in line for line in logged)
+
+
+def test_stop() -> None:
+    """No timer is left; a second call does nothing; it can begin again."""
+    times = Times()
+    one = Noted()
+    times.sweep.add(one)
+    times.sweep.stop()
+    times.sweep.start()
+    times.sweep.stop()
+    times.sweep.stop()
+    assert times.reactor.getDelayedCalls() == []
+    times.tick(20)
+    assert one.times == []
+    times.sweep.start()
+    times.tick(10)
+    assert len(one.times) == 1
+
+
+def test_stopWhileSweeping() -> None:
+    """The last connection's end may end the daemon."""
+    times = Times()
+    times.sweep.start()
+    one = Noted(times.sweep.stop)
+    times.sweep.hurry(one)
+    times.tick(20)
+    assert len(one.times) == 1
+    assert times.reactor.getDelayedCalls() == []
+
+
+# -- Clocks that step -----------------------------------------------------------------------
+
+
+class TimedOwner:
+    """A listener whose time is that of ``times``."""
+
+    def __init__(self, times: Times, limits: Limits) -> None:
+        self._times = times
+        self.limits = limits
+
+    @property
+    def now(self) -> float:
+        return self._times.sweep.now
+
+    def opened(self, connection: Connection) -> None:
+        self._times.sweep.add(connection)
+
+    def lingering(self, connection: Connection) -> None:
+        self._times.sweep.hurry(connection)
+
+    def waiting(self, connection: Connection) -> None:
+        self._times.sweep.hurry(connection)
+
+    def inputEnded(self, connection: Connection) -> None:
+        pass
+
+    def closed(self, connection: Connection) -> None:
+        self._times.sweep.discard(connection)
+
+
+def connectionWith(times: Times, limits: Limits) -> Link:
+    """A real connection under ``times``, not under its link's own clock."""
+    maker = BUILTIN[0]
+    connection = maker.makeFactory(maker.options()).buildProtocol(None)
+    assert isinstance(connection, Connection)
+    link = memoryLink(connection)
+    connection.owner = owner = TimedOwner(times, limits)
+    connection.openedAt = connection._deliveredAt = owner.now
+    connection.progressed()
+    owner.opened(connection)
+    return link
+
+
+def pump(links: Sequence[Link]) -> None:
+    """A turn of the reactor between two ticks: each FIN gets on its way."""
+    for link in links:
+        link.pump()
+
+
+def test_theReactorsClockMayStep() -> None:
+    """TRAPS 2.4: the wall clock steps by an hour, and nobody is disconnected."""
+    times = Times()
+    times.sweep.start()
+    limits = Limits(idle_timeout=10.0, max_age=20.0)
+    links = [connectionWith(times, limits) for _ in range(20)]
+    noted = Noted()
+    times.sweep.hurry(noted)
+    for _ in range(SHARDS * 2):
+        times.reactor.advance(3600.0)
+        pump(links)
+    assert noted.times
+    assert set(noted.times) == {100.0}
+    assert times.sweep.now == 100.0
+    assert all(link.connection.state is State.OPEN for link in links)
+    # Not because nothing would ever happen.
+    for _ in range(111):
+        times.tick()
+        pump(links)
+    assert all(link.connection.state is State.LINGERING for link in links)
+    assert all(link.connection.reason is Reason.IDLE for link in links)
+
+
+def test_aStepIsOneTick() -> None:
+    """TRAPS 2.4: ticks that were missed are not made up for."""
+    times = Times()
+    times.sweep.start()
+    noted = Noted()
+    times.sweep.hurry(noted)
+    times.reactor.advance(3600.0)
+    assert len(noted.times) == 1
+    assert len(times.reactor.getDelayedCalls()) == 1
+    times.tick()
+    assert len(noted.times) == 2
+
+
+def test_aLateTimerKeepsTheDeadline() -> None:
+    """TRAPS 2.4: a loop that stood still for an hour sees in the next second who is too old."""
+    times = Times()
+    times.sweep.start()
+    links = [connectionWith(times, Limits(idle_timeout=10.0)) for _ in range(20)]
+    times.now += 3600.0
+    for _ in range(SHARDS):
+        times.reactor.advance(TICK)
+        pump(links)
+    assert all(link.connection.state is State.LINGERING for link in links)

@@ -1,0 +1,138 @@
+"""`echod.endpoints`: words to values, or one line that says what to write."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echod.endpoints import TCPEndpoint, formatAddress, parseEndpoint
+from echod.errors import ConfigurationError
+
+
+def refused(text: str, interface: str = "127.0.0.1") -> str:
+    """The message that refuses ``text``: one line, always."""
+    with pytest.raises(ConfigurationError) as caught:
+        parseEndpoint(text, interface)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("tcp:1234", "127.0.0.1", 1234),
+        ("tcp:0", "127.0.0.1", 0),
+        ("tcp:65535", "127.0.0.1", 65535),
+        ("tcp:port=7", "127.0.0.1", 7),
+        ("tcp:7:interface=0.0.0.0", "0.0.0.0", 7),
+        ("tcp:interface=0.0.0.0:port=7", "0.0.0.0", 7),
+        ("tcp:port=7:interface=10.0.0.1", "10.0.0.1", 7),
+        (r"tcp:1235:interface=\:\:", "::", 1235),
+        (r"tcp:1235:interface=\:\:1", "::1", 1235),
+        (r"tcp:\1\2:interface=127.0.0.1", "127.0.0.1", 12),
+        (r"tcp:1:interface=fe80\:\:1%eth0", "fe80::1%eth0", 1),
+    ],
+)
+def test_words(text: str, host: str, port: int) -> None:
+    """Twisted's escaping, a port first or by name, an interface or none."""
+    assert parseEndpoint(text) == TCPEndpoint(host, port)
+
+
+@pytest.mark.parametrize("interface", ["0.0.0.0", "::1", "10.1.2.3"])
+def test_interfaceWhereTheTextHasNone(interface: str) -> None:
+    """``--interface`` applies without ``interface=``, and only then."""
+    assert parseEndpoint("tcp:7", interface) == TCPEndpoint(interface, 7)
+    assert parseEndpoint("tcp:7:interface=1.2.3.4", interface) == TCPEndpoint("1.2.3.4", 7)
+
+
+addresses = st.one_of(
+    st.integers(0, 2**32 - 1).map(lambda number: str(IPv4Address(number))),
+    st.integers(0, 2**128 - 1).map(lambda number: str(IPv6Address(number))),
+)
+
+
+@given(host=addresses, port=st.integers(0, 65535))
+def test_everyAddressAndPort(host: str, port: int) -> None:
+    """What is escaped is read back."""
+    escaped = host.replace(":", r"\:")
+    assert parseEndpoint(f"tcp:{port}:interface={escaped}") == TCPEndpoint(host, port)
+
+
+@given(text=st.text(alphabet="tcp:=\\1interfa x.", max_size=30))
+def test_anyText(text: str) -> None:
+    """O3: whatever is written, a value or a `ConfigurationError` of one line."""
+    try:
+        endpoint = parseEndpoint(text)
+    except ConfigurationError:
+        assert repr(text) in refused(text)
+    else:
+        assert text.startswith("tcp:")
+        assert 0 <= endpoint.port <= 65535
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "cannot listen on ''"),
+        ("1234", "cannot listen on '1234'"),
+        ("ssl:443", "cannot listen on 'ssl:443'"),
+        ("TCP:1", "cannot listen on 'TCP:1'"),
+        (r"tcp\:1", "cannot listen on"),
+        ("tcp", "needs one port"),
+        ("tcp:interface=0.0.0.0", "needs one port"),
+        ("tcp:1:port=2", "needs one port"),
+        ("tcp:port=1:port=2", "needs one port"),
+        ("tcp:1:2", "no use for '2'"),
+        ("tcp:interface=0.0.0.0:1", "no use for '1'"),
+        ("tcp:1:backlog=5", "no use for 'backlog=5'"),
+        ("tcp:1:interface=::1", "no use for ''"),
+    ],
+)
+def test_refusedShapes(text: str, part: str) -> None:
+    """O3: the message names the text, what is wrong and the shape to write."""
+    message = refused(text)
+    assert part in message
+    assert repr(text) in message
+    assert "tcp:PORT[:interface=ADDRESS]" in message
+
+
+@pytest.mark.parametrize(
+    "port", ["", "65536", "-1", "+1", "1.0", "http", " 1", "0x10", "1_0", "١٢", "²", "1\n"]
+)
+def test_refusedPorts(port: str) -> None:
+    """O3: what is no decimal number from 0 to 65535, also where ``int`` would take it."""
+    message = refused(f"tcp:{port}")
+    assert f"{port!r} in {f'tcp:{port}'!r} is no port" in message
+    assert "0 (any) to 65535" in message
+
+
+def test_portOfTooManyDigits() -> None:
+    """O3: Python converts no more than 4 300 digits; the message is ours all the same."""
+    assert "is no port" in refused("tcp:" + "9" * 5000)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "", "127.0.0.256", "127.1", "1", r"\:\:g", r"[\:\:1]", "127.0.0.1/8"]
+)
+def test_refusedAddresses(host: str) -> None:
+    """O3: names are not resolved; an address is an address."""
+    message = refused(f"tcp:1:interface={host}")
+    assert "is no address" in message
+    assert r"\:" in message
+
+
+def test_refusedInterface() -> None:
+    """O3: the interface that was given apart is checked too."""
+    assert "'nowhere'" in refused("tcp:1", "nowhere")
+
+
+def test_shown() -> None:
+    """O6: ``tcp HOST:PORT``, IPv6 in brackets."""
+    assert str(TCPEndpoint("127.0.0.1", 1234)) == "tcp 127.0.0.1:1234"
+    assert str(TCPEndpoint("::1", 0)) == "tcp [::1]:0"
+    assert formatAddress("::", 7) == "[::]:7"
+    assert formatAddress("0.0.0.0", 7) == "0.0.0.0:7"

@@ -1,0 +1,354 @@
+"""`echod.service.plan`: a configuration checked as far as it can be without binding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from echod.connection import Connection
+from echod.endpoints import TCPEndpoint
+from echod.errors import ConfigurationError
+from echod.limits import RESERVED, RESERVED_EACH
+from echod.maker import ConnectionMaker
+from echod.protocols.line import LineOptions
+from echod.protocols.prefixed import DNSOptions
+from echod.protocols.raw import RawOptions
+from echod.registry import BUILTIN, Registry
+from echod.service import ListenerRequest, Plan, plan, requestsOf
+from echod.settings import Configuration, Limits, parseConfiguration
+
+PLENTY = 1_000_000
+
+
+class NoOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """No options."""
+
+
+def _connection(settings: NoOptions) -> Connection:
+    return Connection()
+
+
+#: Prefers limits of its own, the number of connections too.
+SMALL = ConnectionMaker(
+    "small", "few", NoOptions, _connection, {"max_connections": 7, "backlog": 9, "max_age": 3.0}
+)
+REGISTRY = Registry([*BUILTIN, SMALL])
+
+
+def ask(protocol: str = "raw", endpoint: str = "tcp:0", **more: Any) -> ListenerRequest:
+    """A request at the place ``--listen``."""
+    return ListenerRequest(place="--listen", protocol=protocol, endpoint=endpoint, **more)
+
+
+def planOf(
+    text: str,
+    *,
+    limit: int = PLENTY,
+    interface: str = "127.0.0.1",
+    options: Mapping[str, Mapping[str, str]] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The plan for a file alone."""
+    configuration = parseConfiguration(text)
+    return plan(
+        configuration,
+        requestsOf(configuration, interface),
+        REGISTRY,
+        limit,
+        interface=interface,
+        options=options,
+        overrides=overrides,
+    )
+
+
+def refused(
+    *requests: ListenerRequest,
+    configuration: Configuration | None = None,
+    limit: int = PLENTY,
+    options: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """The message that refuses ``requests``: one line, always."""
+    with pytest.raises(ConfigurationError) as caught:
+        plan(configuration or Configuration(), requests, REGISTRY, limit, options=options)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def listener(endpoint: str, protocol: str = "raw", more: str = "") -> str:
+    """One table of a file."""
+    return f"[[listener]]\nprotocol = '{protocol}'\nendpoint = '{endpoint}'\n{more}\n"
+
+
+# -- What is made of it ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interface", ["127.0.0.1", "0.0.0.0", "::1"])
+def test_nothingAskedFor(interface: str) -> None:
+    """DESIGN: raw on 1234, line on 1235, dns on 1236, on ``--interface``."""
+    made = planOf("", interface=interface)
+    assert [(each.maker.name, each.endpoint) for each in made.listeners] == [
+        ("raw", TCPEndpoint(interface, 1234)),
+        ("line", TCPEndpoint(interface, 1235)),
+        ("dns", TCPEndpoint(interface, 1236)),
+    ]
+    assert [each.options for each in made.listeners] == [RawOptions(), LineOptions(), DNSOptions()]
+    assert [each.explicitMaximum for each in made.listeners] == [False] * 3
+    assert made.drainTimeout == 10.0
+    assert made.logConnections is False
+    assert list(made.notes) == []
+
+
+def test_aFile() -> None:
+    """Everything of a file arrives in the plan."""
+    made = planOf(
+        "drain_timeout = 3\nlog_connections = true\n"
+        + listener("tcp:7", "line", "idle_timeout = 4\n[listener.options]\nprefix = '> '\n")
+        + listener("tcp:8:interface=0.0.0.0", "dns"),
+        interface="10.0.0.1",
+    )
+    first, second = made.listeners
+    assert first.place == "$.listener[0]"
+    assert first.endpoint == TCPEndpoint("10.0.0.1", 7)
+    assert first.options == LineOptions(prefix="> ")
+    assert first.limits == Limits(idle_timeout=4.0)
+    assert second.place == "$.listener[1]"
+    assert second.endpoint == TCPEndpoint("0.0.0.0", 8)
+    assert second.options == DNSOptions()
+    assert made.drainTimeout == 3.0
+    assert made.logConnections is True
+
+
+def test_layers() -> None:
+    """DESIGN: protocol < ``[defaults]`` < listener, key by key."""
+    text = "[defaults]\nmax_age = 5\nkeepalive = 1\n" + listener("tcp:1", "small", "max_age = 8")
+    text += listener("tcp:2", "small") + listener("tcp:3")
+    own, defaults, other = (each.limits for each in planOf(text).listeners)
+    assert own == Limits(max_connections=7, backlog=9, max_age=8.0, keepalive=1)
+    assert defaults == Limits(max_connections=7, backlog=9, max_age=5.0, keepalive=1)
+    assert other == Limits(max_age=5.0, keepalive=1)
+
+
+def test_overrides() -> None:
+    """DESIGN: the command line's limits are over ``[defaults]``, under the listener's own."""
+    text = "[defaults]\nmax_age = 5\nkeepalive = 1\n" + listener("tcp:1", "small", "max_age = 8")
+    made = planOf(text + listener("tcp:2"), overrides={"max_age": 6.0, "backlog": 10})
+    own, other = (each.limits for each in made.listeners)
+    assert own == Limits(max_connections=7, backlog=10, max_age=8.0, keepalive=1)
+    assert other == Limits(backlog=10, max_age=6.0, keepalive=1)
+    assert [each.explicitMaximum for each in made.listeners] == [False, False]
+    made = planOf(text, overrides={"max_connections": 9})
+    assert made.listeners[0].limits.max_connections == 9
+    assert made.listeners[0].explicitMaximum is True
+
+
+@pytest.mark.parametrize(
+    ("defaults", "own", "timeout"),
+    [("", "", 30.0), ("idle_timeout = 5", "", 5.0), ("idle_timeout = 5", "idle_timeout = 0", 0.0)],
+)
+def test_dnsPrefersAnIdleTimeout(defaults: str, own: str, timeout: float) -> None:
+    """RFC 7766 section 6.2.3: 30 s for dns, unless somebody says otherwise."""
+    made = planOf(f"[defaults]\n{defaults}\n" + listener("tcp:1", "dns", own) + listener("tcp:2"))
+    assert made.listeners[0].limits.idle_timeout == timeout
+    assert made.listeners[1].limits.idle_timeout == (5.0 if defaults else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("defaults", "own", "protocol", "explicit"),
+    [
+        ("", "", "raw", False),
+        ("", "max_connections = 1000", "raw", True),
+        ("max_connections = 1000", "", "raw", True),
+        ("backlog = 5", "backlog = 6", "raw", False),
+        ("", "", "small", False),
+        ("max_connections = 5", "", "small", True),
+    ],
+)
+def test_explicitMaximum(defaults: str, own: str, protocol: str, explicit: bool) -> None:
+    """Whether somebody asked for just this number, be it the default's."""
+    made = planOf(f"[defaults]\n{defaults}\n" + listener("tcp:1", protocol, own))
+    assert made.listeners[0].explicitMaximum is explicit
+
+
+# -- Options of the command line ------------------------------------------------------------
+
+
+def test_optionsGoOverTheFiles() -> None:
+    """``--option`` is laid over the listener's own options, for each listener of the protocol."""
+    text = listener("tcp:1", "line", "[listener.options]\nprefix = 'a'\nquit = 'q'\n")
+    text += listener("tcp:2", "line") + listener("tcp:3", "dns")
+    made = planOf(text, options={"line": {"prefix": "5", "max_length": "100"}})
+    assert [each.options for each in made.listeners] == [
+        LineOptions(prefix="5", quit="q", max_length=100),
+        LineOptions(prefix="5", max_length=100),
+        DNSOptions(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"line": {"prefix": ""}},
+            "--option line: no listener serves line; add one with --listen",
+        ),
+        (
+            {"nope": {"a": "b"}},
+            "--option nope: no protocol 'nope' (there are: dns, line, raw, small)",
+        ),
+        (
+            {"raw": {"nope": "1"}},
+            "--option raw: Object contains unknown field `nope` (there are: quit)",
+        ),
+        ({"raw": {"quit": "x" * 257}}, "--option raw.quit: Expected `str` of length <= 256"),
+    ],
+)
+def test_refusedOptions(options: dict[str, dict[str, str]], message: str) -> None:
+    """O3: an option for a protocol that nobody serves is a mistake, not nothing."""
+    assert refused(ask("raw"), options=options) == message
+
+
+def test_refusedNumbersInOptions() -> None:
+    """O3: text that is no number, with its place."""
+    message = refused(ask("dns"), options={"dns": {"max_length": "many"}})
+    assert message == "--option dns.max_length: Expected `int`, got `str`"
+    message = refused(ask("dns"), options={"dns": {"max_length": "65536"}})
+    assert message == "--option dns.max_length: Expected `int` <= 65535"
+
+
+# -- What cannot work -----------------------------------------------------------------------
+
+
+def test_twoListenersOnOneAddress() -> None:
+    """DESIGN: refused, with both places."""
+    text = listener("tcp:7") + listener("tcp:8") + listener("tcp:7:interface=127.0.0.1", "line")
+    with pytest.raises(ConfigurationError) as caught:
+        planOf(text)
+    assert str(caught.value) == (
+        "$.listener[2].endpoint: 127.0.0.1:7 is taken by $.listener[0]; give it another port"
+    )
+
+
+def test_anyPortIsNeverTaken() -> None:
+    """Port 0 twice is two ports, and one port at two addresses is two addresses."""
+    made = plan(
+        Configuration(),
+        [ask(), ask(), ask(endpoint="tcp:7"), ask(endpoint="tcp:7:interface=127.0.0.2")],
+        REGISTRY,
+        PLENTY,
+    )
+    assert len(made.listeners) == 4
+
+
+@pytest.mark.parametrize("spelling", ["::1", "0:0:0:0:0:0:0:1", "::0001", "0::1"])
+def test_oneAddressInTwoSpellings(spelling: str) -> None:
+    """DESIGN: two listeners on one address are refused, however it is written."""
+    escaped = spelling.replace(":", r"\:")
+    message = refused(
+        ask(endpoint=r"tcp:7:interface=\:\:1"), ask(endpoint=f"tcp:7:interface={escaped}")
+    )
+    assert "is taken by --listen" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (listener("tcp:1", "nope"), "$.listener[0].protocol: no protocol 'nope'"),
+        (listener("tcp:1") + listener("ssl:1"), "$.listener[1].endpoint: cannot listen on 'ssl:1'"),
+        (listener("tcp:x"), "$.listener[0].endpoint: 'x' in 'tcp:x' is no port"),
+        (
+            listener("tcp:1") + listener("tcp:2", "line", "options = {prefix = 1}"),
+            "$.listener[1].options.prefix: Expected `str`, got `int`",
+        ),
+        (
+            listener("tcp:1", "line", "options = {nope = 1}"),
+            (
+                "$.listener[0].options: Object contains unknown field `nope`"
+                " (there are: goodbye, max_length, prefix, quit)"
+            ),
+        ),
+        (
+            # What the command line mends may still not be wrong in the file.
+            listener("tcp:1", "line", "options = {max_length = 0}"),
+            "$.listener[0].options.max_length: Expected `int` >= 1",
+        ),
+    ],
+)
+def test_placesOfAFile(text: str, message: str) -> None:
+    """O3: each fault names its place in the file."""
+    options = {"line": {"max_length": "5"}} if "max_length = 0" in text else None
+    with pytest.raises(ConfigurationError) as caught:
+        planOf(text, options=options)
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (ask("nope"), "--listen: no protocol 'nope' (there are: dns, line, raw, small)"),
+        (ask(endpoint="tcp:x"), "--listen: 'x' in 'tcp:x' is no port"),
+    ],
+)
+def test_placesOfTheCommandLine(request_: ListenerRequest, message: str) -> None:
+    """O3: an option is a place without keys."""
+    assert refused(request_).startswith(message)
+
+
+# -- Descriptors ----------------------------------------------------------------------------
+
+
+def test_defaultsShrinkAndSaySo() -> None:
+    """DESIGN: one line for all listeners that the limit has made smaller."""
+    limit = RESERVED + 3 * RESERVED_EACH + 3 * 105
+    made = planOf("", limit=limit)
+    assert [each.limits.max_connections for each in made.listeners] == [100] * 3
+    assert list(made.notes) == [
+        f"max_connections is 100 a listener: the descriptor limit of {limit} holds no more"
+    ]
+    assert len(made.notes[0].splitlines()) == 1
+    # The rest of their limits is left as it was.
+    assert made.listeners[2].limits == Limits(max_connections=100, idle_timeout=30.0)
+
+
+def test_onlyDefaultsShrink() -> None:
+    """DESIGN: an explicit value stays, and its listener has no note."""
+    text = listener("tcp:1", more="max_connections = 200") + listener("tcp:2")
+    made = planOf(text, limit=RESERVED + 2 * RESERVED_EACH + 210 + 105)
+    assert [each.limits.max_connections for each in made.listeners] == [200, 100]
+    assert len(made.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "own", "overrides", "place"),
+    [
+        ("[defaults]\nmax_connections = 1000\n", "", {}, "$.defaults.max_connections"),
+        ("", "max_connections = 1000", {}, "$.listener[0].max_connections"),
+        ("", "", {"max_connections": 1000}, "--max-connections"),
+        (
+            "[defaults]\nmax_connections = 5\n",
+            "max_connections = 1000",
+            {"max_connections": 6},
+            "$.listener[0].max_connections",
+        ),
+    ],
+)
+def test_explicitMaximaAreRefused(
+    head: str, own: str, overrides: dict[str, int], place: str
+) -> None:
+    """DESIGN: a number that was asked for and does not fit is refused, by its place."""
+    text = head + listener("tcp:1", more=own)
+    limit = RESERVED + RESERVED_EACH + 1049
+    with pytest.raises(ConfigurationError) as caught:
+        planOf(text, limit=limit, overrides=overrides)
+    assert str(caught.value).startswith(f"{place}: 1000 connections in all do not fit")
+    assert list(planOf(text, limit=limit + 1, overrides=overrides).notes) == []
+
+
+def test_tooFewDescriptorsForAnything() -> None:
+    """O3: also when nobody asked for a number there is one line, and no traceback."""
+    with pytest.raises(ConfigurationError, match=r"^max_connections: .* limit of 10 "):
+        planOf("", limit=10)

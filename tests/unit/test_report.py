@@ -1,0 +1,190 @@
+"""`echod.report`: counters as JSON, connections as log lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import implementer
+
+from echod.connection import Connection, Reason, State
+from echod.report import ConnectionLog, Totals, formatPeer, toJSON
+
+SUMMED = {
+    "bytes_in": "bytesIn",
+    "bytes_out": "bytesOut",
+    "discarded": "discarded",
+    "messages": "messages",
+    "truncated": "truncated",
+    "pauses": "pauses",
+}
+
+
+@implementer(ILogObserver)
+class LogLines:
+    """What `echod.report` logs, as text."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        if event.get("log_namespace") == "echod.report":
+            self.lines.append(formatEvent(event))
+
+
+@pytest.fixture
+def logLines() -> Iterator[LogLines]:
+    """The lines logged by `echod.report` during the test."""
+    observer = LogLines()
+    globalLogPublisher.addObserver(observer)
+    yield observer
+    globalLogPublisher.removeObserver(observer)
+
+
+def connectionWith(
+    state: State = State.CLOSED, reason: Reason | None = None, **counters: int
+) -> Connection:
+    """A connection that nothing is connected to, with these counters."""
+    connection = Connection()
+    connection.state = state
+    connection.reason = reason
+    connection.peer = IPv4Address("TCP", "127.0.0.1", 40000)
+    for name, value in counters.items():
+        assert hasattr(Connection, name)
+        setattr(connection, name, value)
+    return connection
+
+
+def test_nothingYet() -> None:
+    """Every counter is there from the start."""
+    assert Totals().snapshot([]) == {
+        "open": 0,
+        "accepted": 0,
+        "refused": {},
+        "closed": {},
+        "aborted": 0,
+        "resets": 0,
+        "stalls": 0,
+        "cut": 0,
+        **dict.fromkeys(SUMMED, 0),
+    }
+
+
+@pytest.mark.parametrize(("key", "attribute"), SUMMED.items())
+def test_sumsOfTheLivingAndTheGone(key: str, attribute: str) -> None:
+    """Counters are summed when asked, over those that are gone and those that live."""
+    totals = Totals()
+    totals.add(connectionWith(State.CLOSED, None, **{attribute: 1}))
+    totals.add(connectionWith(State.CLOSED, None, **{attribute: 10}))
+    live = [connectionWith(State.OPEN, None, **{attribute: number}) for number in (100, 1000)]
+    assert totals.snapshot([])[key] == 11
+    assert totals.snapshot(live)[key] == 1111
+    # Being asked changes nothing, and the other sums are their own.
+    assert totals.snapshot(iter(live))[key] == 1111
+    assert sum(totals.snapshot(live)[other] for other in SUMMED) == 1111
+    assert totals.snapshot(live)["open"] == 2
+
+
+def test_endsAreToldApart() -> None:
+    """C3: FIN, RST, our own RST and lost bytes in counters of their own."""
+    totals = Totals()
+    totals.add(connectionWith())  # no reason at all: it ended with EOF
+    totals.add(connectionWith(reason=Reason.EOF))
+    totals.add(connectionWith(reason=Reason.RESET, broken=1))
+    totals.add(connectionWith(State.ABORTED, Reason.STALLED, cut=500))
+    totals.add(connectionWith(State.ABORTED, Reason.IDLE))
+    totals.add(connectionWith(reason=Reason.QUIT))
+    totals.refused["full"] += 3
+    totals.accepted = 6
+    snapshot = totals.snapshot([])
+    assert snapshot["closed"] == {"eof": 2, "reset": 1, "stalled": 1, "idle": 1, "quit": 1}
+    assert snapshot["aborted"] == 2
+    assert snapshot["resets"] == 1
+    assert snapshot["stalls"] == 1
+    assert snapshot["cut"] == 1
+    assert snapshot["refused"] == {"full": 3}
+    assert snapshot["accepted"] == 6
+
+
+def test_aSnapshotIsACopy() -> None:
+    """What was told does not change afterwards."""
+    totals = Totals()
+    snapshot = totals.snapshot([])
+    totals.add(connectionWith(reason=Reason.EOF))
+    totals.refused["full"] += 1
+    assert snapshot["closed"] == {}
+    assert snapshot["refused"] == {}
+
+
+def test_oneLineOfJSON() -> None:
+    """SIGUSR1's line can be read by a program."""
+    totals = Totals()
+    totals.add(connectionWith(reason=Reason.EOF, bytesIn=5))
+    totals.refused["full"] += 1
+    text = toJSON({"listeners": [totals.snapshot([])], "text": "a\nb"})
+    assert "\n" not in text
+    assert msgspec.json.decode(text) == {"listeners": [totals.snapshot([])], "text": "a\nb"}
+
+
+@pytest.mark.parametrize(
+    ("peer", "text"),
+    [
+        (IPv4Address("TCP", "127.0.0.1", 40000), "127.0.0.1:40000"),
+        (IPv6Address("TCP", "::1", 40000), "[::1]:40000"),
+        (UNIXAddress(b"/a\nb"), repr(UNIXAddress(b"/a\nb"))),
+        (None, "None"),
+    ],
+)
+def test_peers(peer: object, text: str) -> None:
+    """O5: a peer is one word of an address, or a `repr`: no control characters."""
+    assert formatPeer(peer) == text
+    assert "\n" not in text
+
+
+def test_lifeInTheLog(logLines: LogLines) -> None:
+    """One line each: opened, the peer's FIN, gone."""
+    log = ConnectionLog("raw tcp 127.0.0.1:1234")
+    connection = connectionWith(reason=Reason.EOF, bytesIn=5, bytesOut=4)
+    connection.openedAt = 10.0
+    log.opened(connection)
+    log.inputEnded(connection)
+    log.closed(connection, 12.34)
+    assert logLines.lines == [
+        "opened raw tcp 127.0.0.1:1234 peer=127.0.0.1:40000",
+        "eof raw tcp 127.0.0.1:1234 peer=127.0.0.1:40000 in=5",
+        (
+            "closed raw tcp 127.0.0.1:1234 peer=127.0.0.1:40000 in=5 out=4 seconds=2.3"
+            " reason=eof end=fin"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "broken", "words"),
+    [
+        (State.CLOSED, Reason.EOF, False, "reason=eof end=fin"),
+        (State.CLOSED, None, False, "reason=eof end=fin"),
+        (State.CLOSED, Reason.QUIT, False, "reason=quit end=fin"),
+        (State.CLOSED, Reason.RESET, True, "reason=reset end=rst"),
+        (State.ABORTED, Reason.STALLED, False, "reason=stalled end=abort"),
+        (State.ABORTED, Reason.RESET, True, "reason=reset end=rst"),
+    ],
+)
+def test_endsInTheLog(
+    logLines: LogLines, state: State, reason: Reason | None, broken: bool, words: str
+) -> None:
+    """C3: FIN, RST and our own abort are told apart in the log."""
+    log = ConnectionLog("raw")
+    log.closed(connectionWith(state, reason, broken=broken), 0.0)
+    assert len(logLines.lines) == 1
+    assert logLines.lines[0].endswith(words)
+
+
+def test_bracesInNames(logLines: LogLines) -> None:
+    """TRAPS 7.8: a brace in a value is a value."""
+    log = ConnectionLog("{peer} {nothing}")
+    log.opened(connectionWith())
+    assert logLines.lines == ["opened {peer} {nothing} peer=127.0.0.1:40000"]

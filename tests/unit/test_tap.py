@@ -1,0 +1,463 @@
+"""`echod.tap`: options in, a plan or one line on standard error out; in process."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from echod import __version__
+from echod.endpoints import TCPEndpoint
+from echod.limits import RESERVED, RESERVED_EACH
+from echod.protocols.line import LineOptions
+from echod.protocols.prefixed import DNSOptions
+from echod.protocols.raw import RawOptions
+from echod.service import Plan
+from echod.settings import Limits
+from echod.tap import Options
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def descriptorLimit() -> Iterator[None]:
+    """Parsing raises the process's soft limit of descriptors: put it back."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def parse(*arguments: str) -> Plan:
+    """The plan for ``arguments``."""
+    options = Options()
+    options.parseOptions(arguments)
+    assert options.plan is not None
+    return options.plan
+
+
+def refused(capsys: Capture, *arguments: str) -> str:
+    """What is said after ``echod: ``: one line on standard error alone, exit status 1."""
+    with pytest.raises(SystemExit) as caught:
+        Options().parseOptions(arguments)
+    assert caught.value.code == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("echod: ")
+    assert err.endswith("\n")
+    assert len(err.splitlines()) == 1, err
+    return err.removeprefix("echod: ").removesuffix("\n")
+
+
+def answered(capsys: Capture, *arguments: str) -> list[str]:
+    """What is printed on standard output by what exits 0 at once, line by line."""
+    with pytest.raises(SystemExit) as caught:
+        Options().parseOptions(arguments)
+    assert caught.value.code in (0, None)
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out.splitlines()
+
+
+def served(made: Plan) -> list[tuple[str, TCPEndpoint]]:
+    """Protocol and address of each listener."""
+    return [(listener.maker.name, listener.endpoint) for listener in made.listeners]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A file with one listener."""
+    path = tmp_path / "echod.toml"
+    path.write_text(
+        "drain_timeout = 3\n[defaults]\nidle_timeout = 4\nmax_age = 5\n"
+        "[[listener]]\nprotocol = 'line'\nendpoint = 'tcp:7'\nidle_timeout = 6\n"
+        "[listener.options]\nprefix = '> '\nquit = 'q'\n"
+    )
+    return path
+
+
+# -- Listeners ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "host"),
+    [((), "127.0.0.1"), (("--interface", "0.0.0.0"), "0.0.0.0"), (("--interface=::1",), "::1")],
+)
+def test_nothingAskedFor(arguments: tuple[str, ...], host: str) -> None:
+    """DESIGN: raw 1234, line 1235, dns 1236, on 127.0.0.1 or ``--interface``."""
+    made = parse(*arguments)
+    assert served(made) == [
+        ("raw", TCPEndpoint(host, 1234)),
+        ("line", TCPEndpoint(host, 1235)),
+        ("dns", TCPEndpoint(host, 1236)),
+    ]
+    assert made.drainTimeout == 10.0
+    assert made.logConnections is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "protocol", "endpoint"),
+    [
+        (("--port", "7"), "raw", TCPEndpoint("127.0.0.1", 7)),
+        (("-p", "0"), "raw", TCPEndpoint("127.0.0.1", 0)),
+        (("--line-port=7",), "line", TCPEndpoint("127.0.0.1", 7)),
+        (("--dns-port", "7"), "dns", TCPEndpoint("127.0.0.1", 7)),
+        (("--port", "tcp:7"), "raw", TCPEndpoint("127.0.0.1", 7)),
+        (("--port", "tcp:7:interface=0.0.0.0"), "raw", TCPEndpoint("0.0.0.0", 7)),
+        (("--line-port", r"tcp:7:interface=\:\:1"), "line", TCPEndpoint("::1", 7)),
+        (("--port", "7", "--interface", "::1"), "raw", TCPEndpoint("::1", 7)),
+        (("--dns-port", "tcp:7", "--interface", "10.0.0.1"), "dns", TCPEndpoint("10.0.0.1", 7)),
+        (
+            ("--port", "tcp:7:interface=0.0.0.0", "--interface", "::1"),
+            "raw",
+            TCPEndpoint("0.0.0.0", 7),
+        ),
+        (("--listen", "line=tcp:7"), "line", TCPEndpoint("127.0.0.1", 7)),
+        (("-l", r"dns=tcp:7:interface=\:\:"), "dns", TCPEndpoint("::", 7)),
+    ],
+)
+def test_oneListener(arguments: tuple[str, ...], protocol: str, endpoint: TCPEndpoint) -> None:
+    """DESIGN: a port number or an endpoint; with one listener given, no default one."""
+    assert served(parse(*arguments)) == [(protocol, endpoint)]
+
+
+def test_manyListeners() -> None:
+    """``--listen`` repeats and goes with the ports."""
+    made = parse("-l", "raw=tcp:1", "--port", "2", "--listen=raw=tcp:3", "--dns-port", "4")
+    assert sorted((name, endpoint.port) for name, endpoint in served(made)) == [
+        ("dns", 4),
+        ("raw", 1),
+        ("raw", 2),
+        ("raw", 3),
+    ]
+
+
+def test_aFile(config: Path) -> None:
+    """The file's listeners, limits and timeouts."""
+    for flag in ("--config", "-c"):
+        made = parse(flag, str(config))
+        assert served(made) == [("line", TCPEndpoint("127.0.0.1", 7))]
+        (listener,) = made.listeners
+        assert listener.options == LineOptions(prefix="> ", quit="q")
+        assert listener.limits == Limits(idle_timeout=6.0, max_age=5.0)
+        assert made.drainTimeout == 3.0
+    made = parse("-c", str(config), "--interface", "::1")
+    assert served(made) == [("line", TCPEndpoint("::1", 7))]
+
+
+@pytest.mark.parametrize("arguments", [("--port", "9"), ("--listen", "raw=tcp:9")])
+def test_listenersReplaceTheFiles(config: Path, arguments: tuple[str, ...]) -> None:
+    """DESIGN: any listener given on the command line replaces all of the file; the rest stays."""
+    made = parse("-c", str(config), *arguments)
+    assert served(made) == [("raw", TCPEndpoint("127.0.0.1", 9))]
+    assert made.listeners[0].options == RawOptions()
+    assert made.listeners[0].limits == Limits(idle_timeout=4.0, max_age=5.0)
+    assert made.drainTimeout == 3.0
+
+
+def test_aFileWithoutListeners(tmp_path: Path) -> None:
+    """The default ones, with the file's limits."""
+    path = tmp_path / "echod.toml"
+    path.write_text("[defaults]\nidle_timeout = 4\n")
+    made = parse("-c", str(path))
+    assert len(made.listeners) == 3
+    assert all(listener.limits.idle_timeout == 4.0 for listener in made.listeners)
+
+
+# -- Values ---------------------------------------------------------------------------------
+
+
+def test_protocolOptions(config: Path) -> None:
+    """``--option`` repeats, and goes over the file's."""
+    made = parse(
+        *("--port", "0", "--line-port", "0", "--dns-port", "0"),
+        *("-o", "line.prefix=Echo: ", "--option", "line.quit=a=b.c", "-o", "line.max_length=5"),
+        *("-o", "dns.strict=true", "-o", "raw.quit=x", "-o", "raw.quit="),
+    )
+    options = {listener.maker.name: listener.options for listener in made.listeners}
+    assert options["line"] == LineOptions(prefix="Echo: ", quit="a=b.c", max_length=5)
+    assert options["dns"] == DNSOptions(strict=True)
+    assert options["raw"] == RawOptions(quit="")
+    made = parse("-c", str(config), "-o", "line.prefix=")
+    assert made.listeners[0].options == LineOptions(prefix="", quit="q")
+
+
+@pytest.mark.parametrize("key", Limits.__struct_fields__)
+def test_everyLimitIsAnOption(capsys: Capture, key: str) -> None:
+    """DESIGN: ``--max-connections``, ``--idle-timeout`` and the like set ``[defaults]``."""
+    option = "--" + key.replace("_", "-")
+    for listener in parse(option, "17").listeners:
+        expected = {**listener.maker.defaults, key: 17}
+        assert listener.limits == Limits(**expected)
+    assert parse(f"{option}=18", "--port", "0").listeners[0].limits == Limits(**{key: 18})
+    for bad in ("", "x", "-1", "nan", "inf", "true", "1,5", "99999999999"):
+        message = refused(capsys, f"{option}={bad}")
+        assert message.startswith(f"{option} {bad!r}: ")
+        assert "$" not in message
+
+
+def test_limitsGoOverTheFilesDefaults(config: Path) -> None:
+    """DESIGN: the listener's own key wins over both."""
+    made = parse("-c", str(config), "--max-age", "50", "--idle-timeout", "40", "--backlog", "30")
+    assert made.listeners[0].limits == Limits(idle_timeout=6.0, max_age=50.0, backlog=30)
+
+
+def test_maximumGivenIsExplicit(config: Path) -> None:
+    """DESIGN: an explicit value is refused rather than shrunken."""
+    assert parse("-c", str(config)).listeners[0].explicitMaximum is False
+    assert parse("-c", str(config), "--max-connections", "9").listeners[0].explicitMaximum is True
+
+
+def test_drainTimeout(config: Path, capsys: Capture) -> None:
+    """O1: in seconds, over the file's; bounded."""
+    assert parse("--drain-timeout", "0").drainTimeout == 0.0
+    assert parse("-c", str(config), "--drain-timeout", "2.5").drainTimeout == 2.5
+    for bad in ("", "x", "-1", "nan", "inf", "1e400"):
+        assert refused(capsys, f"--drain-timeout={bad}").startswith(f"--drain-timeout {bad!r}: ")
+
+
+def test_logConnections(tmp_path: Path) -> None:
+    """On by the flag or by the file."""
+    assert parse("--log-connections").logConnections is True
+    path = tmp_path / "echod.toml"
+    path.write_text("log_connections = true\n")
+    assert parse("-c", str(path)).logConnections is True
+
+
+def test_theSoftLimitIsRaised() -> None:
+    """TRAPS 3.1: before the number of connections is fitted into it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard // 2, hard))
+    parse()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
+
+
+# -- What exits 0 ---------------------------------------------------------------------------
+
+
+def test_checkConfig(capsys: Capture, config: Path) -> None:
+    """DESIGN: read, report, exit 0."""
+    assert answered(capsys, "--check-config") == [
+        "would listen raw tcp 127.0.0.1:1234",
+        "would listen line tcp 127.0.0.1:1235",
+        "would listen dns tcp 127.0.0.1:1236",
+    ]
+    assert answered(capsys, "--check-config", "--config", str(config), "--interface", "::1") == [
+        "would listen line tcp [::1]:7"
+    ]
+
+
+def test_checkConfigTellsTheNotes(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DESIGN: a default that shrinks is one line."""
+    hard = RESERVED + 3 * RESERVED_EACH + 3 * 105
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (hard, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: None)
+    lines = answered(capsys, "--check-config")
+    assert lines[3:] == [
+        f"note: max_connections is 100 a listener: the descriptor limit of {hard} holds no more"
+    ]
+    message = refused(capsys, "--check-config", "--max-connections", "101")
+    assert message.startswith("--max-connections: 303 connections in all do not fit")
+    monkeypatch.undo()
+
+
+def test_checkConfigRefuses(capsys: Capture, tmp_path: Path) -> None:
+    """DESIGN: exit 1 for what cannot be used."""
+    path = tmp_path / "echod.toml"
+    path.write_text("nope = 1\n")
+    assert refused(capsys, "--check-config", "-c", str(path)).startswith(f"{path}: $: ")
+
+
+def test_listProtocols(capsys: Capture) -> None:
+    """DESIGN: what is installed."""
+    lines = answered(capsys, "--list-protocols")
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["raw", "line", "dns"]
+    assert "    options.strict: bool = false" in "\n".join(lines)
+
+
+def test_version(capsys: Capture) -> None:
+    """echod's own, not Twisted's."""
+    assert answered(capsys, "--version") == [f"echod {__version__}"]
+
+
+def test_help(capsys: Capture) -> None:
+    """Every option is told, each limit with its default."""
+    text = "\n".join(answered(capsys, "--help"))
+    names = ["port", "line-port", "dns-port", "interface", "config", "listen", "option"]
+    names += ["check-config", "list-protocols", "log-connections", "drain-timeout", "version"]
+    names += [key.replace("_", "-") for key in Limits.__struct_fields__]
+    for name in names:
+        assert f"--{name}" in text
+    words = " ".join(text.split())
+    for field in msgspec.structs.fields(Limits):
+        assert f"[{field.default:g}]" in words
+    assert "127.0.0.1" in words
+    assert "[default: None]" not in words
+
+
+# -- What exits 1 ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--nonsense",), "option --nonsense not recognized"),
+        (("-x",), "option -x not recognized"),
+        (("--port",), "option --port requires argument"),
+        (("--check-config=yes",), "option --check-config must not have an argument"),
+        (("stray",), "'stray' is no option; see --help"),
+        (("--port", "0", "stray", "other"), "'stray' is no option; see --help"),
+        (("--listen", "raw"), "--listen 'raw': write PROTOCOL=ENDPOINT"),
+        (("--listen", "=tcp:1"), "--listen '=tcp:1': write PROTOCOL=ENDPOINT"),
+        (("--listen", "raw="), "--listen 'raw=': write PROTOCOL=ENDPOINT"),
+        (("--option", "x"), "--option 'x': write PROTOCOL.KEY=VALUE"),
+        (("--option", "line=x"), "--option 'line=x': write PROTOCOL.KEY=VALUE"),
+        (("--option", "line.=x"), "--option 'line.=x': write PROTOCOL.KEY=VALUE"),
+        (("--option", ".a=x"), "--option '.a=x': write PROTOCOL.KEY=VALUE"),
+        (("--option", "line.a"), "--option 'line.a': write PROTOCOL.KEY=VALUE"),
+        (
+            ("--port", "0", "--option", "line.quit=x"),
+            "--option line: no listener serves line; add one with --listen",
+        ),
+        (
+            ("--option", "nope.quit=x"),
+            "--option nope: no protocol 'nope' (there are: dns, line, raw)",
+        ),
+        (
+            ("--option", "line.nope=x"),
+            (
+                "--option line: Object contains unknown field `nope`"
+                " (there are: goodbye, max_length, prefix, quit)"
+            ),
+        ),
+        (("--option", "line.max_length=0"), "--option line.max_length: Expected `int` >= 1"),
+        (("--option", "dns.strict=maybe"), "--option dns.strict: Expected `bool`, got `str`"),
+        (
+            ("--listen", "nope=tcp:1"),
+            "--listen nope=tcp:1: no protocol 'nope' (there are: dns, line, raw)",
+        ),
+        (
+            ("--max-connections", "0"),
+            "--max-connections '0': Expected `int` >= 1",
+        ),
+        (("--config", "/"), "cannot read /: Is a directory"),
+        (("--config", "/no/such"), "cannot read /no/such: No such file or directory"),
+        (("--port", "caf\udce9"), r"argument 'caf\udce9' is not UTF-8"),
+        (("--listen=raw=\udcff",), r"argument '--listen=raw=\udcff' is not UTF-8"),
+        (("--config", "\udcff"), r"argument '\udcff' is not UTF-8"),
+    ],
+)
+def test_wrongOptions(capsys: Capture, arguments: tuple[str, ...], message: str) -> None:
+    """O3, TRAPS 7.11: one line, not twistd's whole usage."""
+    assert refused(capsys, *arguments) == message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "head"),
+    [
+        (("--port", "x"), "--port x: 'x' in 'tcp:x' is no port"),
+        (("--port", ""), "--port : '' in 'tcp:' is no port"),
+        (("--line-port", "70000"), "--line-port 70000: '70000' in 'tcp:70000' is no port"),
+        (("--dns-port", "ssl:1"), "--dns-port ssl:1: cannot listen on 'ssl:1'"),
+        (("--port", "-1"), "--port -1: '-1' in 'tcp:-1' is no port"),
+        (("--listen", "raw=1"), "--listen raw=1: cannot listen on '1': write tcp:PORT"),
+        (("--interface", "nowhere"), "--interface: 'nowhere'"),
+        (("--interface", "nowhere", "--port", "1"), "--port 1: 'nowhere' in 'tcp:1' is no address"),
+        (
+            ("--listen", "raw=tcp:7", "--port", "7"),
+            "--port 7: 127.0.0.1:7 is taken by --listen raw=tcp:7",
+        ),
+    ],
+)
+def test_wrongEndpoints(capsys: Capture, arguments: tuple[str, ...], head: str) -> None:
+    """O3: the option is the place."""
+    assert refused(capsys, *arguments).startswith(head)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--listen", "raw=tcp:1\n2"),
+        ("--listen", "no\npe=tcp:1"),
+        ("--port", "1\n2"),
+        ("--option", "no\npe.k=v"),
+        ("--option", "raw.no\npe=v"),
+        ("--option", "raw\n"),
+        ("--config", "/no\nsuch"),
+        ("--non\nsense",),
+        ("str\nay",),
+        ("--idle-timeout", "1\n2"),
+        ("--interface", "no\nwhere"),
+    ],
+    ids=repr,
+)
+def test_lineEndsInArguments(capsys: Capture, arguments: tuple[str, ...]) -> None:
+    """O3, TRAPS 7.11: one line, whatever was given."""
+    assert refused(capsys, *arguments)
+
+
+def test_tooManyDigits(capsys: Capture) -> None:
+    """O3: Python converts no more than 4 300 digits; no traceback all the same."""
+    assert "is no port" in refused(capsys, "--port", "9" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("text", "head"),
+    [
+        (b"nope", "not TOML: "),
+        (b"a = '\xff'", "not UTF-8, at byte 5"),
+        (b"a = " + b"9" * 5000, "not TOML: "),
+        (b"a = " + b"[" * 5000, "not TOML: "),
+        (b'"a\\nb" = 1', r"$: Object contains unknown field `a\nb` (there are: "),
+        (b'[defaults]\n"\\u001b[31m" = 1', r"$.defaults: Object contains unknown field `\x1b[31m`"),
+        (
+            b'[[listener]]\nprotocol = "raw"\nendpoint = "tcp:1"\noptions = {"a\\nb" = 1}',
+            r"$.listener[0].options: Object contains unknown field `a\nb` (there are: quit)",
+        ),
+        (b"nope = 1", "$: Object contains unknown field `nope`"),
+        (b"[defaults]\nidle_timeout = nan", "$.defaults.idle_timeout: Expected `float`"),
+        (b"[[listener]]", "$.listener[0]: Object missing required field"),
+        (
+            b"[[listener]]\nprotocol = 'nope'\nendpoint = 'tcp:1'",
+            "$.listener[0].protocol: no protocol 'nope'",
+        ),
+        (
+            (
+                b"[[listener]]\nprotocol = 'raw'\nendpoint = 'tcp:1'\n"
+                b"[[listener]]\nprotocol = 'line'\nendpoint = 'tcp:2'\noptions = {prefix = 1}"
+            ),
+            "$.listener[1].options.prefix: Expected `str`, got `int`",
+        ),
+        (
+            (
+                b"[[listener]]\nprotocol = 'raw'\nendpoint = 'tcp:7'\n"
+                b"[[listener]]\nprotocol = 'line'\nendpoint = 'tcp:7'"
+            ),
+            "$.listener[1].endpoint: 127.0.0.1:7 is taken by $.listener[0]",
+        ),
+    ],
+)
+def test_wrongFiles(capsys: Capture, tmp_path: Path, text: bytes, head: str) -> None:
+    """DESIGN: one line that names the file, the place and the mend."""
+    path = tmp_path / "echod.toml"
+    path.write_bytes(text)
+    assert refused(capsys, "--config", str(path)).startswith(f"{path}: {head}")
+
+
+def test_unreadableFile(capsys: Capture, tmp_path: Path) -> None:
+    """O3: the system's reason."""
+    path = tmp_path / "loop.toml"
+    os.symlink(path, path)
+    message = refused(capsys, "--config", str(path))
+    assert message == f"cannot read {path}: Too many levels of symbolic links"
+
+
+def test_aFileWithListenersStillHasItsFaults(capsys: Capture, tmp_path: Path) -> None:
+    """A file is checked as a whole, also where its listeners are replaced."""
+    path = tmp_path / "echod.toml"
+    path.write_text("[[listener]]\nprotocol = 1\n")
+    message = refused(capsys, "--config", str(path), "--port", "0")
+    assert message.startswith(f"{path}: $.listener[0]")
