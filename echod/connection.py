@@ -214,6 +214,7 @@ class Connection(TwistedProtocol):
             return
         self.reason = self.reason or reason
         self.state = State.LINGERING
+        self._deliveredAt = self.owner.now
         self.owner.lingering(self)
         # Input is thrown away at any speed: nothing can fill up any more.
         self._paused = 0

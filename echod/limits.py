@@ -115,7 +115,7 @@ def fitDescriptors(wanted: Sequence[tuple[int, bool]], limit: int) -> list[int]:
     asked = sum(count + _extra(count) for count, explicit in wanted if explicit)
     defaults = [count for count, explicit in wanted if not explicit]
     if asked > room or (defaults and room - asked < 2 * len(defaults)):
-        total = sum(count for count, explicit in wanted if explicit)
+        total = sum(count for count, explicit in wanted if explicit) or len(defaults)
         raise ConfigurationError(
             f"max_connections of {total} in all does not fit the descriptor limit of {limit}"
             f" ({reserved} are kept, and {EXTRA:.0%} more are for connections on their way out):"

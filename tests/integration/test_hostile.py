@@ -573,7 +573,7 @@ def test_nothingIsLostAtIdle(reason: str) -> None:
             client.sendall(stream)
             if reason == "evicted":
                 waitForCounters(daemon, bytes_out=len(stream))
-                time.sleep(2.5)
+                time.sleep(1.5)
                 ping(stack.enter_context(connect(daemon)))
             waitFor(lambda: finSeen(client), "FIN")
             for _ in range(20):
@@ -665,7 +665,7 @@ def test_longestIdleMakesRoom() -> None:
             for number in order:
                 ping(eight[number])
                 time.sleep(0.25)
-            time.sleep(2.0)
+            time.sleep(1.2)
             victims = []
             for _ in range(3):
                 ping(stack.enter_context(connect(daemon)))
@@ -694,9 +694,9 @@ def test_idleForASecondIsEnough() -> None:
     ):
         last = stack.enter_context(connect(daemon))
         ping(last)
-        for turn in range(1, 7):
+        for turn in range(1, 5):
             # Each at another point of the daemon's sweep.
-            time.sleep(1.25 + 0.07 * turn)
+            time.sleep(1.2 + 0.12 * turn)
             newcomer = stack.enter_context(connect(daemon))
             assert daemon.counters()["raw"]["refused"] == {}, f"turn {turn}"
             ping(newcomer)
@@ -736,7 +736,7 @@ def test_evictedWhoNeverCloseAreBounded() -> None:
         baseline = daemon.descriptors()
         for generation in range(1, 4):
             if generation > 1:
-                time.sleep(2.5)
+                time.sleep(1.5)
             for _ in range(5):
                 ping(stack.enter_context(connect(daemon)))
             waitFor(lambda: daemon.descriptors() <= baseline + 6, "a bounded number of descriptors")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import re
 import signal
 import socket
@@ -40,12 +41,12 @@ both = pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "modu
 GRACE = 1.0
 
 #: More than all buffers between a client and a daemon together hold.
-PLENTY = 64 << 20
+PLENTY = 32 << 20
 
 
 def pattern(length: int) -> bytes:
     """Bytes no two stretches of which are alike: a loss, or an order, cannot hide."""
-    return b"".join(struct.pack(">I", number) for number in range(length // 4))
+    return random.Random(length).randbytes(length)
 
 
 def undelivered(client: socket.socket) -> int:

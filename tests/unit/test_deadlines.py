@@ -197,7 +197,7 @@ def test_discardAndAddWhileSweeping() -> None:
     times.sweep.start()
     late = Noted()
     first = Noted(lambda: times.sweep.discard(first))
-    second = Noted(lambda: second.times[1:] or times.sweep.add(late))
+    second = Noted(lambda: times.sweep.add(late))
     for one in (first, second):
         times.sweep.add(one)
     times.tick(30)

@@ -42,14 +42,17 @@ def test_operatorAndPeerAreToldApart() -> None:
     ],
 )
 def test_oneLine(text: str, shown: str) -> None:
-    """TRAPS 7.11, O5: whatever is not printable is shown as its escape."""
-    assert oneLine(EchodError(text)) == shown
+    """TRAPS 7.11, O5: whatever is not printable is shown as its escape, once."""
+    assert oneLine(text) == shown
+    assert str(EchodError(text)) == shown
+    assert str(MessageTooLong(text, b"")) == shown
+    assert str(ConfigurationError(f"{ListenError(text)}")) == shown
 
 
 @given(text=st.text())
 def test_oneLineOfAnything(text: str) -> None:
     """O3, O5: one line, printable, and nothing that a terminal's encoding cannot take."""
-    shown = oneLine(EchodError(text))
+    shown = str(EchodError(text))
     assert shown.isprintable()
     assert len(shown.splitlines()) == (1 if text else 0)
-    assert shown.encode()
+    assert shown.encode().decode() == shown

@@ -139,7 +139,7 @@ def test_overrides() -> None:
     own, other = (each.limits for each in made.listeners)
     assert own == Limits(max_connections=7, backlog=10, max_age=8.0, keepalive=1)
     assert other == Limits(backlog=10, max_age=6.0, keepalive=1)
-    assert [each.explicitMaximum for each in made.listeners] == [False, False]
+    assert [each.explicitMaximum for each in made.listeners] == [True, False]
     made = planOf(text, overrides={"max_connections": 9})
     assert made.listeners[0].limits.max_connections == 9
     assert made.listeners[0].explicitMaximum is True
@@ -163,7 +163,7 @@ def test_dnsPrefersAnIdleTimeout(defaults: str, own: str, timeout: float) -> Non
         ("", "max_connections = 1000", "raw", True),
         ("max_connections = 1000", "", "raw", True),
         ("backlog = 5", "backlog = 6", "raw", False),
-        ("", "", "small", False),
+        ("", "", "small", True),
         ("max_connections = 5", "", "small", True),
     ],
 )
@@ -344,7 +344,7 @@ def test_explicitMaximaAreRefused(
     limit = RESERVED + RESERVED_EACH + 1049
     with pytest.raises(ConfigurationError) as caught:
         planOf(text, limit=limit, overrides=overrides)
-    assert str(caught.value).startswith(f"{place}: 1000 connections in all do not fit")
+    assert str(caught.value).startswith(f"{place}: max_connections of 1000 in all does not fit")
     assert list(planOf(text, limit=limit + 1, overrides=overrides).notes) == []
 
 

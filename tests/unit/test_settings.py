@@ -210,6 +210,20 @@ def test_unknownKeys(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ['"a\\nb" = 1', '[defaults]\n"a\\nb" = 1', LISTENER + '"a\\nb" = 1']
+)
+def test_unknownKeysWithLineEnds(text: str) -> None:
+    """O3, TRAPS 7.11: one line, also where the key has more."""
+    assert r"unknown field `a\nb`" in refused(text)
+
+
+def test_unknownOptionWithALineEnd() -> None:
+    """O3, TRAPS 7.11: the same in a protocol's options; no control characters either."""
+    assert r"unknown field `a\nb`" in optionsRefused({"a\nb": 1}, RawOptions)
+    assert r"unknown field `\x1b[31m`" in optionsRefused({"\x1b[31m": 1}, RawOptions)
+
+
+@pytest.mark.parametrize(
     ("text", "what"),
     [
         ("nope", "(at end of document)"),

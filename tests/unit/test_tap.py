@@ -260,7 +260,7 @@ def test_checkConfigTellsTheNotes(capsys: Capture, monkeypatch: pytest.MonkeyPat
         f"note: max_connections is 100 a listener: the descriptor limit of {hard} holds no more"
     ]
     message = refused(capsys, "--check-config", "--max-connections", "101")
-    assert message.startswith("--max-connections: 303 connections in all do not fit")
+    assert message.startswith("--max-connections: max_connections of 303 in all does not fit")
     monkeypatch.undo()
 
 
