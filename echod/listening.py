@@ -72,7 +72,6 @@ class Listener(Service):
         self._live: dict[Connection, None] = {}
         self._logConnections = logConnections
         self._log: ConnectionLog | None = None
-        self._draining = False
         self._gone: Deferred[None] | None = None
         self._port = Port(
             plan.endpoint,
@@ -91,7 +90,6 @@ class Listener(Service):
         :raises ListenError: if the address cannot be had.
         """
         self._port.startListening()
-        self._draining = False
         self._gone = None
         self._endpoint = TCPEndpoint(self._endpoint.host, self._port.getHost().port)
         if self._logConnections:
@@ -109,12 +107,14 @@ class Listener(Service):
         super().stopService()
         if not self._port.connected:
             return succeed(None)
-        self._draining = True
+        # At one go: whoever is connected after the queue was served would be reset.
         self._port.serveQueue()
+        self._port.close()
         for connection in list(self._live):
             connection.drain()
-        closed: Deferred[None] = self._port.stopListening()
-        return closed.addCallback(lambda _: self._whenEmpty())
+        self._gone = Deferred()
+        self._fireIfEmpty()
+        return self._gone
 
     def cut(self) -> None:
         """Abort whatever is left."""
@@ -124,7 +124,7 @@ class Listener(Service):
     def abandon(self) -> None:
         """Close the port at once: another listener could not be bound, nothing was served."""
         if self._port.connected:
-            self._port.stopListening()
+            self._port.close()
 
     def describe(self) -> str:
         """``raw tcp 127.0.0.1:1234``, with the port that the system chose."""
@@ -137,11 +137,6 @@ class Listener(Service):
     def getHost(self) -> Any:
         """The bound address, as an ``IAddress``."""
         return self._port.getHost()
-
-    def _whenEmpty(self) -> Deferred[None]:
-        self._gone = Deferred()
-        self._fireIfEmpty()
-        return self._gone
 
     def _fireIfEmpty(self) -> None:
         if not self._live and self._gone is not None and not self._gone.called:
@@ -169,8 +164,6 @@ class Listener(Service):
         self._sweep.add(connection)
         if self._log is not None:
             self._log.opened(connection)
-        if self._draining:
-            connection.drain()
 
     def lingering(self, connection: Connection) -> None:
         """See `Owner.lingering`."""

@@ -19,6 +19,8 @@ from termios import FIONREAD, TIOCOUTQ
 from typing import Any
 
 from twisted.internet import tcp
+from twisted.internet.main import CONNECTION_DONE
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from echod.endpoints import TCPEndpoint
@@ -120,6 +122,11 @@ class Port(tcp.Port):
         """Accept a batch; Twisted adapts its size, here within `ACCEPTS`."""
         self.numberAccepts = min(self.numberAccepts, ACCEPTS)
         super().doRead()
+
+    def close(self) -> None:
+        """Stop listening now; ``stopListening`` takes a turn to it."""
+        self.stopReading()
+        self.connectionLost(Failure(CONNECTION_DONE))
 
     def serveQueue(self) -> None:
         """
