@@ -18,6 +18,8 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from zope.interface import implementer
 
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=200)
+# Tracing makes everything several times slower, and counts no better for more examples.
+settings.register_profile("coverage", deadline=None, derandomize=True, max_examples=25)
 settings.register_profile("long", deadline=None, max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

@@ -1,0 +1,305 @@
+"""`benchmarks`: its pure parts.  No server is started, nothing is compiled."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import benchmarks
+from benchmarks.chart import chart
+from benchmarks.figures import RowResult, Sample, judge, ratios, spread, verdicts
+from benchmarks.load import LoadError, parseLine, parseOutcome
+from benchmarks.measure import childrenTicks, totalKilobytes
+from benchmarks.report import json_, markdown
+from benchmarks.rows import ECHOD, PEERS, ROWS, Row, Target, chooseRows
+from benchmarks.run import chooseCPUs, turns
+from benchmarks.servers import message
+from benchmarks.units import axis, number, show
+
+
+def invented(row: Row, figure: float, times: int = 3) -> list[Sample]:
+    """Samples with every metric of a row."""
+    names = {*row.metrics, *(target.metric for target in row.targets), "busy", "generator"}
+    return [dict.fromkeys(names, figure * (1 + index / 10)) for index in range(times)]
+
+
+def results(rows: Sequence[Row] = ROWS) -> list[RowResult]:
+    """Every row with invented samples, and a peer of each that failed."""
+    made = []
+    for row in rows:
+        result = RowResult(row)
+        for index, peer in enumerate(row.peers):
+            result.samples[peer] = invented(row, 1e-6 * (index + 1))
+        result.failures["ncat"] = "it is <broken> & | so on"
+        made.append(result)
+    return made
+
+
+# -- Rows and peers ------------------------------------------------------------------------
+
+
+def test_rowsReferToPeers() -> None:
+    """Each row has echod and peers that exist, and is judged against peers that it runs."""
+    for row in ROWS:
+        assert row.peers[0] == ECHOD
+        assert set(row.peers) <= set(PEERS)
+        assert len(set(row.peers)) == len(row.peers)
+        for target in row.targets:
+            assert set(target.against) <= set(row.peers) - {ECHOD}
+            assert (target.goal > target.must) is target.larger
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert {peer for row in ROWS for peer in row.peers} == set(PEERS)
+
+
+def test_rowsAreWhole() -> None:
+    """Blocks hold whole messages, and every metric has a name."""
+    for row in ROWS:
+        assert row.block % row.message == 0
+        assert row.block % row.tiny == 0
+        for metric in (*row.metrics, *(target.metric for target in row.targets)):
+            assert axis(metric, row.unit)
+            assert show(metric, row.unit, 1e-6)
+
+
+def test_commandsAreThere() -> None:
+    """Programs of peers are files of the package, and placeholders are known ones."""
+    here = Path(benchmarks.__file__).parent
+    known = {"python", "build", "here", "port", "pattern", "listener"}
+    for peer in PEERS.values():
+        command = " ".join(peer.command)
+        assert set(re.findall(r"{(\w+)}", command)) <= known
+        assert "{port}" in command
+        for module in re.findall(r"benchmarks\.peers\.(\w+)", command):
+            assert (here / "peers" / f"{module}.py").is_file()
+        for name in re.findall(r"{here}/(\S+)", command):
+            assert (here / name).is_file()
+
+
+def test_chooseRows() -> None:
+    """A name, or the beginning of several; all for none; a wrong one is named."""
+    assert chooseRows([]) == list(ROWS)
+    assert [row.name for row in chooseRows(["raw-1", "flood"])] == [
+        "raw-1",
+        "flood-bulk",
+        "flood-lines",
+        "flood-frames",
+    ]
+    with pytest.raises(ValueError, match="'ra' is no row; there are: raw-50"):
+        chooseRows(["ra"])
+
+
+# -- What the generator and the kernel say -------------------------------------------------
+
+
+def test_parseOutcome() -> None:
+    """Nanoseconds become seconds; latencies are kept by name."""
+    outcome = parseOutcome(
+        '{"count": 10, "bytes": 640, "short": 1, "wall": 2000000000, "cpu": 500000000,'
+        ' "alone_samples": 9, "alone_p50": 1000, "samples": 10, "p50": 2000, "p99": 3000}\n'
+    )
+    assert (outcome.count, outcome.bytes, outcome.short) == (10, 640, 1)
+    assert (outcome.wall, outcome.cpu) == (2.0, 0.5)
+    assert outcome.latency == {"alone_p50": 1e-6, "p50": 2e-6, "p99": 3e-6}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"error": "connect: refused"}\n', "^connect: refused$"),
+        ("", "ended early"),
+        ('{"count": 1', "ended early"),
+        ("3\n", "wrote '3'"),
+    ],
+)
+def test_parseLineRefuses(text: str, why: str) -> None:
+    """An error, silence, half a line and another thing each say what happened."""
+    with pytest.raises(LoadError, match=why):
+        parseLine(text)
+
+
+def test_parseOutcomeMisses() -> None:
+    """A result without one of its figures is none."""
+    with pytest.raises(LoadError, match="did not say 'bytes'"):
+        parseOutcome('{"count": 1}')
+
+
+def test_kernelFiles() -> None:
+    """Children's ticks are found behind any process name; Rss among its neighbours."""
+    fields = " ".join(str(number) for number in range(4, 53))
+    assert childrenTicks(f"12 (a) b (c)) S {fields}") == 16 + 17
+    assert childrenTicks("") == 0
+    assert totalKilobytes("00400000-7ff00000 [rollup]\nRss:   1234 kB\nPss: 99 kB\n") == 1234
+    assert totalKilobytes("") == 0
+
+
+def test_messages() -> None:
+    """Checks are made of whole messages of the asked size."""
+    for pattern in ("raw", "line", "frame"):
+        assert len(message(pattern, 64)) == 64
+    assert message("line", 64).endswith(b"\r\n")
+    assert message("frame", 64)[:2] == b"\x00\x3e"
+
+
+# -- Figures -------------------------------------------------------------------------------
+
+
+def cpu(*figures: float) -> list[Sample]:
+    """Samples of one metric."""
+    return [{"cpu": figure} for figure in figures]
+
+
+def test_ratiosAreMadeWithinARepetition() -> None:
+    """A machine that slows down for a while slows both, and the ratio stays."""
+    target = Target("cpu", ("c",), 1.0, 0.5)
+    samples = {ECHOD: cpu(2, 20, 4), "c": cpu(4, 40, 5)}
+    assert ratios(target, samples) == [0.5, 0.5, 0.8]
+    verdict = judge(target, samples)
+    assert verdict.measured == spread([0.5, 0.5, 0.8])
+    assert verdict.measured is not None
+    assert (verdict.measured.median, verdict.measured.greatest) == (0.5, 0.8)
+    assert verdict.word == "goal"
+
+
+def test_bestOf() -> None:
+    """The best of several is chosen in each repetition: least, or greatest where that is good."""
+    samples = {ECHOD: cpu(2, 2), "c": cpu(4, 1), "go": cpu(1, 8)}
+    assert ratios(Target("cpu", ("c", "go"), 1, 1), samples) == [2.0, 2.0]
+    assert ratios(Target("cpu", ("c", "go"), 1, 1, larger=True), samples) == [0.5, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("figure", "larger", "word"),
+    [
+        (1.0, False, "goal"),
+        (1.5, False, "met"),
+        (2.1, False, "missed"),
+        (2.0, True, "goal"),
+        (1.0, True, "met"),
+        (0.9, True, "missed"),
+    ],
+)
+def test_verdicts(figure: float, larger: bool, word: str) -> None:
+    """At the bound is within it."""
+    must, goal = (1.0, 2.0) if larger else (2.0, 1.0)
+    target = Target("cpu", (), must, goal, larger)
+    assert judge(target, {ECHOD: cpu(figure)}).word == word
+
+
+def test_missingPeers() -> None:
+    """Without one of several the rest is compared, and it is said; without all, nothing is."""
+    target = Target("cpu", ("c", "go"), 1, 1)
+    verdict = judge(target, {ECHOD: cpu(1), "c": cpu(2)})
+    assert (verdict.word, verdict.without) == ("goal", ("go",))
+    assert judge(target, {ECHOD: cpu(1)}).word == "not measured"
+    assert judge(target, {"c": cpu(1), "go": cpu(1)}).word == "not measured"
+    assert judge(Target("cpu", (), 1, 1), {}).word == "not measured"
+    with pytest.raises(ValueError, match="no values"):
+        spread([])
+
+
+# -- Order ---------------------------------------------------------------------------------
+
+
+def test_turns() -> None:
+    """Everybody once, and another one first each time."""
+    assert turns("abc", 0) == ["a", "b", "c"]
+    assert turns("abc", 1) == ["b", "c", "a"]
+    assert turns("abc", 5) == ["c", "a", "b"]
+    assert turns([], 3) == []
+
+
+def test_chooseCPUs() -> None:
+    """Two, of different cores if there are."""
+    assert chooseCPUs({0, 1, 2, 3}, {0: {0, 1}, 2: {2, 3}}) == (0, 2)
+    assert chooseCPUs({0, 1}, {0: {0, 1}}) == (0, 1)
+    assert chooseCPUs({5}, {}) == (5, 5)
+
+
+# -- What is written -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.04312, "0.0431"),
+        (4.312, "4.31"),
+        (9.999, "10.0"),
+        (43.12, "43.1"),
+        (4312, "4312"),
+    ],
+)
+def test_number(value: float, text: str) -> None:
+    """Three digits that count."""
+    assert number(value) == text
+
+
+def test_show() -> None:
+    """Each metric has its unit."""
+    assert show("cpu", "message", 4.7e-6) == "4.70 µs"
+    assert show("cpu", "byte", 3.1e-10) == "0.310 ns"
+    assert show("p99", "message", 0.0123) == "12.3 ms"
+    assert show("rate", "byte", 2.5e9) == "2500 MB/s"
+    assert show("memory", "connection", 131072) == "128 KiB"
+    assert show("times", "line", 3.5).startswith("3.50")
+
+
+def test_markdownIsWellFormed() -> None:
+    """Every table has one width; every row, target and failure is there."""
+    text = markdown(results(), {"kernel": "a | b"}, {"go": "there is no go"})
+    width = 0
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            width = 0
+            continue
+        cells = re.sub(r"\\\|", "", line).count("|")
+        assert width in (0, cells), line
+        width = cells
+    for row in ROWS:
+        assert f"### `{row.name}`" in text
+    assert text.count("**missed**") + text.count("| met") == sum(len(row.targets) for row in ROWS)
+    assert "there is no go" in text
+    assert "it is <broken>" in text
+
+
+def test_jsonHoldsEverything() -> None:
+    """All samples and verdicts, readable again."""
+    made = results()
+    document = json.loads(json_(made, {"kernel": "x"}, {}))
+    assert [row["name"] for row in document["rows"]] == [row.name for row in ROWS]
+    for row, result in zip(document["rows"], made, strict=True):
+        assert row["samples"] == result.samples
+        assert [target["verdict"] for target in row["targets"]] == [
+            verdict.word for verdict in verdicts(result)
+        ]
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], ROWS[-1:], ()])
+def test_chartIsWellFormed(rows: Sequence[Row]) -> None:
+    """It is XML, with a bar or a curve for each server, and nothing lies outside."""
+    root = ElementTree.fromstring(chart(results(rows)))
+    space = "{http://www.w3.org/2000/svg}"
+    assert root.tag == f"{space}svg"
+    width, height = float(root.attrib["width"]), float(root.attrib["height"])
+    bars = sum(len(row.peers) for row in rows if not row.name.startswith("growth-"))
+    assert len(root.findall(f"{space}rect")) == 1 + bars
+    for text in root.findall(f"{space}text"):
+        assert 0 <= float(text.attrib["x"]) <= width
+        assert 0 <= float(text.attrib["y"]) <= height
+
+
+def test_nothingMeasured() -> None:
+    """A row of which nothing came is told, and breaks nothing."""
+    empty = [RowResult(row, failures={ECHOD: "it did not start"}) for row in ROWS]
+    text = markdown(empty, {}, {})
+    assert "it did not start" in text
+    assert len(re.findall(r"not measured( \(without .*\))? \|", text)) == sum(
+        len(row.targets) for row in ROWS
+    )
+    ElementTree.fromstring(chart(empty))
+    json.loads(json_(empty, {}, {}))
