@@ -26,7 +26,8 @@ The states, and every way between them::
   input would make the kernel send RST and destroy echoed bytes on their way.
 
 Memory: the connection is its transport's push producer, so reading stops while more than
-64 KiB wait to be sent; a read is at most 64 KiB and a reply is made slice by slice.  Reasons
+64 KiB wait to be sent; a read is bounded (`Connection.largestRead`) and a reply that grows is
+made slice by slice.  Reasons
 to stop reading are bits of one mask, so that none undoes another.
 
 Time of life, once a second (`Connection.sweep`): *stall* while something is unsent, *idle*
@@ -48,6 +49,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from echod.deadlines import Sweep
 from echod.interfaces import IConnectionTransport
 from echod.settings import Limits
 
@@ -95,21 +97,18 @@ class Owner(Protocol):
     """What a connection asks of the listener that accepted it."""
 
     @property
-    def now(self) -> float:
-        """Monotonic seconds, of the last tick."""
+    def sweep(self) -> Sweep:
+        """Keeps the time, and the deadlines."""
 
     @property
     def limits(self) -> Limits:
         """The deadlines to keep."""
 
     def opened(self, connection: Connection) -> None:
-        """It has its transport and wants to be swept."""
+        """It has its transport."""
 
     def lingering(self, connection: Connection) -> None:
-        """We ended it: it counts no more against the limit, and wants a look each tick."""
-
-    def waiting(self, connection: Connection) -> None:
-        """Only the kernel's queue keeps it: no event will tell, so it wants a look each tick."""
+        """We ended it: it counts no more against the limit."""
 
     def inputEnded(self, connection: Connection) -> None:
         """The peer's FIN arrived."""
@@ -117,6 +116,9 @@ class Owner(Protocol):
     def closed(self, connection: Connection) -> None:
         """It is gone; its counters are final."""
 
+
+# Looked up once for each read.
+_OPEN = State.OPEN
 
 # Reasons to stop reading, bits of `Connection._paused`.
 _OUTPUT_FULL = 1
@@ -142,10 +144,15 @@ class Connection(TwistedProtocol):
     :ivar cut: bytes that the peer was still owed when we gave up.
     """
 
+    #: Bytes that one read takes at most.  What a protocol copies of a read, or keeps of it,
+    #: counts towards the 384 KiB of a connection.
+    largestRead: ClassVar[int] = 65536
+
     #: Whether any byte is progress, or only what the subclass calls `progressed` for.
     bytesAreProgress: ClassVar[bool] = True
 
     owner: Owner
+    _sweep: Sweep
     transport: IConnectionTransport
 
     state = State.OPEN
@@ -202,7 +209,7 @@ class Connection(TwistedProtocol):
 
     def progressed(self) -> None:
         """Idle time begins anew."""
-        self._progressAt = self.owner.now
+        self._progressAt = self._sweep.now
 
     def end(self, reason: Reason) -> None:
         """
@@ -214,8 +221,9 @@ class Connection(TwistedProtocol):
             return
         self.reason = self.reason or reason
         self.state = State.LINGERING
-        self._deliveredAt = self.owner.now
+        self._deliveredAt = self._sweep.now
         self.owner.lingering(self)
+        self._sweep.hurry(self)
         # Input is thrown away at any speed: nothing can fill up any more.
         self._paused = 0
         self.transport.resumeProducing()
@@ -305,8 +313,11 @@ class Connection(TwistedProtocol):
         Whatever is raised here would leave the socket open (TRAPS 1.14), so it aborts.
         """
         try:
-            self.openedAt = self._progressAt = self._deliveredAt = self.owner.now
+            self._sweep = sweep = self.owner.sweep
+            self.openedAt = self._progressAt = self._deliveredAt = sweep.now
             self.peer = self.transport.getPeer()
+            self.transport.limitReads(self.largestRead)
+            sweep.add(self)
             self.transport.registerProducer(self, True)
             self.owner.opened(self)
         except Exception:
@@ -314,23 +325,16 @@ class Connection(TwistedProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Give input to the protocol, or throw it away once we have ended."""
-        if self.state is not State.OPEN:
-            if self.state is not State.DRAINING:
-                self.discarded += len(data)
-                return
-            self.discarded += max(0, len(data) - self._quota)
-            data = data[: self._quota]
+        if self.state is not _OPEN:
+            self._lateData(data)
+            return
         self.bytesIn += len(data)
         if self.bytesAreProgress:
-            self._progressAt = self.owner.now
+            self._progressAt = self._sweep.now
         try:
             self.received(data)
         except Exception:
             self._raised()
-        if self.state is State.DRAINING:
-            self._quota -= len(data)
-            if not self._quota:
-                self.end(Reason.DRAIN)
 
     def readConnectionLost(self) -> None:
         """The peer's FIN.  Twisted may say so twice (TRAPS 1.4)."""
@@ -339,7 +343,7 @@ class Connection(TwistedProtocol):
         self._inputEnded = True
         self.owner.inputEnded(self)
         if self.state is State.LINGERING:
-            self._deliveredAt = self.owner.now
+            self._deliveredAt = self._sweep.now
             if self._outputEnded:
                 self._settle()
             return
@@ -354,7 +358,7 @@ class Connection(TwistedProtocol):
     def writeConnectionLost(self) -> None:
         """Our FIN is with the kernel."""
         self._outputEnded = True
-        self._deliveredAt = self.owner.now
+        self._deliveredAt = self._sweep.now
         if self._inputEnded:
             self._settle()
 
@@ -367,6 +371,7 @@ class Connection(TwistedProtocol):
                 if not self._outputEnded or self._inputEnded or self.reason is None:
                     self.reason = Reason.RESET
         self._slices = None
+        self._sweep.discard(self)
         self.owner.closed(self)
 
     # -- Flow control --------------------------------------------------------------------
@@ -403,6 +408,22 @@ class Connection(TwistedProtocol):
                 return
             self.reply(piece)
 
+    def _lateData(self, data: bytes) -> None:
+        """Input when it is not OPEN any more: within the drain's quota answered, else dropped."""
+        if self.state is not State.DRAINING:
+            self.discarded += len(data)
+            return
+        due = data[: self._quota]
+        self.discarded += len(data) - len(due)
+        self._quota -= len(due)
+        self.bytesIn += len(due)
+        try:
+            self.received(due)
+        except Exception:
+            self._raised()
+        if not self._quota:
+            self.end(Reason.DRAIN)
+
     # -- The ends ------------------------------------------------------------------------
 
     def _endOutput(self) -> None:
@@ -416,7 +437,7 @@ class Connection(TwistedProtocol):
         """Both FINs are out: close, or wait until the peer has acknowledged the rest."""
         if self.transport.unsent():
             self.state = State.FINISHING
-            self.owner.waiting(self)
+            self._sweep.hurry(self)
         else:
             self._close()
 

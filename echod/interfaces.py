@@ -49,6 +49,9 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         kernel says so once: a caller that is told must end the connection.
         """
 
+    def limitReads(size: int) -> None:
+        """Never read more than ``size`` bytes at a time."""
+
     def abortConnection() -> None:
         """Send RST and drop what is buffered; ``connectionLost`` follows in a later turn."""
 

@@ -25,7 +25,7 @@ from echod.interfaces import IProtocolMaker
 from echod.limits import ConnectionLimit
 from echod.report import ConnectionLog, Totals
 from echod.settings import Limits
-from echod.transports.tcp import Port
+from echod.transports.tcp import TCPPort
 
 __all__ = ["Listener", "ListenerPlan"]
 
@@ -64,7 +64,7 @@ class Listener(Service):
         self._plan = plan
         # As planned, then, once bound, as the system gave it.
         self._endpoint = plan.endpoint
-        self._sweep = sweep
+        self.sweep = sweep
         self.limits = plan.limits
         self.totals = Totals()
         self._admission = ConnectionLimit(plan.limits.max_connections)
@@ -73,7 +73,7 @@ class Listener(Service):
         self._logConnections = logConnections
         self._log: ConnectionLog | None = None
         self._gone: Deferred[None] | None = None
-        self._port = Port(
+        self._port = TCPPort(
             plan.endpoint,
             _ListenerFactory(self, plan.maker.makeFactory(plan.options)),
             plan.limits.backlog,
@@ -144,14 +144,9 @@ class Listener(Service):
 
     # -- The owner of connections ------------------------------------------------------------
 
-    @property
-    def now(self) -> float:
-        """See `Owner.now`."""
-        return self._sweep.now
-
     def admit(self) -> bool:
         """Whether one more connection may come; a refusal is counted."""
-        if self._admission.admit(self._sweep.now):
+        if self._admission.admit(self.sweep.now):
             return True
         self.totals.refused["full"] += 1
         return False
@@ -161,18 +156,12 @@ class Listener(Service):
         self.totals.accepted += 1
         self._live[connection] = None
         self._admission.opened(connection)
-        self._sweep.add(connection)
         if self._log is not None:
             self._log.opened(connection)
 
     def lingering(self, connection: Connection) -> None:
         """See `Owner.lingering`."""
         self._admission.ended(connection)
-        self._sweep.hurry(connection)
-
-    def waiting(self, connection: Connection) -> None:
-        """See `Owner.waiting`."""
-        self._sweep.hurry(connection)
 
     def inputEnded(self, connection: Connection) -> None:
         """See `Owner.inputEnded`."""
@@ -185,10 +174,9 @@ class Listener(Service):
             return
         del self._live[connection]
         self._admission.closed(connection)
-        self._sweep.discard(connection)
         self.totals.add(connection)
         if self._log is not None:
-            self._log.closed(connection, self._sweep.now)
+            self._log.closed(connection, self.sweep.now)
         self._fireIfEmpty()
 
 

@@ -26,6 +26,7 @@ from echod.listening import Listener, ListenerPlan
 from echod.registry import Registry
 from echod.report import toJSON
 from echod.settings import Configuration, Limits, resolveLimits
+from echod.transports.reactor import Facade
 
 __all__ = ["EchodService", "ListenerRequest", "Plan", "plan", "requestsOf"]
 
@@ -208,8 +209,9 @@ class EchodService(MultiService):
         self.cutShort = False
         self._cutBefore = 0
         self._bound = False
+        facade = Facade(reactor)
         self.listeners = [
-            Listener(listener, reactor, self._sweep, logConnections=plan.logConnections)
+            Listener(listener, facade, self._sweep, logConnections=plan.logConnections)
             for listener in plan.listeners
         ]
         for listener in self.listeners:

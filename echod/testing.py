@@ -43,7 +43,7 @@ from echod.connection import Connection
 from echod.deadlines import TICK, Sweep
 from echod.endpoints import TCPEndpoint
 from echod.settings import Limits
-from echod.transports.tcp import Port, Server
+from echod.transports.tcp import Server, TCPPort
 
 __all__ = ["Link", "Loop", "MemorySocket", "memoryLink", "tcpLink"]
 
@@ -337,31 +337,22 @@ class _Owner:
     """The listener of one connection."""
 
     def __init__(self, loop: Loop, limits: Limits) -> None:
-        self._sweep = Sweep(loop, loop.seconds)
-        self._sweep.start()
+        self.sweep = Sweep(loop, loop.seconds)
+        self.sweep.start()
         self.limits = limits
         self.openConnections = 0
 
-    @property
-    def now(self) -> float:
-        return self._sweep.now
-
     def opened(self, connection: Connection) -> None:
         self.openConnections += 1
-        self._sweep.add(connection)
 
     def lingering(self, connection: Connection) -> None:
-        self._sweep.hurry(connection)
-
-    def waiting(self, connection: Connection) -> None:
-        self._sweep.hurry(connection)
+        pass
 
     def inputEnded(self, connection: Connection) -> None:
         pass
 
     def closed(self, connection: Connection) -> None:
         self.openConnections -= 1
-        self._sweep.discard(connection)
 
 
 class Link:
@@ -511,7 +502,7 @@ def tcpLink(
     connection.owner = owner
     factory = Factory.forProtocol(lambda: connection)
     factory.noisy = False
-    port = Port(TCPEndpoint("127.0.0.1", 0), factory, 1, 60, loop)
+    port = TCPPort(TCPEndpoint("127.0.0.1", 0), factory, 1, 60, loop)
     port.startListening()
     try:
         client = socket.socket()

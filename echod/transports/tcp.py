@@ -1,76 +1,51 @@
 """
-TCP for listeners: a port that fails at once and in words, a transport that can be asked.
+TCP for listeners: a port that fails at once and in words.
 
-A *listening* socket (`Port`) only ever yields *connection* sockets (`Server`); options that
+A *listening* socket (`TCPPort`) only ever yields *connection* sockets (`Server`); options that
 Linux hands down from the first to the second (no delay, keepalive) are set once, on the
-listening one.  This room knows these private parts of Twisted 26.10, each with a test:
-``Connection.dataBuffer``, ``offset`` and ``_tempDataLen`` (what waits in user space),
-``_writeDisconnected`` (FIN sent), ``Port._realPortNumber`` and ``_resolveIPv6``.
+listening one.  Private parts of Twisted known here: ``Port._realPortNumber``,
+``Port._logConnectionLostMsg`` and ``tcp._resolveIPv6``.
 """
 
 from __future__ import annotations
 
-import select
 import socket
-import struct
 from errno import EADDRINUSE
-from fcntl import ioctl
-from termios import FIONREAD, TIOCOUTQ
 from typing import Any
 
 from twisted.internet import tcp
-from twisted.internet.main import CONNECTION_DONE
-from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from echod.endpoints import TCPEndpoint
 from echod.errors import ListenError
-from echod.interfaces import IConnectionTransport
+from echod.transports.stream import Accepting, Stream, require
 
-__all__ = ["ACCEPTS", "Port", "Server"]
-
-#: Connections accepted in one turn at most, so that a flood of them delays nobody.
-ACCEPTS = 32
+__all__ = ["Port", "Server", "TCPPort"]
 
 #: How often TCP asks a silent peer, and how many unanswered questions end the connection:
 #: a peer that vanished is noticed ``keepalive + 6 * 10`` seconds after its last byte.
 KEEPALIVE_INTERVAL = 10
 KEEPALIVE_PROBES = 6
 
-
-@implementer(IConnectionTransport)
-class Server(tcp.Server):
-    """One accepted connection."""
-
-    def unsent(self) -> int:
-        """See `IConnectionTransport.unsent` (``TIOCOUTQ``, tcp(7), counts a sent FIN as one)."""
-        waiting = len(self.dataBuffer) - self.offset + self._tempDataLen
-        queued = self._queued(TIOCOUTQ)
-        if queued and self._writeDisconnected:
-            queued -= 1
-        return waiting + queued
-
-    def unread(self) -> int:
-        """See `IConnectionTransport.unread`."""
-        return self._queued(FIONREAD)
-
-    def failed(self) -> bool:
-        """See `IConnectionTransport.failed`."""
-        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
-
-    def _queued(self, request: int) -> int:
-        (count,) = struct.unpack("i", ioctl(self.socket.fileno(), request, b"\0\0\0\0"))
-        return int(count)
+require(tcp, "_resolveIPv6")
+require(tcp.Port, "_realPortNumber", "_logConnectionLostMsg")
 
 
-class Port(tcp.Port):
+class Server(Stream, tcp.Server):  # type: ignore[misc]  # abortConnection replaces methods
+    """One accepted TCP connection."""
+
+
+class Port(Accepting, tcp.Port):
+    """Twisted's port, with echod's accepting and echod's transport."""
+
+    transport = Server
+
+
+class TCPPort(Port):
     """
     A listening socket at a `TCPEndpoint`.
 
     :param keepalive: idle seconds before TCP asks whether the peer lives; 0 never asks.
     """
-
-    transport = Server
 
     def __init__(
         self, endpoint: TCPEndpoint, factory: Any, backlog: int, keepalive: int, reactor: Any
@@ -104,7 +79,6 @@ class Port(tcp.Port):
         self.connected = True
         self.socket = skt
         self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
-        self.numberAccepts = ACCEPTS
         self.startReading()
 
     def _setOptions(self, skt: socket.socket) -> None:
@@ -117,28 +91,3 @@ class Port(tcp.Port):
 
     def _logConnectionLostMsg(self) -> None:
         """Say nothing: the listener reports its own end."""
-
-    def doRead(self) -> None:
-        """Accept a batch; Twisted adapts its size, here within `ACCEPTS`."""
-        self.numberAccepts = min(self.numberAccepts, ACCEPTS)
-        super().doRead()
-
-    def close(self) -> None:
-        """Stop listening now; ``stopListening`` takes a turn to it."""
-        self.stopReading()
-        self.connectionLost(Failure(CONNECTION_DONE))
-
-    def serveQueue(self) -> None:
-        """
-        Accept every connection that the kernel has completed already.
-
-        Closing the socket would reset them.  Bounded by the backlog, so that clients which
-        arrive all the while cannot hold this up.
-        """
-        poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
-        for _ in range(self.backlog):
-            if not poll.poll(0):
-                return
-            self.numberAccepts = 1
-            self.doRead()

@@ -431,8 +431,7 @@ def testConnectionMadeThatRaises(loggedErrors: Any) -> None:
 def testEndedTwice(makeLink: MakeLink) -> None:
     """TRAPS 1.4: a second FIN notice and a second end change nothing."""
     link = connect(makeLink)
-    link.send(b"x")
-    link.pump()
+    sendUntilFull(link)
     link.connection.end(Reason.IDLE)
     link.connection.end(Reason.QUIT)
     link.connection.readConnectionLost()

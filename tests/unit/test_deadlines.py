@@ -263,27 +263,20 @@ class TimedOwner:
     """A listener whose time is that of ``times``."""
 
     def __init__(self, times: Times, limits: Limits) -> None:
-        self._times = times
+        self.sweep = times.sweep
         self.limits = limits
 
-    @property
-    def now(self) -> float:
-        return self._times.sweep.now
-
     def opened(self, connection: Connection) -> None:
-        self._times.sweep.add(connection)
+        pass
 
     def lingering(self, connection: Connection) -> None:
-        self._times.sweep.hurry(connection)
-
-    def waiting(self, connection: Connection) -> None:
-        self._times.sweep.hurry(connection)
+        pass
 
     def inputEnded(self, connection: Connection) -> None:
         pass
 
     def closed(self, connection: Connection) -> None:
-        self._times.sweep.discard(connection)
+        pass
 
 
 def connectionWith(times: Times, limits: Limits) -> Link:
@@ -292,10 +285,13 @@ def connectionWith(times: Times, limits: Limits) -> Link:
     connection = maker.makeFactory(maker.options()).buildProtocol(None)
     assert isinstance(connection, Connection)
     link = memoryLink(connection)
-    connection.owner = owner = TimedOwner(times, limits)
-    connection.openedAt = connection._deliveredAt = owner.now
+    # From its link's clock to the other.
+    connection._sweep.discard(connection)
+    connection.owner = TimedOwner(times, limits)
+    connection._sweep = times.sweep
+    connection.openedAt = connection._deliveredAt = times.sweep.now
     connection.progressed()
-    owner.opened(connection)
+    times.sweep.add(connection)
     return link
 
 

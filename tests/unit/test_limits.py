@@ -9,8 +9,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
 from echod.connection import Connection, Reason, State
+from echod.deadlines import Sweep
 from echod.errors import ConfigurationError
 from echod.limits import (
     IDLE_ENOUGH,
@@ -31,17 +33,22 @@ class Room:
     limits = Limits()
 
     def __init__(self, maximum: int) -> None:
-        self.now = 0.0
+        self.sweep = Sweep(Clock(), lambda: 0.0)
         self.limit = ConnectionLimit(maximum)
+
+    @property
+    def now(self) -> float:
+        return self.sweep.now
+
+    @now.setter
+    def now(self, seconds: float) -> None:
+        self.sweep.now = seconds
 
     def opened(self, connection: Connection) -> None:
         self.limit.opened(connection)
 
     def lingering(self, connection: Connection) -> None:
         self.limit.ended(connection)
-
-    def waiting(self, connection: Connection) -> None:
-        pass
 
     def inputEnded(self, connection: Connection) -> None:
         pass
@@ -55,7 +62,10 @@ class Room:
         connection = raw.makeFactory(RawOptions()).buildProtocol(None)  # type: ignore[arg-type]  # no address
         assert isinstance(connection, Connection)
         link = memoryLink(connection, sendBuffer=buffers, receiveBuffer=buffers)
+        # From its link's clock to the room's.
+        connection._sweep.discard(connection)
         connection.owner = self
+        connection._sweep = self.sweep
         self.opened(connection)
         talk(link)
         return link

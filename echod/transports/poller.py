@@ -1,0 +1,249 @@
+"""
+A reactor's descriptors, polled apart: one epoll inside the other.
+
+`Poller` is an ``IReactorFDSet`` that owns an epoll object (epoll(7)) and is itself one reader
+of the real reactor.  When anything of its is ready it takes a bounded batch and calls
+``doRead`` and ``doWrite`` straight, without the logging context that Twisted's reactors push
+and pop around each event.  Everything else, timers, threads and signals, stays the real
+reactor's, which may be any that can watch a descriptor.
+
+Kept as in Twisted's own reactors: an exception costs the descriptor that raised it and is
+logged; a descriptor may vanish, or be closed and its number be given to another, within one
+batch; EOF and errors end a descriptor in the same words.  Different: a descriptor that
+neither reads nor writes stays registered with an empty mask, because the kernel reports
+errors unasked: a peer's RST ends a paused connection at once (TRAPS 2.2).
+"""
+
+from __future__ import annotations
+
+import select
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IHalfCloseableDescriptor,
+    IReactorFDSet,
+    IReadDescriptor,
+    IWriteDescriptor,
+)
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+__all__ = ["BATCH", "Poller", "available"]
+
+_log = Logger()
+
+#: Events taken in one turn at most, so that timers, signals and others get their turn.
+BATCH = 128
+
+_IN = 1  # EPOLLIN, in numbers so that the module imports where there is no epoll
+_OUT = 4  # EPOLLOUT
+_ERR = 8  # EPOLLERR
+
+
+def available() -> bool:
+    """Whether this system has epoll."""
+    return hasattr(select, "epoll")
+
+
+@implementer(IReactorFDSet, IReadDescriptor)
+class Poller:
+    """
+    See the module's docstring.
+
+    The epoll object lives from the first descriptor to the last.
+
+    :param reactor: the real one, an ``IReactorFDSet`` too.
+    """
+
+    connected = True
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._epoll: Any = None
+        # By number: the descriptor, and what epoll is asked for.  Written by _add, _remove
+        # and _forget, always together with epoll itself.
+        self._descriptors: dict[int, Any] = {}
+        self._masks: dict[int, int] = {}
+        # Numbers let go within the running batch: what it still holds for them is not meant
+        # for whoever has them now.
+        self._stale: set[int] = set()
+
+    # -- IReactorFDSet -----------------------------------------------------------------------
+
+    def addReader(self, reader: IReadDescriptor) -> None:
+        """See ``IReactorFDSet``."""
+        self._add(reader, _IN)
+
+    def addWriter(self, writer: IWriteDescriptor) -> None:
+        """See ``IReactorFDSet``."""
+        self._add(writer, _OUT)
+
+    def removeReader(self, reader: IReadDescriptor) -> None:
+        """See ``IReactorFDSet``."""
+        self._remove(reader, _IN)
+
+    def removeWriter(self, writer: IWriteDescriptor) -> None:
+        """See ``IReactorFDSet``."""
+        self._remove(writer, _OUT)
+
+    def removeAll(self) -> list[IReadDescriptor | IWriteDescriptor]:
+        """See ``IReactorFDSet``."""
+        everybody = list(self._descriptors.values())
+        for number in list(self._descriptors):
+            self._forget(number)
+        return everybody
+
+    def getReaders(self) -> list[IReadDescriptor]:
+        """See ``IReactorFDSet``."""
+        return self._asking(_IN)
+
+    def getWriters(self) -> list[IWriteDescriptor]:
+        """See ``IReactorFDSet``."""
+        return self._asking(_OUT)
+
+    def _asking(self, bit: int) -> list[Any]:
+        return [self._descriptors[number] for number, mask in self._masks.items() if mask & bit]
+
+    def _add(self, descriptor: Any, bit: int) -> None:
+        number = descriptor.fileno()
+        mask = self._masks.get(number)
+        if mask is not None and self._descriptors[number] is not descriptor:
+            # The former bearer of the number was closed without a word; epoll knows.
+            self._stale.add(number)
+            mask = None
+        if mask is None:
+            if self._epoll is None:
+                self._epoll = select.epoll()
+                self._reactor.addReader(self)
+            try:
+                self._epoll.register(number, bit)
+            except OSError:
+                self._closeIfEmpty()
+                raise
+            self._descriptors[number] = descriptor
+            self._masks[number] = bit
+        elif not mask & bit:
+            self._epoll.modify(number, mask | bit)
+            self._masks[number] = mask | bit
+
+    def _remove(self, descriptor: Any, bit: int) -> None:
+        number = descriptor.fileno()
+        if number == -1:
+            # It was closed before it was removed.
+            number = self._formerNumber(descriptor)
+        mask = self._masks.get(number)
+        if mask is None or self._descriptors[number] is not descriptor:
+            return
+        rest = mask & ~bit
+        if not rest and not getattr(descriptor, "connected", False):
+            self._forget(number)
+        elif rest != mask:
+            try:
+                self._epoll.modify(number, rest)
+            except OSError:
+                # Closed too, but it did not say so.
+                self._forget(number)
+            else:
+                self._masks[number] = rest
+
+    def _formerNumber(self, descriptor: Any) -> int:
+        for number, bearer in self._descriptors.items():
+            if bearer is descriptor:
+                return number
+        return -1
+
+    def _forget(self, number: int) -> None:
+        del self._descriptors[number], self._masks[number]
+        self._stale.add(number)
+        try:
+            self._epoll.unregister(number)
+        except OSError:
+            # It was closed before it was removed.
+            _log.debug("descriptor {number} was gone already", number=number)
+        self._closeIfEmpty()
+
+    def _closeIfEmpty(self) -> None:
+        if not self._descriptors:
+            self._reactor.removeReader(self)
+            self._epoll.close()
+            self._epoll = None
+
+    # -- IReadDescriptor, for the real reactor -------------------------------------------------
+
+    def fileno(self) -> int:
+        """The epoll object's number."""
+        return -1 if self._epoll is None else int(self._epoll.fileno())
+
+    def logPrefix(self) -> str:
+        """See ``ILoggingContext``."""
+        return "Poller"
+
+    def doRead(self) -> None:
+        """Serve one batch of what is ready."""
+        stale, descriptors, masks = self._stale, self._descriptors, self._masks
+        stale.clear()
+        for number, events in self._epoll.poll(0, BATCH):
+            descriptor = descriptors.get(number)
+            if descriptor is None or number in stale:
+                # Unknown: closed before it was removed, and kept alive by a duplicate.
+                continue
+            reading = False
+            try:
+                if events & _IN and masks[number] & _IN:
+                    reading = True
+                    why = descriptor.doRead()
+                    if not why and events & _OUT and number not in stale:
+                        reading = False
+                        why = descriptor.doWrite()
+                elif events & _OUT and masks[number] & _OUT:
+                    why = descriptor.doWrite()
+                elif events & _ERR:
+                    why = CONNECTION_LOST
+                elif events & (_IN | _OUT):
+                    # Another one's turn in this batch has stopped it.
+                    continue
+                elif masks[number] & _IN:
+                    reading = True
+                    why = CONNECTION_DONE
+                elif masks[number] & _OUT:
+                    why = CONNECTION_LOST
+                else:
+                    # EPOLLHUP alone, nothing asked for: both directions have ended, and
+                    # would be reported for ever.
+                    self._forget(number)
+                    continue
+            except BaseException as error:
+                # SystemExit too, as Twisted's reactors do: it must not end the poller.
+                _log.failure("{descriptor} raised", descriptor=repr(descriptor))
+                why = error
+            if why:
+                self._disconnect(number, descriptor, why, reading)
+
+    def _disconnect(self, number: int, descriptor: Any, why: BaseException, reading: bool) -> None:
+        """End a descriptor, or only its reading, as Twisted's reactors do."""
+        failure = Failure(why)
+        try:
+            if (
+                reading
+                and isinstance(why, ConnectionDone)
+                and IHalfCloseableDescriptor.providedBy(descriptor)
+            ):
+                self._remove(descriptor, _IN)
+                descriptor.readConnectionLost(failure)
+            else:
+                if self._descriptors.get(number) is descriptor:
+                    self._forget(number)
+                descriptor.connectionLost(failure)
+        except BaseException:
+            _log.failure("{descriptor} raised as it ended", descriptor=repr(descriptor))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor is going down: so is everybody here."""
+        for descriptor in self.removeAll():
+            try:
+                descriptor.connectionLost(reason)
+            except BaseException:
+                _log.failure("{descriptor} raised as it ended", descriptor=repr(descriptor))

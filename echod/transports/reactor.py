@@ -1,0 +1,81 @@
+"""
+The real reactor, with echod's descriptors and transports in place of its own.
+
+`Facade` passes for the reactor that it wraps: timers, threads and signals are the real one's.
+Descriptors go to a `Poller` where there is epoll, and what listens through it (``listenTCP``,
+``listenUNIX``, ``adoptStreamPort``) gets echod's transports; so an endpoint of any kind that is
+given a facade is served the fast way, under whatever reactor the process runs.  A private
+part of Twisted known here: ``Port._fromListeningDescriptor``.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.interfaces import IReactorFDSet
+from zope.interface import directlyProvides, providedBy
+
+from echod.transports.poller import Poller, available
+from echod.transports.stream import require
+from echod.transports.tcp import Port
+from echod.transports.unix import UNIXPort
+
+__all__ = ["Facade"]
+
+require(Port, "_fromListeningDescriptor")
+require(UNIXPort, "_fromListeningDescriptor")
+
+
+class Facade:
+    """
+    See the module's docstring.
+
+    :param reactor: the real one.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        descriptors: Any = Poller(reactor) if available() else reactor
+        self.addReader = descriptors.addReader
+        self.addWriter = descriptors.addWriter
+        self.removeReader = descriptors.removeReader
+        self.removeWriter = descriptors.removeWriter
+        self.removeAll = descriptors.removeAll
+        self.getReaders = descriptors.getReaders
+        self.getWriters = descriptors.getWriters
+        directlyProvides(self, IReactorFDSet, *providedBy(reactor))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Port:
+        """See ``IReactorTCP.listenTCP``."""
+        listening = Port(port, factory, backlog, interface, reactor=self)
+        listening.startListening()
+        return listening
+
+    def listenUNIX(
+        self,
+        address: Any,
+        factory: Any,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: int | bool = 0,
+    ) -> UNIXPort:
+        """See ``IReactorUNIX.listenUNIX``."""
+        listening = UNIXPort(address, factory, backlog, mode, self, wantPID)
+        listening.startListening()
+        return listening
+
+    def adoptStreamPort(
+        self, fileDescriptor: int, addressFamily: int, factory: Any
+    ) -> Port | UNIXPort:
+        """See ``IReactorSocket.adoptStreamPort``."""
+        kind: Any = UNIXPort if addressFamily == socket.AF_UNIX else Port
+        address = () if addressFamily == socket.AF_UNIX else (addressFamily,)
+        listening: Port | UNIXPort = kind._fromListeningDescriptor(
+            self, fileDescriptor, *address, factory
+        )
+        listening.startListening()
+        return listening

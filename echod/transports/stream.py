@@ -1,0 +1,305 @@
+"""
+What every stream transport and every listening port of echod does, whatever its address family.
+
+`Stream` is mixed into one of Twisted's server transports and makes two things quicker.  A
+write goes to the kernel at once when nothing waits before it, and only the rest is buffered:
+Twisted buffers everything and asks the reactor for a turn.  A read starts small and doubles
+while reads come back full.  `Accepting` is mixed into one of Twisted's ports.
+
+Private parts of Twisted 26.10 that are known here (checked at import, and each has a test):
+``dataBuffer``, ``offset`` and ``_tempDataLen`` (what waits in user space),
+``_writeDisconnecting`` and ``_writeDisconnected`` (FIN asked for, FIN sent), ``_aborting``,
+``_closeWriteConnection``, ``_maybePauseProducer``, ``_isSendBufferFull``, ``_buildAddr``.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from errno import ECONNABORTED, EINTR, ENOBUFS, ENOMEM, EPERM, EPIPE, EPROTO
+from fcntl import ioctl
+from termios import FIONREAD, TIOCOUTQ
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from echod.interfaces import IConnectionTransport
+
+__all__ = ["ACCEPTS", "Accepting", "Stream", "require"]
+
+_log = Logger()
+
+#: Connections accepted in one turn at most, so that a flood of them delays nobody.
+ACCEPTS = 32
+#: Seconds without accepting after the system had no descriptor or memory for one more.
+ACCEPT_PAUSE = 0.5
+#: What ``accept`` says of one client that is gone, or not let in: the next may be fine.
+_ONE_CLIENT = frozenset({ECONNABORTED, EINTR, EPERM, EPROTO})
+#: Errors of a send after which a read is still told of a broken connection; after any other
+#: it would see EOF.
+_TELLS_NOTHING = frozenset({ENOBUFS, ENOMEM, EPIPE})
+#: Bytes a read asks for, at first and at most.
+FIRST_READ = 2048
+LARGEST_READ = 256 * 1024
+
+_PRIVATE = (
+    "dataBuffer",
+    "offset",
+    "_writeDisconnecting",
+    "_writeDisconnected",
+    "_aborting",
+    "_closeWriteConnection",
+    "_maybePauseProducer",
+    "_isSendBufferFull",
+)
+
+
+def require(owner: Any, *names: str) -> None:
+    """
+    Check that Twisted still has its private parts.
+
+    :raises ImportError: naming the first that is missing.
+    """
+    for name in names:
+        if not hasattr(owner, name):
+            raise ImportError(f"this Twisted has no {owner.__name__}.{name}; echod needs 26.10")
+
+
+require(tcp.Server, *_PRIVATE)
+require(tcp.Port, "_buildAddr")
+
+# What is mixed into: said to the type checker alone, which follows no mixins.
+_Mixin: Any = object
+
+
+@implementer(IConnectionTransport)
+class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
+    """One accepted connection."""
+
+    #: Bytes a read asks for at most; the protocol may lower it (`limitReads`).
+    _largestRead: int = LARGEST_READ
+    _readSize = FIRST_READ
+    # Twisted's.
+    dataBuffer: bytes
+    offset: int
+    bufferSize: int
+    socket: socket.socket
+    _tempDataLen: int
+    _writeDisconnecting: bool
+    _writeDisconnected: bool
+
+    # Whether an end was asked for, or TLS stands between: then all goes Twisted's way.
+    _ending = False
+    # Whether a write was told of a broken connection, which the kernel tells only once.
+    _broken = False
+
+    def limitReads(self, size: int) -> None:
+        """See `IConnectionTransport.limitReads`."""
+        self._largestRead = size
+        self._readSize = min(self._readSize, size)
+
+    def doRead(self) -> ConnectionDone | ConnectionLost | None:
+        """Read once, as much as the last reads make likely."""
+        size = self._readSize
+        try:
+            data = self.socket.recv(size)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_LOST if self._broken else CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        length = len(data)
+        if length == size:
+            self._readSize = min(2 * size, self._largestRead)
+        elif 4 * length < size and size > FIRST_READ:
+            self._readSize = max(size // 2, FIRST_READ)
+        return None
+
+    def write(self, data: bytes) -> None:
+        """Send now what the kernel takes, if nothing waits before it; buffer the rest."""
+        if (
+            self._tempDataLen
+            or self.dataBuffer
+            or self._ending
+            or not self.connected
+            or type(data) is not bytes  # which Twisted refuses (TRAPS 1.12)
+        ):
+            super().write(data)
+            return
+        try:
+            sent = self.socket.send(data)
+        except BlockingIOError:
+            super().write(data)
+            return
+        except OSError as error:
+            # Nothing went.  doWrite will be told so too, and may end the connection; a
+            # caller of write does not expect it here.
+            self._broken = error.errno not in _TELLS_NOTHING
+            super().write(data)
+            return
+        if sent != len(data):
+            # Without a copy of the rest.
+            self.dataBuffer = data
+            self.offset = sent
+            self._maybePauseProducer()
+            self.startWriting()
+
+    def _isSendBufferFull(self) -> bool:
+        """As Twisted's, but not counting what has been sent already (TRAPS 1.11)."""
+        return len(self.dataBuffer) - self.offset + self._tempDataLen > self.bufferSize
+
+    def startTLS(self, *arguments: Any, **keywords: Any) -> None:
+        """See ``ITLSTransport``: from here on `write` is given plain text (TRAPS 1.10)."""
+        self._ending = True
+        super().startTLS(*arguments, **keywords)
+
+    def loseConnection(self) -> None:
+        """See ``ITransport``."""
+        self._ending = True
+        super().loseConnection()
+
+    def loseWriteConnection(self) -> None:
+        """Send FIN: now, if nothing waits before it; once, however often it is asked for."""
+        if self._writeDisconnected or not self.connected:
+            return
+        self._ending = True
+        if (
+            self._tempDataLen
+            or self.dataBuffer
+            or self.producer is not None
+            or self.disconnecting
+            or self._writeDisconnecting
+            or self._aborting
+        ):
+            super().loseWriteConnection()
+            return
+        self._writeDisconnecting = self._writeDisconnected = True
+        self._closeWriteConnection()
+
+    def abortConnection(self) -> None:
+        """See ``IAbortingTransport``."""
+        self._ending = True
+        super().abortConnection()
+
+    def unsent(self) -> int:
+        """See `IConnectionTransport.unsent` (``TIOCOUTQ``, tcp(7), counts a sent FIN as one)."""
+        waiting = len(self.dataBuffer) - self.offset + self._tempDataLen
+        queued = self._queued(TIOCOUTQ)
+        if queued and self._writeDisconnected:
+            queued -= 1
+        return waiting + queued
+
+    def unread(self) -> int:
+        """See `IConnectionTransport.unread`."""
+        return self._queued(FIONREAD)
+
+    def failed(self) -> bool:
+        """See `IConnectionTransport.failed`."""
+        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+    def _queued(self, request: int) -> int:
+        (count,) = struct.unpack("i", ioctl(self.socket.fileno(), request, b"\0\0\0\0"))
+        return int(count)
+
+
+class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
+    """A listening socket."""
+
+    # Twisted's.
+    sessionno: int
+
+    # The end of a pause after accept failed; written by _pause and connectionLost.
+    _resume: Any = None
+
+    def doRead(self) -> None:
+        """
+        Accept a batch of connections.
+
+        One that cannot be set up costs itself alone.  When the system has no descriptor or
+        memory left the port rests for a moment: it would be told again at once, for ever
+        (TRAPS 3.1).
+        """
+        for _ in range(ACCEPTS):
+            try:
+                skt, address = self.socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in _ONE_CLIENT:
+                    self._pause(error)
+                    return
+                continue
+            try:
+                self._accepted(skt, address)
+            except BaseException:
+                # SystemExit too, as Twisted does: it must not end the port.
+                _log.failure("{port} could not set up a connection", port=repr(self))
+                skt.close()
+
+    def _accepted(self, skt: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple) and len(address) == 4 and address[3]:
+            # A link-local address means nothing without its interface.
+            name, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+            address = (name, *address[1:])
+        protocol = self.factory.buildProtocol(self._buildAddr(address))
+        if protocol is None:
+            skt.close()
+            return
+        number = self.sessionno
+        self.sessionno = number + 1
+        transport = self.transport(skt, protocol, address, self, number, self.reactor)
+        try:
+            protocol.makeConnection(transport)
+        except BaseException:
+            _log.failure("{port} could not set up a connection", port=repr(self))
+            # Its descriptor is with the reactor by now (TRAPS 1.14).
+            transport.abortConnection()
+
+    def _pause(self, error: OSError) -> None:
+        _log.warn(
+            "{port} accepts nobody for {seconds} s: {reason}",
+            port=repr(self),
+            seconds=ACCEPT_PAUSE,
+            reason=error.strerror,
+        )
+        self.stopReading()
+        self._resume = self.reactor.callLater(ACCEPT_PAUSE, self._resumeAccepting)
+
+    def _resumeAccepting(self) -> None:
+        self._resume = None
+        self.startReading()
+
+    def connectionLost(self, reason: Any) -> None:
+        """See ``IReadDescriptor``."""
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        super().connectionLost(reason)
+
+    def close(self) -> None:
+        """Stop listening now; ``stopListening`` takes a turn to it."""
+        self.stopReading()
+        self.connectionLost(Failure(CONNECTION_DONE))
+
+    def serveQueue(self) -> None:
+        """
+        Accept every connection that the kernel has completed already.
+
+        Closing the socket would reset them.  Bounded by the backlog, so that clients which
+        arrive all the while cannot hold this up.
+        """
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        # An adopted socket's backlog is not known.
+        for _ in range((self.backlog or socket.SOMAXCONN) // ACCEPTS + 1):
+            if self._resume is not None or not poll.poll(0):
+                return
+            self.doRead()

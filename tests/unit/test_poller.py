@@ -1,0 +1,694 @@
+"""`echod.transports.poller`: as Twisted's reactors, but for what its docstring says."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableDescriptor, IReactorFDSet, IReadDescriptor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from echod.transports.poller import BATCH, Poller, available
+from tests.unit.outer import Outer, reset, tcpPair, waitUntil
+
+
+class Descriptor:
+    """
+    One end of a socket pair in a poller.
+
+    :ivar calls: what the poller told it, in order.
+    :ivar onRead: called by doRead in place of reading; likewise the others.
+    """
+
+    connected = True
+
+    def __init__(self, skt: socket.socket) -> None:
+        self.socket = skt
+        self.calls: list[Any] = []
+        self.onRead: Callable[[], Any] | None = None
+        self.onWrite: Callable[[], Any] | None = None
+        self.onLost: Callable[[], Any] | None = None
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "test"
+
+    def doRead(self) -> Any:
+        if self.onRead is not None:
+            self.calls.append("read")
+            return self.onRead()
+        data = self.socket.recv(1000)
+        self.calls.append(data)
+        return None if data else CONNECTION_DONE
+
+    def doWrite(self) -> Any:
+        self.calls.append("write")
+        return self.onWrite() if self.onWrite is not None else None
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.calls.append(reason.type)
+        self.connected = False
+        if self.onLost is not None:
+            self.onLost()
+
+
+@implementer(IHalfCloseableDescriptor)
+class HalfCloseable(Descriptor):
+    """One that survives EOF."""
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        self.calls.append("EOF")
+
+    def writeConnectionLost(self, reason: Failure) -> None:
+        raise AssertionError("nobody calls it")
+
+
+class Rig:
+    """A poller in an outer reactor, and descriptors made for it."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.outer = Outer()
+        self.poller = Poller(self.outer)
+        self._stack = stack
+
+    def pair(self, kind: type[Descriptor] = Descriptor) -> tuple[Any, socket.socket]:
+        """A descriptor, not added yet, and its peer."""
+        return self.over(socket.socketpair(), kind)
+
+    def tcp(self, kind: type[Descriptor] = Descriptor) -> tuple[Any, socket.socket]:
+        """The same over TCP."""
+        return self.over(tcpPair(), kind)
+
+    def over(
+        self, pair: tuple[socket.socket, socket.socket], kind: type[Descriptor] = Descriptor
+    ) -> tuple[Any, socket.socket]:
+        ours, theirs = pair
+        ours.setblocking(False)
+        self._stack.callback(ours.close)
+        self._stack.callback(theirs.close)
+        return kind(ours), theirs
+
+    def reading(self, kind: type[Descriptor] = Descriptor) -> tuple[Any, socket.socket]:
+        """A descriptor that reads, and its peer."""
+        descriptor, peer = self.pair(kind)
+        self.poller.addReader(descriptor)
+        return descriptor, peer
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody is known, and no epoll object is left."""
+        return (
+            not self.poller._descriptors
+            and not self.poller._masks
+            and self.poller.fileno() == -1
+            and self.outer.readers == []
+        )
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with ExitStack() as stack:
+        made = Rig(stack)
+        stack.callback(made.poller.removeAll)
+        yield made
+
+
+def fill(skt: socket.socket) -> None:
+    """Send until the kernel takes no more."""
+    with suppress(BlockingIOError):
+        while True:
+            skt.send(bytes(65536))
+
+
+def drain(skt: socket.socket) -> None:
+    """Read all there is."""
+    skt.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            skt.recv(1 << 20)
+
+
+# -- Adding and removing ---------------------------------------------------------------------
+
+
+def testInterfaces(rig: Rig) -> None:
+    """DESIGN 1: an IReactorFDSet that is one reader of the real reactor."""
+    verifyObject(IReactorFDSet, rig.poller)
+    verifyObject(IReadDescriptor, rig.poller)
+    assert rig.poller.logPrefix() == "Poller"
+    assert available()
+
+
+def testReadsAndWrites(rig: Rig) -> None:
+    """Each is told what it asked for, and nothing else."""
+    descriptor, peer = rig.reading()
+    peer.send(b"one")
+    rig.outer.turn()
+    assert descriptor.calls == [b"one"]
+    rig.poller.addWriter(descriptor)
+    rig.outer.turn()
+    assert descriptor.calls == [b"one", "write"]
+    peer.send(b"two")
+    rig.outer.turn()
+    assert descriptor.calls == [b"one", "write", b"two", "write"]
+    rig.poller.removeReader(descriptor)
+    peer.send(b"three")
+    rig.outer.turn()
+    assert descriptor.calls[4:] == ["write"]
+    rig.poller.removeWriter(descriptor)
+    rig.outer.rest()
+    assert len(descriptor.calls) == 5
+    rig.poller.addReader(descriptor)
+    rig.outer.rest()
+    assert descriptor.calls[5:] == [b"three"]
+
+
+def testAddedAndRemovedTwice(rig: Rig) -> None:
+    """Asking twice is asking once; removing a stranger is nothing (IReactorFDSet)."""
+    descriptor, peer = rig.reading()
+    stranger, _ = rig.pair()
+    rig.poller.addReader(descriptor)
+    rig.poller.removeReader(stranger)
+    rig.poller.removeWriter(stranger)
+    rig.poller.removeWriter(descriptor)
+    peer.send(b"one")
+    rig.outer.turn()
+    assert descriptor.calls == [b"one"]
+    rig.poller.removeReader(descriptor)
+    rig.poller.removeReader(descriptor)
+    assert rig.poller.getReaders() == []
+
+
+def testGetReadersAndWriters(rig: Rig) -> None:
+    """They tell who asks for what; a paused one asks for nothing."""
+    one, _ = rig.reading()
+    two, _ = rig.reading()
+    rig.poller.addWriter(two)
+    paused, _ = rig.reading()
+    rig.poller.removeReader(paused)
+    assert rig.poller.getReaders() == [one, two]
+    assert rig.poller.getWriters() == [two]
+
+
+def testRemoveAll(rig: Rig) -> None:
+    """It returns everybody, paused ones too, and lets go of the epoll object."""
+    one, peer = rig.reading()
+    two, _ = rig.pair()
+    rig.poller.addWriter(two)
+    paused, _ = rig.reading()
+    rig.poller.removeReader(paused)
+    assert set(rig.poller.removeAll()) == {one, two, paused}
+    assert rig.empty
+    assert rig.poller.removeAll() == []
+    peer.send(b"late")
+    rig.outer.rest()
+    assert one.calls == []
+
+
+def testEpollLivesFromFirstToLast(rig: Rig) -> None:
+    """The epoll object goes with the last descriptor: an idle poller holds nothing."""
+    before = len(os.listdir("/proc/self/fd"))
+    assert rig.empty
+    for _ in range(100):
+        one, _ = rig.over(socket.socketpair())
+        two, _ = rig.over(socket.socketpair())
+        rig.poller.addReader(one)
+        rig.poller.addReader(two)
+        assert rig.poller.fileno() >= 0
+        assert rig.outer.readers == [rig.poller]
+        for descriptor in (one, two):
+            descriptor.connected = False
+            assert not rig.empty
+            rig.poller.removeReader(descriptor)
+        assert rig.empty
+        rig._stack.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def testWithoutConnected(rig: Rig) -> None:
+    """IReadDescriptor knows no ``connected``: one without it is not kept once it is removed."""
+
+    class Bare:
+        def __init__(self, skt: socket.socket) -> None:
+            self.fileno = skt.fileno
+            self.reads = 0
+
+        def doRead(self) -> None:
+            self.reads += 1
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        bare: Any = Bare(ours)
+        rig.poller.addReader(bare)
+        theirs.send(b"x")
+        rig.outer.turn()
+        assert bare.reads == 1
+        rig.poller.removeReader(bare)
+        assert rig.empty
+
+
+# -- One fails alone -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("where", ["onRead", "onWrite", "onLost"])
+def testOneThatRaises(rig: Rig, where: str, error: type[BaseException], loggedErrors: Any) -> None:
+    """DESIGN 1: whatever one raises costs that one, is logged, and costs nobody else."""
+
+    def fail() -> None:
+        raise error("its own fault")
+
+    bad, badPeer = rig.reading()
+    setattr(bad, where, fail)
+    if where == "onWrite":
+        rig.poller.addWriter(bad)
+    if where == "onLost":
+        bad.onRead = lambda: CONNECTION_LOST
+    good, goodPeer = rig.reading()
+    badPeer.send(b"x")
+    goodPeer.send(b"y")
+    rig.outer.turn()
+    rig.outer.rest()
+    assert good.calls == [b"y"]
+    assert bad.calls[-1] is (ConnectionLost if where == "onLost" else error)
+    (line,) = loggedErrors.flush()
+    assert "its own fault" in line
+    assert rig.poller.getReaders() == [good]
+    assert rig.poller.getWriters() == []
+
+
+def testReadConnectionLostThatRaises(rig: Rig, loggedErrors: Any) -> None:
+    """The same of readConnectionLost."""
+
+    class Bad(HalfCloseable):
+        def readConnectionLost(self, reason: Failure) -> None:
+            raise SystemExit("its own fault")
+
+    _, badPeer = rig.reading(Bad)
+    good, goodPeer = rig.reading()
+    badPeer.shutdown(socket.SHUT_WR)
+    goodPeer.send(b"y")
+    rig.outer.turn()
+    assert good.calls == [b"y"]
+    assert "its own fault" in loggedErrors.flush()[0]
+
+
+def testHalfClose(rig: Rig) -> None:
+    """EOF ends the reading alone of one that can be half-closed; it writes on."""
+    descriptor, peer = rig.reading(HalfCloseable)
+    rig.poller.addWriter(descriptor)
+    peer.shutdown(socket.SHUT_WR)
+    rig.outer.turn()
+    assert descriptor.calls == [b"", "EOF"]
+    assert rig.poller.getReaders() == []
+    rig.outer.turn()
+    assert descriptor.calls == [b"", "EOF", "write"]
+    descriptor.onWrite = lambda: CONNECTION_DONE
+    rig.outer.turn()
+    assert descriptor.calls[3:] == ["write", ConnectionDone]
+    assert rig.empty
+
+
+def testEOFOfOneThatCannotBeHalfClosed(rig: Rig) -> None:
+    """EOF ends it."""
+    descriptor, peer = rig.reading()
+    peer.close()
+    rig.outer.turn()
+    assert descriptor.calls == [b"", ConnectionDone]
+
+
+def testHangUpWithoutInput(rig: Rig) -> None:
+    """EPOLLHUP alone, as of a pipe, is EOF to a reader."""
+    readEnd, writeEnd = os.pipe()
+    descriptor, _ = rig.pair(HalfCloseable)
+    descriptor.fileno = lambda: readEnd
+    rig.poller.addReader(descriptor)
+    os.close(writeEnd)
+    rig.outer.turn()
+    assert descriptor.calls == ["EOF"]
+    rig.poller.removeAll()
+    os.close(readEnd)
+
+
+def testErrorWithoutOutput(rig: Rig) -> None:
+    """EPOLLERR, as of a full pipe whose reader has gone, ends a writer as a lost connection."""
+    readEnd, writeEnd = os.pipe()
+    os.set_blocking(writeEnd, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writeEnd, bytes(4096))
+    descriptor, _ = rig.pair()
+    descriptor.fileno = lambda: writeEnd
+    descriptor.onWrite = lambda: CONNECTION_LOST
+    rig.poller.addWriter(descriptor)
+    rig.outer.turn()
+    assert descriptor.calls == []
+    os.close(readEnd)
+    rig.outer.turn()
+    assert descriptor.calls[-1] is ConnectionLost
+    rig.poller.removeAll()
+    os.close(writeEnd)
+
+
+# -- epoll_ctl fails -------------------------------------------------------------------------
+
+
+def testRefusedByEpoll(rig: Rig, tmp_path: Path) -> None:
+    """DESIGN 1: epoll takes no regular file (EPERM): the caller learns it, nothing is left."""
+    refused, _ = rig.pair()
+    with open(tmp_path / "file", "wb") as file:
+        refused.fileno = file.fileno
+        with pytest.raises(PermissionError):
+            rig.poller.addReader(refused)
+        assert rig.empty
+        with pytest.raises(PermissionError):
+            rig.poller.addWriter(refused)
+        assert rig.empty
+
+
+def testRefusedByEpollWithinATurn(rig: Rig, tmp_path: Path, loggedErrors: Any) -> None:
+    """DESIGN 1: the one that asked for it ends, the others stay."""
+    asking, askingPeer = rig.reading()
+    good, goodPeer = rig.reading()
+    refused, _ = rig.pair()
+    with open(tmp_path / "file", "wb") as file:
+        refused.fileno = file.fileno
+        asking.onRead = lambda: rig.poller.addWriter(refused)
+        askingPeer.send(b"x")
+        goodPeer.send(b"y")
+        rig.outer.turn()
+    assert asking.calls == ["read", PermissionError]
+    assert good.calls == [b"y"]
+    assert rig.poller.getReaders() == [good]
+    assert rig.poller.getWriters() == []
+    assert "not permitted" in loggedErrors.flush()[0]
+
+
+# -- Vanished descriptors --------------------------------------------------------------------
+
+
+def testClosedWithoutRemoval(rig: Rig) -> None:
+    """TRAPS 10.2: one that is closed first is removed all the same, and found by identity."""
+    descriptor, _ = rig.reading()
+    rig.poller.addWriter(descriptor)
+    other, otherPeer = rig.reading()
+    descriptor.socket.close()
+    otherPeer.send(b"y")
+    rig.outer.rest()
+    assert other.calls == [b"y"]
+    rig.poller.removeReader(descriptor)
+    rig.poller.removeWriter(descriptor)
+    assert rig.poller.getReaders() == [other]
+    assert rig.poller.getWriters() == []
+    assert rig.poller.removeAll() == [other]
+    assert rig.empty
+
+
+def testClosedBehindItsBack(rig: Rig) -> None:
+    """TRAPS 10.2: fileno() still names it, epoll knows it no more (EBADF): it ends whole."""
+    ours, theirs = socket.socketpair()
+    number = ours.detach()
+    descriptor, _ = rig.pair()
+    descriptor.fileno = lambda: number
+    rig.poller.addReader(descriptor)
+    rig.poller.addWriter(descriptor)
+
+    def vanish() -> Any:
+        os.close(number)
+        return CONNECTION_LOST
+
+    descriptor.onRead = vanish
+    theirs.send(b"x")
+    rig.outer.turn()
+    assert descriptor.calls == ["read", ConnectionLost]
+    assert rig.empty
+    theirs.close()
+
+
+def testClosedButDuplicated(rig: Rig) -> None:
+    """TRAPS 10.2: events of a file that lives on under another number end nobody."""
+    ghost, ghostPeer = rig.reading()
+    other, otherPeer = rig.reading()
+    with ghost.socket.dup():
+        ghost.socket.close()
+        rig.poller.removeReader(ghost)
+        ghostPeer.send(b"x")
+        otherPeer.send(b"y")
+        rig.outer.turn()
+        rig.outer.turn()
+    assert other.calls == [b"y"]
+    assert ghost.calls == []
+    rig.outer.rest()
+
+
+@pytest.mark.parametrize("removed", [True, False], ids=["removed", "not removed"])
+def testNumberReusedWithinABatch(rig: Rig, removed: bool) -> None:
+    """DESIGN 1: the new bearer of a number does not get its predecessor's events."""
+    newcomers: list[Any] = []
+
+    def replace(other: Any) -> Callable[[], None]:
+        def act() -> None:
+            if newcomers:
+                return
+            number = other.fileno()
+            if removed:
+                rig.poller.removeReader(other)
+                other.connected = False
+                rig.poller.removeReader(other)
+                rig.poller.removeWriter(other)
+            other.socket.close()
+            newcomer, peer = rig.pair()
+            if newcomer.fileno() != number:
+                os.dup2(newcomer.fileno(), number)
+                newcomer.socket.close()
+                newcomer.socket = socket.socket(fileno=number)
+                rig._stack.callback(newcomer.socket.close)
+            assert newcomer.fileno() == number
+            rig.poller.addReader(newcomer)
+            newcomers.extend((newcomer, peer, other))
+
+        return act
+
+    one, onePeer = rig.reading()
+    two, twoPeer = rig.reading()
+    one.onRead, two.onRead = replace(two), replace(one)
+    onePeer.send(b"x")
+    twoPeer.send(b"x")
+    rig.outer.turn()
+    newcomer, newPeer, replaced = newcomers
+    assert newcomer.calls == []
+    assert replaced.calls == []
+    assert replaced not in rig.poller.getReaders()
+    assert newcomer in rig.poller.getReaders()
+    newPeer.send(b"mine")
+    rig.outer.turn()
+    assert newcomer.calls == [b"mine"]
+
+
+def testForgottenWithinItsOwnRead(rig: Rig) -> None:
+    """One that ends itself in doRead is not told to write in the same turn."""
+    descriptor, peer = rig.reading()
+    rig.poller.addWriter(descriptor)
+
+    def end() -> None:
+        descriptor.connected = False
+        rig.poller.removeReader(descriptor)
+        rig.poller.removeWriter(descriptor)
+        descriptor.socket.close()
+
+    descriptor.onRead = end
+    peer.send(b"x")
+    rig.outer.turn()
+    assert descriptor.calls == ["read"]
+    assert rig.empty
+
+
+def stoppingPair(rig: Rig, stop: Callable[[Any], None]) -> tuple[Any, socket.socket]:
+    """A descriptor with an event in a batch in which another, served before it, stops it."""
+    stopper, stopperPeer = rig.reading()
+    stopped, stoppedPeer = rig.pair(HalfCloseable)
+
+    def act() -> None:
+        stopper.socket.recv(10)
+        stop(stopped)
+
+    stopper.onRead = act
+    stopperPeer.send(b"x")
+    return stopped, stoppedPeer
+
+
+def testReadingStoppedWithinABatch(rig: Rig) -> None:
+    """Stopped by another's turn, with output still to come: it is not read, but written."""
+    stopped, peer = stoppingPair(rig, rig.poller.removeReader)
+    fill(stopped.socket)
+    rig.poller.addReader(stopped)
+    rig.poller.addWriter(stopped)
+    peer.send(b"x")
+    rig.outer.turn()
+    assert stopped.calls == []
+    assert rig.poller.getWriters() == [stopped]
+    drain(peer)
+    rig.outer.turn()
+    assert stopped.calls == ["write"]
+
+
+def testWritingStoppedWithinABatch(rig: Rig) -> None:
+    """Its output stopped by another's turn: that is no EOF."""
+    stopped, peer = stoppingPair(rig, rig.poller.removeWriter)
+    rig.poller.addReader(stopped)
+    rig.poller.addWriter(stopped)
+    rig.outer.turn()
+    assert stopped.calls == []
+    peer.send(b"x")
+    rig.outer.rest()
+    assert stopped.calls == [b"x"]
+
+
+def testPausedWithinABatch(rig: Rig) -> None:
+    """TRAPS 2.2: paused by another's turn it stays registered, so that RST is noticed."""
+    stopper, stopperPeer = rig.reading()
+    stopped, peer = rig.tcp()
+
+    def act() -> None:
+        stopper.socket.recv(10)
+        rig.poller.removeReader(stopped)
+
+    stopper.onRead = act
+    stopperPeer.send(b"x")
+    rig.poller.addReader(stopped)
+    peer.send(b"x")
+    rig.outer.turn()
+    assert stopped.calls == []
+    reset(peer)
+    waitUntil(rig.outer.turn, lambda: stopped.calls)
+    assert stopped.calls == [ConnectionLost]
+
+
+# -- Paused ----------------------------------------------------------------------------------
+
+
+def testPausedNoticesReset(rig: Rig) -> None:
+    """TRAPS 2.2: a peer's RST ends a paused connection at once, unread input or not."""
+    for unread in (b"", b"x"):
+        descriptor, peer = rig.tcp(HalfCloseable)
+        rig.poller.addReader(descriptor)
+        rig.poller.removeReader(descriptor)
+        peer.send(unread)
+        rig.outer.rest()
+        assert descriptor.calls == []
+        reset(peer)
+        waitUntil(rig.outer.turn, lambda it=descriptor: it.calls)  # type: ignore[misc]
+        assert descriptor.calls == [ConnectionLost]
+        assert rig.empty
+
+
+def testPausedDoesNotRead(rig: Rig) -> None:
+    """Neither input nor the peer's FIN is told to a paused one, and they do not spin."""
+    descriptor, peer = rig.tcp(HalfCloseable)
+    rig.poller.addReader(descriptor)
+    rig.poller.removeReader(descriptor)
+    peer.send(b"x")
+    peer.shutdown(socket.SHUT_WR)
+    served = rig.outer.served
+    for _ in range(20):
+        rig.outer.turn()
+    assert rig.outer.served == served
+    rig.poller.addReader(descriptor)
+    rig.outer.turn()
+    rig.outer.turn()
+    assert descriptor.calls == [b"x", b"", "EOF"]
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def testHangUpDoesNotSpin(rig: Rig, kind: str) -> None:
+    """DESIGN 1: EPOLLHUP is reported for ever to an empty mask: told once, then never."""
+    descriptor, peer = rig.pair(HalfCloseable) if kind == "unix" else rig.tcp(HalfCloseable)
+    other, _ = rig.reading()
+    rig.poller.addReader(descriptor)
+    rig.poller.removeReader(descriptor)
+    descriptor.socket.shutdown(socket.SHUT_WR)
+    peer.close()
+    poll = select.poll()
+    poll.register(descriptor.fileno(), 0)
+    waitUntil(lambda _: None, lambda: poll.poll(5))
+    served = rig.outer.served
+    for _ in range(20):
+        rig.outer.turn()
+    assert rig.outer.served - served == 1
+    assert descriptor.calls == []
+    assert rig.poller.getReaders() == [other]
+    # It may go on reading: the rest, then EOF.
+    rig.poller.addReader(descriptor)
+    rig.outer.turn()
+    assert descriptor.calls == [b"", "EOF"]
+
+
+# -- Fairness --------------------------------------------------------------------------------
+
+
+def testBoundedBatch(rig: Rig) -> None:
+    """Issue 3, 4: a turn takes BATCH events at most, and then the others come first."""
+    assert BATCH <= 256
+    size = BATCH + 20
+    descriptors = []
+    for _ in range(size):
+        descriptor, peer = rig.reading()
+        peer.send(b"x")
+        descriptor.onRead = lambda: None  # leaves its byte: it is ready for ever
+        descriptors.append(descriptor)
+    rig.outer.turn()
+    assert sum(len(descriptor.calls) for descriptor in descriptors) == BATCH
+    rig.outer.turn()
+    assert sum(len(descriptor.calls) for descriptor in descriptors) == 2 * BATCH
+    assert min(len(descriptor.calls) for descriptor in descriptors) == 1
+
+
+# -- The end ---------------------------------------------------------------------------------
+
+
+def testReactorGoesDown(rig: Rig, loggedErrors: Any) -> None:
+    """As the reactor's disconnectAll: everybody's connectionLost, whatever one of them raises."""
+
+    def fail() -> None:
+        raise SystemExit("at the end")
+
+    bad, _ = rig.reading()
+    bad.onLost = fail
+    one, _ = rig.reading()
+    paused, _ = rig.reading()
+    rig.poller.removeReader(paused)
+    rig.poller.connectionLost(Failure(ConnectionLost()))
+    assert bad.calls == one.calls == paused.calls == [ConnectionLost]
+    assert rig.empty
+    assert "at the end" in loggedErrors.flush()[0]
+
+
+def testUsedAgain(rig: Rig) -> None:
+    """When everybody has gone, another may come: within the same batch too."""
+    last, lastPeer = rig.reading()
+    successors: list[Any] = []
+
+    def succeed() -> Any:
+        last.connected = False
+        rig.poller.removeReader(last)
+        successors.append(rig.reading())
+
+    last.onRead = succeed
+    lastPeer.send(b"x")
+    rig.outer.turn()
+    ((successor, peer),) = successors
+    peer.send(b"y")
+    rig.outer.turn()
+    assert successor.calls == [b"y"]
