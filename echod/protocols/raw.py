@@ -26,9 +26,6 @@ class RawOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Raw(Connection):
-    # Nothing is copied, so that a read may be large.
-    largestRead = 256 * 1024
-
     def __init__(self, settings: RawOptions) -> None:
         pass
 

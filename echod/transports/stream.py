@@ -46,7 +46,7 @@ _ONE_CLIENT = frozenset({ECONNABORTED, EINTR, EPERM, EPROTO})
 _TELLS_NOTHING = frozenset({ENOBUFS, ENOMEM, EPIPE})
 #: Bytes a read asks for, at first and at most.
 FIRST_READ = 2048
-LARGEST_READ = 256 * 1024
+LARGEST_READ = 65536
 
 _PRIVATE = (
     "dataBuffer",
