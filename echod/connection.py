@@ -148,6 +148,10 @@ class Connection(TwistedProtocol):
     #: counts towards the 384 KiB of a connection.
     largestRead: ClassVar[int] = 65536
 
+    #: Whether the answer is the input, whatever it is: bulk may then be echoed unseen, and
+    #: only be counted.
+    verbatim: ClassVar[bool] = False
+
     #: Whether any byte is progress, or only what the subclass calls `progressed` for.
     bytesAreProgress: ClassVar[bool] = True
 
@@ -234,6 +238,7 @@ class Connection(TwistedProtocol):
     def drain(self) -> None:
         """Answer what the kernel holds by now, then end (`Reason.DRAIN`)."""
         if self.state is State.OPEN:
+            self.transport.echoBulk(False)
             self._quota = self.transport.unread()
             if self._quota:
                 self.state = State.DRAINING
@@ -317,6 +322,8 @@ class Connection(TwistedProtocol):
             self.openedAt = self._progressAt = self._deliveredAt = sweep.now
             self.peer = self.transport.getPeer()
             self.transport.limitReads(self.largestRead)
+            if self.verbatim:
+                self.transport.echoBulk(True)
             sweep.add(self)
             self.transport.registerProducer(self, True)
             self.owner.opened(self)
@@ -335,6 +342,12 @@ class Connection(TwistedProtocol):
             self.received(data)
         except Exception:
             self._raised()
+
+    def echoed(self, count: int) -> None:
+        """Input went back unseen (`verbatim`)."""
+        self.bytesIn += count
+        self.bytesOut += count
+        self._progressAt = self._sweep.now
 
     def readConnectionLost(self) -> None:
         """The peer's FIN.  Twisted may say so twice (TRAPS 1.4)."""

@@ -52,6 +52,15 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     def limitReads(size: int) -> None:
         """Never read more than ``size`` bytes at a time."""
 
+    def echoBulk(allowed: bool) -> None:
+        """
+        Say whether bulk input may be echoed without being shown.
+
+        The protocol's ``echoed`` is then called with the number of bytes that were read and
+        written, none of which ``dataReceived`` gets.  The producer is paused while the
+        kernel takes no more; without one, everything is shown.
+        """
+
     def abortConnection() -> None:
         """Send RST and drop what is buffered; ``connectionLost`` follows in a later turn."""
 

@@ -77,7 +77,7 @@ class _Direction:
         """Whether the reader has nothing more to expect."""
         return self.finished and not self.sent and not self.arrived
 
-    def push(self, data: bytes) -> int:
+    def push(self, data: bytes | memoryview) -> int:
         taken = min(len(data), self.room)
         self.sent += memoryview(data)[:taken]
         self.flow()
@@ -128,7 +128,7 @@ class MemorySocket:
         one.peer, other.peer = other, one
         return one, other
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes | memoryview) -> int:
         """See ``socket.send``."""
         self._raiseError()
         if self._outgoing.finished:
@@ -149,6 +149,15 @@ class MemorySocket:
         if self._incoming.ended:
             return b""
         raise BlockingIOError
+
+    def recv_into(self, buffer: memoryview, size: int, flags: int) -> int:
+        """See ``socket.recv_into``: ``MSG_PEEK`` only looks, ``MSG_TRUNC`` only drops."""
+        size = size or len(buffer)
+        if flags & socket.MSG_PEEK and self._incoming.arrived:
+            seen = self._incoming.arrived[:size]
+            buffer[: len(seen)] = seen
+            return len(seen)
+        return len(self.recv(size))
 
     def shutdown(self, how: int) -> None:
         """See ``socket.shutdown``."""

@@ -26,6 +26,8 @@ class RawOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Raw(Connection):
+    verbatim = True
+
     def __init__(self, settings: RawOptions) -> None:
         pass
 

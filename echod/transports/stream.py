@@ -4,7 +4,10 @@ What every stream transport and every listening port of echod does, whatever its
 `Stream` is mixed into one of Twisted's server transports and makes two things quicker.  A
 write goes to the kernel at once when nothing waits before it, and only the rest is buffered:
 Twisted buffers everything and asks the reactor for a turn.  A read starts small and doubles
-while reads come back full.  `Accepting` is mixed into one of Twisted's ports.
+while reads come back full.  When the largest do, and the protocol allows (`Stream.echoBulk`),
+bytes are echoed in place: looked at in the kernel's queue (``MSG_PEEK``, recv(2)), sent, and
+taken out of it (``MSG_TRUNC``, tcp(7)) as far as they were sent, so that a peer which does not
+read holds no memory of ours.  `Accepting` is mixed into one of Twisted's ports.
 
 Private parts of Twisted 26.10 that are known here (checked at import, and each has a test):
 ``dataBuffer``, ``offset`` and ``_tempDataLen`` (what waits in user space),
@@ -47,6 +50,8 @@ _TELLS_NOTHING = frozenset({ENOBUFS, ENOMEM, EPIPE})
 #: Bytes a read asks for, at first and at most.
 FIRST_READ = 2048
 LARGEST_READ = 65536
+#: Bytes that are echoed in place in one turn at most: half of a common second-level cache.
+LARGEST_ECHO = 512 * 1024
 
 _PRIVATE = (
     "dataBuffer",
@@ -77,6 +82,9 @@ require(tcp.Port, "_buildAddr")
 # What is mixed into: said to the type checker alone, which follows no mixins.
 _Mixin: Any = object
 
+# Where bytes are that are being echoed in place; free again when doRead returns.
+_scratch = memoryview(bytearray(LARGEST_ECHO))
+
 
 @implementer(IConnectionTransport)
 class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
@@ -98,15 +106,23 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
     _ending = False
     # Whether a write was told of a broken connection, which the kernel tells only once.
     _broken = False
+    # Whether bulk may be echoed in place.
+    _echoes = False
 
     def limitReads(self, size: int) -> None:
         """See `IConnectionTransport.limitReads`."""
         self._largestRead = size
         self._readSize = min(self._readSize, size)
 
+    def echoBulk(self, allowed: bool) -> None:
+        """See `IConnectionTransport.echoBulk`."""
+        self._echoes = allowed
+
     def doRead(self) -> ConnectionDone | ConnectionLost | None:
         """Read once, as much as the last reads make likely."""
         size = self._readSize
+        if size == LARGEST_READ and self._echoes and self._mayEcho():
+            return self._echo()
         try:
             data = self.socket.recv(size)
         except BlockingIOError:
@@ -122,6 +138,43 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
         elif 4 * length < size and size > FIRST_READ:
             self._readSize = max(size // 2, FIRST_READ)
         return None
+
+    def _mayEcho(self) -> bool:
+        """Whether nothing must go first, and somebody stops reading while nothing goes."""
+        return not (self._tempDataLen or self.dataBuffer or self._ending or self.producer is None)
+
+    def _echo(self) -> ConnectionDone | ConnectionLost | None:
+        """Read and write at one go; what cannot be sent now stays unread."""
+        skt = self.socket
+        try:
+            count = skt.recv_into(_scratch, 0, socket.MSG_PEEK)
+            if not count:
+                return CONNECTION_DONE
+            sent = self._sendNow(_scratch[:count])
+            if sent and skt.recv_into(_scratch, sent, socket.MSG_TRUNC) != sent:
+                # It would be sent twice.  A reset alone could take it away.
+                return CONNECTION_LOST
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if sent:
+            self.protocol.echoed(sent)
+        if sent != count and self.producer is not None:
+            # As _maybePauseProducer does; doWrite, with nothing to write, will resume it.
+            self.producerPaused = True
+            self.producer.pauseProducing()
+            self.startWriting()
+        elif 2 * count < LARGEST_READ:
+            self._readSize = LARGEST_READ // 2
+        return None
+
+    def _sendNow(self, data: memoryview) -> int:
+        """Send; returns how much the kernel took."""
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
 
     def write(self, data: bytes) -> None:
         """Send now what the kernel takes, if nothing waits before it; buffer the rest."""

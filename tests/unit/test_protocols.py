@@ -544,6 +544,21 @@ def test_idleTimeBeginsAtTheMessage(maker: IProtocolMaker) -> None:
     assert link.connection.owner.sweep.now == pytest.approx(5.0)
 
 
+def test_bulkIsProgress() -> None:
+    """F6, E1: bulk that is echoed unseen is counted, and begins idle time anew."""
+    link = connect(raw)
+    connection = link.connection
+    data = bytes(range(256)) * 4096
+    assert link.exchange(data) == data
+    assert (connection.bytesIn, connection.bytesOut) == (len(data), len(data))
+
+    link = connect(raw)
+    link.advance(5.0)
+    link.connection.echoed(7)
+    assert link.connection.idleSince() == link.connection.owner.sweep.now
+    assert link.connection.owner.sweep.now == pytest.approx(5.0)
+
+
 @pytest.mark.parametrize("maker", [raw, line, dns])
 def test_nothingAtAll(maker: IProtocolMaker) -> None:
     """C6: connect and close without a byte is normal."""

@@ -1,0 +1,381 @@
+"""`Stream.echoBulk`: bulk is echoed in place, in order, and nothing of it is kept."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import random
+import socket
+import sys
+import termios
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.error import ConnectionAborted, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from echod.transports.reactor import Facade
+from echod.transports.tcp import Server
+from echod.transports.unix import UNIXServer
+from tests.unit.outer import Outer, reset, tcpPair, waitUntil
+
+BULK = 8_000_000
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@functools.cache
+def noise(size: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+@implementer(IHalfCloseableProtocol)
+class Echo(Protocol):
+    """
+    Echoes, pauses and half-closes as a connection does.
+
+    :ivar seen: bytes shown; ``unseen``: bytes that were not.
+    """
+
+    transport: Any
+    factory: Any = None
+
+    def __init__(self) -> None:
+        self.seen = self.unseen = self.pauses = 0
+        self.ends: list[Any] = []
+
+    def connectionMade(self) -> None:
+        self.transport.registerProducer(self, True)
+        self.transport.echoBulk(True)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.seen += len(data)
+        self.transport.write(data)
+
+    def end(self) -> None:
+        self.transport.unregisterProducer()
+        self.transport.abortConnection()
+
+    def echoed(self, count: int) -> None:
+        self.unseen += count
+
+    def readConnectionLost(self) -> None:
+        self.ends.append("EOF")
+        self.transport.unregisterProducer()
+        self.transport.loseWriteConnection()
+
+    def writeConnectionLost(self) -> None:
+        self.ends.append("FIN")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.ends.append(reason.type)
+
+    def pauseProducing(self) -> None:
+        self.pauses += 1
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self.ends.append("stop")
+
+
+class Link:
+    """A stream of ours on a real socket, and its client."""
+
+    def __init__(self, family: int = socket.AF_INET) -> None:
+        self.outer = Outer()
+        facade: Any = Facade(self.outer)
+        kind: Any = Server
+        if family == socket.AF_UNIX:
+            kind = UNIXServer
+            self.socket, self.client = socket.socketpair()
+            self.client.setblocking(False)
+            self.socket.setblocking(False)
+        else:
+            self.socket, self.client = tcpPair()
+        self.protocol = Echo()
+        address: Any = ("127.0.0.1", 1)
+        self.transport = kind(self.socket, self.protocol, address, None, 0, facade)
+        self.protocol.makeConnection(self.transport)
+        self.answer = bytearray()
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.client.close()
+        waitUntil(self.outer.turn, lambda: self.protocol.ends)
+        if not self.transport.disconnected:
+            self.transport.loseConnection()
+        waitUntil(self.outer.turn, lambda: self.transport.disconnected)
+
+    def send(self, data: memoryview, most: int = 1 << 30) -> memoryview:
+        """Send what the kernel takes; returns the rest."""
+        try:
+            return data[self.client.send(data[:most]) :] if data else data
+        except BlockingIOError:
+            return data
+
+    def receive(self, limit: int = 1 << 20) -> bool:
+        """Receive what is there; returns whether it was the end, FIN or RST."""
+        try:
+            piece = self.client.recv(limit)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            return True
+        self.answer += piece
+        return not piece
+
+    def exchange(self, data: bytes, *, before: int = 0, urgent: bool = False) -> None:
+        """
+        Send all, an urgent byte in the middle if wanted, and have it back without that one.
+
+        :param before: bytes that are on their way already.
+        """
+        rest = memoryview(data)
+        if urgent:
+            rest = self.send(rest, len(rest) // 2)
+            self.client.send(b"!", socket.MSG_OOB)
+        wanted = len(self.answer) + before + len(data)
+
+        def step(wait: float = 0.0) -> None:
+            nonlocal rest
+            rest = self.send(rest)
+            self.outer.turn(wait)
+            self.receive()
+
+        waitUntil(step, lambda: len(self.answer) >= wanted)
+        assert bytes(self.answer[-len(data) :]) == data
+
+    def stall(self, until: Callable[[], object] = lambda: False) -> int:
+        """Send until nothing is taken any more, and read nothing; returns how much was taken."""
+        data = memoryview(noise(24_000_000))
+        rest = data
+        quiet = 0
+        while quiet < 20 and not until():
+            before = len(rest)
+            rest = self.send(rest)
+            self.outer.turn(0.01)
+            quiet = quiet + 1 if len(rest) == before else 0
+        return len(data) - len(rest)
+
+
+def testBulkGoesUnseen() -> None:
+    """Bulk comes back in order; most of it was never shown; no descriptor is left."""
+    before = descriptors()
+    with Link() as link:
+        link.exchange(noise(BULK))
+        protocol = link.protocol
+        assert protocol.seen + protocol.unseen == BULK
+        assert protocol.unseen > BULK // 2
+    assert descriptors() == before
+
+
+def testSmallStaysSeen() -> None:
+    """A ping-pong of whatever size below the largest read is shown."""
+    with Link() as link:
+        for _ in range(50):
+            link.exchange(noise(10_000))
+        assert link.protocol.unseen == 0
+
+
+def testThereAndBack() -> None:
+    """Small, bulk, small, bulk: a message after bulk is shown again, all in order."""
+    source = random.Random(3)
+    with Link() as link:
+        for _ in range(20):
+            link.exchange(source.randbytes(1_000_000))
+            for _ in range(12):
+                link.exchange(source.randbytes(source.randrange(1, 200)))
+            seen = link.protocol.seen
+            link.exchange(b"small")
+            assert link.protocol.seen == seen + 5
+        assert link.protocol.unseen > 5_000_000
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def testRandomSessions(family: int, seed: int) -> None:
+    """Random sizes, buffers, pauses of both sides, and writes of ours between; then FIN."""
+    source = random.Random(seed)
+    with Link(family) as link:
+        for skt in (link.client, link.socket):
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                if source.random() < 0.5:
+                    skt.setsockopt(
+                        socket.SOL_SOCKET, option, source.choice((65536, 1 << 18, 1 << 20))
+                    )
+        data = noise(source.randrange(1_000_000, 4_000_000), seed)
+        rest = memoryview(data)
+        done = False
+
+        def step(wait: float) -> None:
+            nonlocal rest, done
+            for _ in range(source.randrange(4)):
+                rest = link.send(rest, source.choice((1, 5000, 1 << 20)))
+            if not rest and not done:
+                done = True
+                link.client.shutdown(socket.SHUT_WR)
+            for _ in range(source.randrange(4)):
+                link.outer.turn(0.001)
+            if source.random() < 0.1:
+                link.transport.pauseProducing()
+                link.outer.turn(0)
+                if not link.transport.producerPaused and "EOF" not in link.protocol.ends:
+                    link.transport.resumeProducing()
+            for _ in range(source.randrange(4)):
+                link.receive(source.choice((100, 65536, 1 << 20)))
+
+        waitUntil(step, lambda: link.protocol.ends == ["EOF", "FIN"])
+        waitUntil(link.outer.turn, link.receive)
+        assert bytes(link.answer) == data
+        assert link.protocol.seen + link.protocol.unseen == len(data)
+
+
+def testWhoNeverReads() -> None:
+    """C5: nothing of what it sends is held in user space; `unsent` and `unread` know of all."""
+    with Link() as link:
+        sent = link.stall()
+        transport = link.transport
+        assert (transport.dataBuffer, transport._tempDataLen) == (b"", 0)
+        assert link.protocol.unseen > 0
+        assert link.protocol.pauses > 0
+        echoed = link.protocol.seen + link.protocol.unseen
+        assert transport.unread() > 0
+        assert echoed < sent
+        arrived = fcntl.ioctl(link.client.fileno(), termios.FIONREAD, b"\0\0\0\0")
+        # What has arrived and is not acknowledged yet is in both.
+        assert int.from_bytes(arrived, sys.byteorder) + transport.unsent() >= echoed
+        # What is written now comes after it, and FIN after that.
+        transport.write(b"written")
+        transport.unregisterProducer()
+        transport.loseWriteConnection()
+        waitUntil(link.outer.turn, link.receive)
+        assert bytes(link.answer) == noise(24_000_000)[:echoed] + b"written"
+        waitUntil(link.outer.turn, lambda: not transport.unsent())
+        transport.loseConnection()
+        waitUntil(link.outer.turn, lambda: transport.disconnected)
+
+
+def testWhoReadsAgain() -> None:
+    """C5: when it reads again, all that the kernel took of it comes back."""
+    with Link() as link:
+        sent = link.stall()
+        link.outer.rest()
+        waitUntil(link.outer.turn, lambda: link.receive() or len(link.answer) == sent)
+        assert bytes(link.answer) == noise(24_000_000)[:sent]
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def testReset(reads: bool) -> None:
+    """TRAPS 2.2: RST ends it, whether it is stalled or in full flight."""
+    before = descriptors()
+    link = Link()
+    if reads:
+        link.exchange(noise(1_000_000))
+        link.send(memoryview(noise(1_000_000)))
+    else:
+        link.stall()
+    reset(link.client)
+    waitUntil(link.outer.turn, lambda: link.transport.disconnected)
+    assert link.protocol.ends == ["stop", ConnectionLost]
+    assert descriptors() == before
+
+
+def testEndedWhileCounted() -> None:
+    """A protocol that aborts as it is told of an echo, of a part too, is not spoken to again."""
+    link = Link()
+    # So that not all can be sent at one go.
+    link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
+    link.stall()
+    pauses = link.protocol.pauses
+    link.protocol.echoed = lambda count: link.protocol.end()  # type: ignore[method-assign]  # to look at it
+    waitUntil(link.outer.turn, lambda: link.receive(1 << 18))
+    waitUntil(link.outer.turn, lambda: link.transport.disconnected)
+    link.client.close()
+    assert link.protocol.ends == [ConnectionAborted]
+    assert link.protocol.pauses == pauses
+
+
+def testAfterWhatWaits() -> None:
+    """What was written before, and waits in user space, goes before what is echoed."""
+    with Link() as link:
+        link.exchange(noise(1_000_000))
+        written = 0
+        while not link.transport._tempDataLen:
+            link.transport.write(b"x" * 1000)
+            written += 1000
+        assert link.protocol.pauses == 0
+        link.exchange(noise(1_000_000), before=written)
+        assert link.answer[1_000_000:-1_000_000] == b"x" * written
+
+
+def testAfterOurEnd() -> None:
+    """Input after our FIN is shown, as there is nowhere to echo it."""
+    with Link() as link:
+        link.exchange(noise(1_000_000))
+        link.transport.loseWriteConnection()
+        waitUntil(link.outer.turn, lambda: link.protocol.ends)
+        link.protocol.ends.clear()
+        seen, unseen = link.protocol.seen, link.protocol.unseen
+        late = memoryview(noise(1_000_000))[:300_000]
+        assert not link.send(late)
+        waitUntil(link.outer.turn, lambda: link.protocol.seen == seen + 300_000)
+        assert link.protocol.unseen == unseen
+
+
+def testUrgentByte() -> None:
+    """An urgent byte within bulk is no part of the stream (tcp(7)), and nothing else is lost."""
+    source = random.Random(5)
+    with Link() as link:
+        link.exchange(noise(1_000_000))
+        for _ in range(30):
+            link.exchange(source.randbytes(source.randrange(100_000, 300_000)), urgent=True)
+        assert link.protocol.unseen > 1_000_000
+
+
+def testForbidden() -> None:
+    """Once it is not allowed any more, everything is shown."""
+    with Link() as link:
+        link.exchange(noise(1_000_000))
+        unseen = link.protocol.unseen
+        assert unseen > 0
+        link.transport.echoBulk(False)
+        link.exchange(noise(1_000_000))
+        assert link.protocol.unseen == unseen
+
+
+def testNobodyToPause() -> None:
+    """Without a producer nobody would stop reading while nothing goes: all is shown."""
+    with Link() as link:
+        link.transport.unregisterProducer()
+        link.exchange(noise(1_000_000))
+        assert link.protocol.unseen == 0
+
+
+def testAnswersBetween() -> None:
+    """What is written of one's own keeps its place among what is echoed in place."""
+    with Link() as link:
+        link.exchange(noise(1_000_000))
+        assert link.protocol.unseen > 0
+        sent = link.stall()
+        assert sent
+        link.transport.write(b"x" * 3_000_000)
+        before = link.protocol.seen + link.protocol.unseen
+        waitUntil(link.outer.turn, lambda: link.receive() or len(link.answer) >= before + 3_000_000)
+        assert link.answer[before : before + 3_000_000] == b"x" * 3_000_000
+        waitUntil(link.outer.turn, lambda: link.receive() or len(link.answer) == 4_000_000 + sent)
+        assert (
+            link.answer[1_000_000:before] + link.answer[before + 3_000_000 :]
+            == (noise(24_000_000)[:sent])
+        )
