@@ -148,8 +148,8 @@ class Connection(TwistedProtocol):
     #: counts towards the 384 KiB of a connection.
     largestRead: ClassVar[int] = 65536
 
-    #: Whether the answer is the input, whatever it is: bulk may then be echoed unseen, and
-    #: only be counted.
+    #: Whether the answer is the input, whatever it is: it may then be echoed unseen, and only
+    #: be counted.
     verbatim: ClassVar[bool] = False
 
     #: Whether any byte is progress, or only what the subclass calls `progressed` for.
@@ -226,6 +226,7 @@ class Connection(TwistedProtocol):
         self.reason = self.reason or reason
         self.state = State.LINGERING
         self._deliveredAt = self._sweep.now
+        self.transport.echoUnseen(False)
         self.owner.lingering(self)
         self._sweep.hurry(self)
         # Input is thrown away at any speed: nothing can fill up any more.
@@ -238,7 +239,7 @@ class Connection(TwistedProtocol):
     def drain(self) -> None:
         """Answer what the kernel holds by now, then end (`Reason.DRAIN`)."""
         if self.state is State.OPEN:
-            self.transport.echoBulk(False)
+            self.transport.echoUnseen(False)
             self._quota = self.transport.unread()
             if self._quota:
                 self.state = State.DRAINING
@@ -323,7 +324,7 @@ class Connection(TwistedProtocol):
             self.peer = self.transport.getPeer()
             self.transport.limitReads(self.largestRead)
             if self.verbatim:
-                self.transport.echoBulk(True)
+                self.transport.echoUnseen(True)
             sweep.add(self)
             self.transport.registerProducer(self, True)
             self.owner.opened(self)

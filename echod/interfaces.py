@@ -52,13 +52,13 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     def limitReads(size: int) -> None:
         """Never read more than ``size`` bytes at a time."""
 
-    def echoBulk(allowed: bool) -> None:
+    def echoUnseen(allowed: bool) -> None:
         """
-        Say whether bulk input may be echoed without being shown.
+        Say whether input may be echoed without being shown.
 
         The protocol's ``echoed`` is then called with the number of bytes that were read and
-        written, none of which ``dataReceived`` gets.  The producer is paused while the
-        kernel takes no more; without one, everything is shown.
+        written, or are about to be, none of which ``dataReceived`` gets.  What comes after
+        something that waits to be sent is shown all the same.
         """
 
     def abortConnection() -> None:

@@ -150,14 +150,16 @@ class MemorySocket:
             return b""
         raise BlockingIOError
 
-    def recv_into(self, buffer: memoryview, size: int, flags: int) -> int:
+    def recv_into(self, buffer: memoryview, size: int = 0, flags: int = 0) -> int:
         """See ``socket.recv_into``: ``MSG_PEEK`` only looks, ``MSG_TRUNC`` only drops."""
         size = size or len(buffer)
         if flags & socket.MSG_PEEK and self._incoming.arrived:
-            seen = self._incoming.arrived[:size]
-            buffer[: len(seen)] = seen
-            return len(seen)
-        return len(self.recv(size))
+            data = bytes(self._incoming.arrived[:size])
+        else:
+            data = self.recv(size)
+        if not flags & socket.MSG_TRUNC:
+            buffer[: len(data)] = data
+        return len(data)
 
     def shutdown(self, how: int) -> None:
         """See ``socket.shutdown``."""

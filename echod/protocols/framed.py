@@ -11,7 +11,15 @@ from echod.connection import Connection, Reason
 from echod.errors import MessageTooLong
 from echod.framing import Framer
 
-__all__ = ["FramedConnection"]
+__all__ = ["MESSAGES", "SMALLEST_READ", "FramedConnection"]
+
+#: Messages that one turn may answer, about: each costs time whatever its size, and others
+#: wait meanwhile (an empty message takes 0.1 µs; eight peers that send them without end
+#: delayed another's answer by 60 to 110 ms with reads of 64 KiB).
+MESSAGES = 512
+#: Bytes that one read may take however small the messages are: less would cost more for the
+#: read than for them.
+SMALLEST_READ = 2048
 
 
 class FramedConnection(Connection):
@@ -22,10 +30,9 @@ class FramedConnection(Connection):
     """
 
     bytesAreProgress = False
-    # A read may hold thousands of the smallest messages, each of which costs time: this much
-    # is one turn's work, and others get theirs (measured: eight peers that send empty
-    # messages without end delay another's answer 60 to 110 ms with reads of 64 KiB).
     largestRead = 16384
+    # What a read may take by the size of the messages that came; written by _boundTurn.
+    _read = largestRead
 
     def __init__(self, framer: Framer) -> None:
         self._framer = framer
@@ -47,11 +54,21 @@ class FramedConnection(Connection):
         except MessageTooLong as error:
             block, tooLong = error.complete, True
         if block:
+            count = framer.messages - self.messages
             self.messages = framer.messages
+            if count > MESSAGES or self._read != self.largestRead:
+                self._boundTurn(len(block), count)
             self.progressed()
             self.messagesReceived(block)
         if tooLong:
             self.end(Reason.TOO_LONG)
+
+    def _boundTurn(self, size: int, count: int) -> None:
+        """Let the next read bring `MESSAGES` or so, if they are as long as those that came."""
+        read = max(SMALLEST_READ, min(self.largestRead, size * MESSAGES // count))
+        if read != self._read:
+            self._read = read
+            self.transport.limitReads(read)
 
     def inputFinished(self) -> None:
         """An unfinished message is no message: it is counted, not answered."""

@@ -17,6 +17,8 @@ errors unasked: a peer's RST ends a paused connection at once (TRAPS 2.2).
 from __future__ import annotations
 
 import select
+from collections.abc import Iterable
+from time import monotonic
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -37,6 +39,9 @@ _log = Logger()
 
 #: Events taken in one turn at most, so that timers, signals and others get their turn.
 BATCH = 128
+
+#: Seconds after which those with much to do wait for others.
+LOOK = 50e-6
 
 _IN = 1  # EPOLLIN, in numbers so that the module imports where there is no epoll
 _OUT = 4  # EPOLLOUT
@@ -182,27 +187,58 @@ class Poller:
         return "Poller"
 
     def doRead(self) -> None:
-        """Serve one batch of what is ready."""
+        """
+        Serve what is ready: those with little to do first, and again after each with much.
+
+        So a message waits for one turn of a flood, not for one of each.
+        """
+        self._stale.clear()
+        later = self._serve(self._epoll.poll(0, BATCH))
+        if later:
+            self._serveBetween(later)
+
+    def _serveBetween(self, later: list[tuple[int, int]]) -> None:
+        """Serve those with much to do one by one, and others in between."""
+        looked = monotonic()
+        for event in later:
+            self._serve((event,), all_=True)
+            if self._epoll is None:
+                return
+            if monotonic() - looked > LOOK:
+                self._serve(self._epoll.poll(0, BATCH))
+                looked = monotonic()
+
+    def _serve(
+        self, events: Iterable[tuple[int, int]], *, all_: bool = False
+    ) -> list[tuple[int, int]]:
+        """
+        Serve a batch; returns those events that are left for later.
+
+        :param all_: whether to serve also descriptors that have much to read.
+        """
         stale, descriptors, masks = self._stale, self._descriptors, self._masks
-        stale.clear()
-        for number, events in self._epoll.poll(0, BATCH):
+        later: list[tuple[int, int]] = []
+        for number, event in events:
             descriptor = descriptors.get(number)
-            if descriptor is None or number in stale:
+            if descriptor is None or (stale and number in stale):
                 # Unknown: closed before it was removed, and kept alive by a duplicate.
                 continue
             reading = False
             try:
-                if events & _IN and masks[number] & _IN:
+                if event & _IN and masks[number] & _IN:
+                    if not all_ and getattr(descriptor, "readsMuch", False):
+                        later.append((number, event))
+                        continue
                     reading = True
                     why = descriptor.doRead()
-                    if not why and events & _OUT and number not in stale:
+                    if not why and event & _OUT and number not in stale:
                         reading = False
                         why = descriptor.doWrite()
-                elif events & _OUT and masks[number] & _OUT:
+                elif event & _OUT and masks[number] & _OUT:
                     why = descriptor.doWrite()
-                elif events & _ERR:
+                elif event & _ERR:
                     why = CONNECTION_LOST
-                elif events & (_IN | _OUT):
+                elif event & (_IN | _OUT):
                     # Another one's turn in this batch has stopped it.
                     continue
                 elif masks[number] & _IN:
@@ -221,6 +257,7 @@ class Poller:
                 why = error
             if why:
                 self._disconnect(number, descriptor, why, reading)
+        return later
 
     def _disconnect(self, number: int, descriptor: Any, why: BaseException, reading: bool) -> None:
         """End a descriptor, or only its reading, as Twisted's reactors do."""

@@ -4,10 +4,12 @@ What every stream transport and every listening port of echod does, whatever its
 `Stream` is mixed into one of Twisted's server transports and makes two things quicker.  A
 write goes to the kernel at once when nothing waits before it, and only the rest is buffered:
 Twisted buffers everything and asks the reactor for a turn.  A read starts small and doubles
-while reads come back full.  When the largest do, and the protocol allows (`Stream.echoBulk`),
-bytes are echoed in place: looked at in the kernel's queue (``MSG_PEEK``, recv(2)), sent, and
-taken out of it (``MSG_TRUNC``, tcp(7)) as far as they were sent, so that a peer which does not
-read holds no memory of ours.  `Accepting` is mixed into one of Twisted's ports.
+while reads come back full.  `Accepting` is mixed into one of Twisted's ports.
+
+Where the protocol would only send back what it is given it may say so (`Stream.echoUnseen`):
+then reading and sending are one step.  Bulk is echoed in place: looked at in the kernel's queue
+(``MSG_PEEK``, recv(2)), sent, and taken out of it (``MSG_TRUNC``, tcp(7)) as far as it was sent,
+so that a peer which does not read holds no memory of ours.
 
 Private parts of Twisted 26.10 that are known here (checked at import, and each has a test):
 ``dataBuffer``, ``offset`` and ``_tempDataLen`` (what waits in user space),
@@ -82,7 +84,7 @@ require(tcp.Port, "_buildAddr")
 # What is mixed into: said to the type checker alone, which follows no mixins.
 _Mixin: Any = object
 
-# Where bytes are that are being echoed in place; free again when doRead returns.
+# Where bytes are that are being echoed unseen; free again when doRead returns.
 _scratch = memoryview(bytearray(LARGEST_ECHO))
 
 
@@ -106,51 +108,68 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
     _ending = False
     # Whether a write was told of a broken connection, which the kernel tells only once.
     _broken = False
-    # Whether bulk may be echoed in place.
+    # Whether what is read may be echoed unseen.
     _echoes = False
+    #: Whether the last read came back full: for `Poller`, which lets others go first.
+    readsMuch = False
 
     def limitReads(self, size: int) -> None:
         """See `IConnectionTransport.limitReads`."""
         self._largestRead = size
         self._readSize = min(self._readSize, size)
 
-    def echoBulk(self, allowed: bool) -> None:
-        """See `IConnectionTransport.echoBulk`."""
-        self._echoes = allowed
+    def echoUnseen(self, allowed: bool) -> None:
+        """See `IConnectionTransport.echoUnseen`."""
+        self._echoes = allowed and not self._ending
 
     def doRead(self) -> ConnectionDone | ConnectionLost | None:
         """Read once, as much as the last reads make likely."""
         size = self._readSize
-        if size == LARGEST_READ and self._echoes and self._mayEcho():
-            return self._echo()
+        unseen = self._echoes and not (self._tempDataLen or self.dataBuffer)
+        if unseen and size == LARGEST_READ and self.producer is not None:
+            return self._echoInPlace()
+        data: Any = None
         try:
-            data = self.socket.recv(size)
+            if unseen:
+                length = self.socket.recv_into(_scratch, size)
+            else:
+                data = self.socket.recv(size)
+                length = len(data)
         except BlockingIOError:
             return None
         except OSError:
             return CONNECTION_LOST
-        if not data:
+        if not length:
             return CONNECTION_LOST if self._broken else CONNECTION_DONE
-        self.protocol.dataReceived(data)
-        length = len(data)
+        if unseen:
+            self.protocol.echoed(length)
+            data = _scratch[:length]
+            try:
+                sent = self.socket.send(data)
+            except OSError as error:
+                sent = self._sentNothing(error)
+            if sent != length:
+                self._buffer(data[sent:])
+        else:
+            self.protocol.dataReceived(data)
         if length == size:
             self._readSize = min(2 * size, self._largestRead)
-        elif 4 * length < size and size > FIRST_READ:
+            self.readsMuch = True
+            return None
+        self.readsMuch = False
+        if 4 * length < size and size > FIRST_READ:
             self._readSize = max(size // 2, FIRST_READ)
         return None
 
-    def _mayEcho(self) -> bool:
-        """Whether nothing must go first, and somebody stops reading while nothing goes."""
-        return not (self._tempDataLen or self.dataBuffer or self._ending or self.producer is None)
-
-    def _echo(self) -> ConnectionDone | ConnectionLost | None:
+    def _echoInPlace(self) -> ConnectionDone | ConnectionLost | None:
         """Read and write at one go; what cannot be sent now stays unread."""
         skt = self.socket
         try:
             count = skt.recv_into(_scratch, 0, socket.MSG_PEEK)
-            if not count:
-                return CONNECTION_DONE
-            sent = self._sendNow(_scratch[:count])
+            try:
+                sent = skt.send(_scratch[:count])
+            except BlockingIOError:
+                sent = 0
             if sent and skt.recv_into(_scratch, sent, socket.MSG_TRUNC) != sent:
                 # It would be sent twice.  A reset alone could take it away.
                 return CONNECTION_LOST
@@ -158,6 +177,8 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
             return None
         except OSError:
             return CONNECTION_LOST
+        if not count:
+            return CONNECTION_LOST if self._broken else CONNECTION_DONE
         if sent:
             self.protocol.echoed(sent)
         if sent != count and self.producer is not None:
@@ -169,13 +190,6 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
             self._readSize = LARGEST_READ // 2
         return None
 
-    def _sendNow(self, data: memoryview) -> int:
-        """Send; returns how much the kernel took."""
-        try:
-            return self.socket.send(data)
-        except BlockingIOError:
-            return 0
-
     def write(self, data: bytes) -> None:
         """Send now what the kernel takes, if nothing waits before it; buffer the rest."""
         if (
@@ -186,44 +200,55 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
             or type(data) is not bytes  # which Twisted refuses (TRAPS 1.12)
         ):
             super().write(data)
-            return
-        try:
-            sent = self.socket.send(data)
-        except BlockingIOError:
-            super().write(data)
-            return
-        except OSError as error:
-            # Nothing went.  doWrite will be told so too, and may end the connection; a
-            # caller of write does not expect it here.
+        else:
+            try:
+                sent = self.socket.send(data)
+            except OSError as error:
+                sent = self._sentNothing(error)
+            if sent != len(data):
+                self._buffer(data[sent:])
+
+    def _sentNothing(self, error: OSError) -> int:
+        """
+        Zero.
+
+        A broken connection is remembered: doWrite will be told so too, and may end it; a
+        caller of write does not expect it there.
+        """
+        if not isinstance(error, BlockingIOError):
             self._broken = error.errno not in _TELLS_NOTHING
-            super().write(data)
-            return
-        if sent != len(data):
-            # Without a copy of the rest.
-            self.dataBuffer = data
-            self.offset = sent
-            self._maybePauseProducer()
-            self.startWriting()
+        return 0
+
+    def _buffer(self, data: bytes | memoryview) -> None:
+        """Keep what could not be sent; nothing waits yet."""
+        self.dataBuffer = bytes(data)
+        self._maybePauseProducer()
+        self.startWriting()
 
     def _isSendBufferFull(self) -> bool:
         """As Twisted's, but not counting what has been sent already (TRAPS 1.11)."""
         return len(self.dataBuffer) - self.offset + self._tempDataLen > self.bufferSize
 
+    def _end(self) -> None:
+        """From here on all goes Twisted's way."""
+        self._ending = True
+        self._echoes = False
+
     def startTLS(self, *arguments: Any, **keywords: Any) -> None:
         """See ``ITLSTransport``: from here on `write` is given plain text (TRAPS 1.10)."""
-        self._ending = True
+        self._end()
         super().startTLS(*arguments, **keywords)
 
     def loseConnection(self) -> None:
         """See ``ITransport``."""
-        self._ending = True
+        self._end()
         super().loseConnection()
 
     def loseWriteConnection(self) -> None:
         """Send FIN: now, if nothing waits before it; once, however often it is asked for."""
         if self._writeDisconnected or not self.connected:
             return
-        self._ending = True
+        self._end()
         if (
             self._tempDataLen
             or self.dataBuffer
@@ -239,7 +264,7 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
 
     def abortConnection(self) -> None:
         """See ``IAbortingTransport``."""
-        self._ending = True
+        self._end()
         super().abortConnection()
 
     def unsent(self) -> int:

@@ -18,7 +18,7 @@ class UNIXServer(Stream, unix.Server):  # type: ignore[misc]  # as tcp.Server
 
     def sendFileDescriptor(self, fileno: int) -> None:
         """See ``IUNIXTransport``: a descriptor travels with bytes that no `write` may overtake."""
-        self._ending = True
+        self._end()
         super().sendFileDescriptor(fileno)
 
 

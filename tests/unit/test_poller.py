@@ -7,7 +7,9 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from echod.transports.poller import BATCH, Poller, available
+from echod.transports.poller import BATCH, LOOK, Poller, available
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
 
 
@@ -656,6 +658,80 @@ def testBoundedBatch(rig: Rig) -> None:
 
 
 # -- The end ---------------------------------------------------------------------------------
+
+
+class Flood(Descriptor):
+    """One whose reads come back full."""
+
+    readsMuch = True
+
+
+def testLittleGoesFirst(rig: Rig) -> None:
+    """Issue 3, 4: in one batch those that read much come last, each once."""
+    order: list[str] = []
+
+    def read(name: str, skt: socket.socket) -> None:
+        order.append(name)
+        skt.recv(10)
+
+    for number, kind in enumerate((Flood, Descriptor, Flood, Descriptor)):
+        descriptor, peer = rig.reading(kind)
+        descriptor.onRead = partial(read, f"{kind.__name__} {number}", descriptor.socket)
+        peer.send(b"x")
+    assert rig.outer.turn()
+    assert order == ["Descriptor 1", "Descriptor 3", "Flood 0", "Flood 2"]
+
+
+def testLittleGoesBetween(rig: Rig) -> None:
+    """Issue 3, 4: what becomes ready during the turn of one flood does not wait for the next."""
+    order: list[str] = []
+    floods = [rig.reading(Flood) for _ in range(3)]
+    little, peerOfLittle = rig.reading()
+
+    def flood() -> None:
+        order.append("much")
+        peerOfLittle.send(b"x")
+        begun = monotonic()
+        while monotonic() - begun < 2 * LOOK:
+            pass
+
+    def read() -> None:
+        order.append("little")
+        little.socket.recv(10)
+
+    little.onRead = read
+    for descriptor, peer in floods:
+        descriptor.onRead = flood
+        peer.send(b"x")
+    rig.outer.turn()
+    assert order == ["much", "little"] * 3
+
+
+def testFloodGoneMeanwhile(rig: Rig) -> None:
+    """One that was left for later and removed before its turn is not served."""
+    first, peer = rig.reading(Flood)
+    second, other = rig.reading(Flood)
+    little, another = rig.reading()
+    for skt in (peer, other, another):
+        skt.send(b"x")
+
+    def remove() -> None:
+        little.socket.recv(10)
+        second.connected = False
+        rig.poller.removeReader(second)
+
+    little.onRead = remove
+    rig.outer.turn()
+    assert (first.calls, second.calls) == ([b"x"], [])
+
+
+def testLastFloodGoes(rig: Rig) -> None:
+    """The last one ends in its turn, and the epoll object with it."""
+    flood, peer = rig.reading(Flood)
+    peer.close()
+    rig.outer.turn()
+    assert flood.calls == [b"", ConnectionDone]
+    assert rig.empty
 
 
 def testReactorGoesDown(rig: Rig, loggedErrors: Any) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from echod.connection import SLICE, Connection, Reason, State
 from echod.interfaces import IProtocolMaker
+from echod.protocols.framed import SMALLEST_READ
 from echod.protocols.line import line
 from echod.protocols.prefixed import dns
 from echod.protocols.raw import raw
@@ -557,6 +558,29 @@ def test_bulkIsProgress() -> None:
     link.connection.echoed(7)
     assert link.connection.idleSince() == link.connection.owner.sweep.now
     assert link.connection.owner.sweep.now == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("maker", [line, dns])
+def test_aTurnIsBounded(maker: IProtocolMaker) -> None:
+    """Issue 3, 4: the smaller the messages, the less a read takes; long ones, more again."""
+    link = connect(maker)
+    reads: list[int] = []
+    received = link.connection.received
+
+    def record(data: bytes) -> None:
+        reads.append(len(data))
+        received(data)
+
+    link.connection.received = record  # type: ignore[method-assign]  # to look at it
+    tiny = (b"\0\0" if maker is dns else b"x\n") * 65536
+    longer = (framed(b"y" * 298) if maker is dns else b"y" * 299 + b"\n") * 1000
+    assert link.exchange(tiny + longer) == tiny + longer
+    assert link.connection.messages == 66536
+    assert max(reads) == 16384
+    passed = list(itertools.accumulate(reads))
+    ofTiny = [size for size, end in zip(reads, passed, strict=True) if 60_000 < end < len(tiny)]
+    assert max(ofTiny) == SMALLEST_READ
+    assert max(reads[-10:]) == 16384
 
 
 @pytest.mark.parametrize("maker", [raw, line, dns])
