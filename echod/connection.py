@@ -39,7 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
@@ -170,7 +170,6 @@ class Connection(TwistedProtocol):
     broken = False
     cut = 0
     openedAt = 0.0
-    peer: Any = None
 
     # Why reading is stopped: a mask of the bits above; written by the producer methods.
     _paused = 0
@@ -321,7 +320,6 @@ class Connection(TwistedProtocol):
         try:
             self._sweep = sweep = self.owner.sweep
             self.openedAt = self._progressAt = self._deliveredAt = sweep.now
-            self.peer = self.transport.getPeer()
             self.transport.limitReads(self.largestRead)
             if self.verbatim:
                 self.transport.echoUnseen(True)
@@ -367,7 +365,12 @@ class Connection(TwistedProtocol):
             self.inputFinished()
         except Exception:
             self._raised()
-        self._endOutput()
+        if self.state is State.FINISHING and self._slices is None and not self.transport.unsent():
+            # Nothing to wait for: FIN goes with the close.
+            self._outputEnded = True
+            self._close()
+        else:
+            self._endOutput()
 
     def writeConnectionLost(self) -> None:
         """Our FIN is with the kernel."""
@@ -380,7 +383,7 @@ class Connection(TwistedProtocol):
         """It is gone."""
         if self.state is not State.ABORTED:
             self.state = State.CLOSED
-            if reason.check(ConnectionDone) is None:
+            if not isinstance(reason.value, ConnectionDone):
                 self.broken = True
                 if not self._outputEnded or self._inputEnded or self.reason is None:
                     self.reason = Reason.RESET
@@ -456,7 +459,7 @@ class Connection(TwistedProtocol):
             self._close()
 
     def _close(self) -> None:
-        self.transport.loseConnection()
+        self.transport.closeNow()
 
     def _raised(self) -> None:
         """The protocol raised: say so, and end this connection alone."""

@@ -61,6 +61,13 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         something that waits to be sent is shown all the same.
         """
 
+    def closeNow() -> None:
+        """
+        Close at once, with FIN if that has not been sent; ``connectionLost`` comes meanwhile.
+
+        For when the peer has finished and nothing is `unsent`: what waits would be lost.
+        """
+
     def abortConnection() -> None:
         """Send RST and drop what is buffered; ``connectionLost`` follows in a later turn."""
 

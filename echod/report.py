@@ -7,6 +7,7 @@ when somebody asks (`Totals.snapshot`) or when a connection is gone (`Totals.add
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = ["ConnectionLog", "Totals", "formatPeer", "toJSON"]
 _log = Logger()
 
 _SUMMED = ("bytesIn", "bytesOut", "discarded", "messages", "truncated", "pauses")
+_summed = operator.attrgetter(*_SUMMED)
 _KEYS = ("bytes_in", "bytes_out", "discarded", "messages", "truncated", "pauses")
 
 
@@ -73,8 +75,7 @@ class Totals:
     def _sumsWith(self, connections: Iterable[Connection]) -> list[int]:
         sums = list(self._sums)
         for connection in connections:
-            for index, name in enumerate(_SUMMED):
-                sums[index] += getattr(connection, name)
+            sums = list(map(operator.add, sums, _summed(connection)))
         return sums
 
 
@@ -105,7 +106,7 @@ class ConnectionLog:
         _log.info(
             "opened {listener} peer={peer}",
             listener=self._listener,
-            peer=formatPeer(connection.peer),
+            peer=formatPeer(connection.transport.getPeer()),
         )
 
     def inputEnded(self, connection: Connection) -> None:
@@ -113,7 +114,7 @@ class ConnectionLog:
         _log.info(
             "eof {listener} peer={peer} in={bytesIn}",
             listener=self._listener,
-            peer=formatPeer(connection.peer),
+            peer=formatPeer(connection.transport.getPeer()),
             bytesIn=connection.bytesIn,
         )
 
@@ -124,7 +125,7 @@ class ConnectionLog:
             "closed {listener} peer={peer} in={bytesIn} out={bytesOut} seconds={seconds:.1f}"
             " reason={reason} end={end}",
             listener=self._listener,
-            peer=formatPeer(connection.peer),
+            peer=formatPeer(connection.transport.getPeer()),
             bytesIn=connection.bytesIn,
             bytesOut=connection.bytesOut,
             seconds=now - connection.openedAt,

@@ -37,6 +37,8 @@ __all__ = ["BATCH", "Poller", "available"]
 
 _log = Logger()
 
+_done = Failure(CONNECTION_DONE)
+
 #: Events taken in one turn at most, so that timers, signals and others get their turn.
 BATCH = 128
 
@@ -146,13 +148,16 @@ class Poller:
         if not rest and not getattr(descriptor, "connected", False):
             self._forget(number)
         elif rest != mask:
-            try:
-                self._epoll.modify(number, rest)
-            except OSError:
-                # Closed too, but it did not say so.
-                self._forget(number)
-            else:
-                self._masks[number] = rest
+            self._modify(number, rest)
+
+    def _modify(self, number: int, mask: int) -> None:
+        try:
+            self._epoll.modify(number, mask)
+        except OSError:
+            # Closed too, but it did not say so.
+            self._forget(number)
+        else:
+            self._masks[number] = mask
 
     def _formerNumber(self, descriptor: Any) -> int:
         for number, bearer in self._descriptors.items():
@@ -261,21 +266,32 @@ class Poller:
 
     def _disconnect(self, number: int, descriptor: Any, why: BaseException, reading: bool) -> None:
         """End a descriptor, or only its reading, as Twisted's reactors do."""
-        failure = Failure(why)
+        failure = _done if why is CONNECTION_DONE else Failure(why)
         try:
             if (
                 reading
                 and isinstance(why, ConnectionDone)
                 and IHalfCloseableDescriptor.providedBy(descriptor)
             ):
-                self._remove(descriptor, _IN)
-                descriptor.readConnectionLost(failure)
+                self._endReading(number, descriptor, failure)
             else:
                 if self._descriptors.get(number) is descriptor:
                     self._forget(number)
                 descriptor.connectionLost(failure)
         except BaseException:
             _log.failure("{descriptor} raised as it ended", descriptor=repr(descriptor))
+
+    def _endReading(self, number: int, descriptor: Any, failure: Failure) -> None:
+        """EOF; the kernel is told only if the descriptor is still there afterwards."""
+        mask = self._masks.get(number, 0) & ~_IN
+        known = self._descriptors.get(number) is descriptor
+        if known:
+            self._masks[number] = mask
+        try:
+            descriptor.readConnectionLost(failure)
+        finally:
+            if known and self._descriptors.get(number) is descriptor:
+                self._modify(number, self._masks[number])
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor is going down: so is everybody here."""

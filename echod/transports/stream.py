@@ -14,7 +14,8 @@ so that a peer which does not read holds no memory of ours.
 Private parts of Twisted 26.10 that are known here (checked at import, and each has a test):
 ``dataBuffer``, ``offset`` and ``_tempDataLen`` (what waits in user space),
 ``_writeDisconnecting`` and ``_writeDisconnected`` (FIN asked for, FIN sent), ``_aborting``,
-``_closeWriteConnection``, ``_maybePauseProducer``, ``_isSendBufferFull``, ``_buildAddr``.
+``_closeWriteConnection``, ``_maybePauseProducer``, ``_isSendBufferFull``, ``_shouldShutdown``,
+``_buildAddr``.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ _PRIVATE = (
     "_closeWriteConnection",
     "_maybePauseProducer",
     "_isSendBufferFull",
+    "_shouldShutdown",
 )
 
 
@@ -80,6 +82,8 @@ def require(owner: Any, *names: str) -> None:
 
 require(tcp.Server, *_PRIVATE)
 require(tcp.Port, "_buildAddr")
+
+_closed = Failure(CONNECTION_DONE)
 
 # What is mixed into: said to the type checker alone, which follows no mixins.
 _Mixin: Any = object
@@ -110,6 +114,8 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
     _broken = False
     # Whether what is read may be echoed unseen.
     _echoes = False
+    # Closing ends both directions by itself: descriptors are not inherited (FD_CLOEXEC).
+    _shouldShutdown = False
     #: Whether the last read came back full: for `Poller`, which lets others go first.
     readsMuch = False
 
@@ -243,6 +249,11 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
         """See ``ITransport``."""
         self._end()
         super().loseConnection()
+
+    def closeNow(self) -> None:
+        """See `IConnectionTransport.closeNow`."""
+        self._end()
+        self.connectionLost(_closed)
 
     def loseWriteConnection(self) -> None:
         """Send FIN: now, if nothing waits before it; once, however often it is asked for."""

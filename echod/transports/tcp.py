@@ -3,8 +3,8 @@ TCP for listeners: a port that fails at once and in words.
 
 A *listening* socket (`TCPPort`) only ever yields *connection* sockets (`Server`); options that
 Linux hands down from the first to the second (no delay, keepalive) are set once, on the
-listening one.  Private parts of Twisted known here: ``Port._realPortNumber``,
-``Port._logConnectionLostMsg`` and ``tcp._resolveIPv6``.
+listening one.  Private parts of Twisted known here: ``Server._addressType``,
+``Port._realPortNumber``, ``Port._logConnectionLostMsg`` and ``tcp._resolveIPv6``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from errno import EADDRINUSE
 from typing import Any
 
 from twisted.internet import tcp
+from twisted.internet.address import IPv6Address
 
 from echod.endpoints import TCPEndpoint
 from echod.errors import ListenError
@@ -27,11 +28,47 @@ KEEPALIVE_INTERVAL = 10
 KEEPALIVE_PROBES = 6
 
 require(tcp, "_resolveIPv6")
+require(tcp.Server, "_addressType")
 require(tcp.Port, "_realPortNumber", "_logConnectionLostMsg")
 
 
 class Server(Stream, tcp.Server):  # type: ignore[misc]  # abortConnection replaces methods
-    """One accepted TCP connection."""
+    """
+    One accepted TCP connection.
+
+    Twisted's makes two texts of each connection as it comes; here they are made when asked for.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol: Any,
+        client: tuple[Any, ...],
+        server: Any,
+        sessionno: int,
+        reactor: Any,
+    ) -> None:
+        tcp.Connection.__init__(self, sock, protocol, reactor)
+        if len(client) != 2:
+            self._addressType = IPv6Address
+        self.server = server
+        self.client = client
+        self.sessionno = sessionno
+        self.startReading()
+        self.connected = 1
+
+    @property
+    def hostname(self) -> str:  # type: ignore[override]  # an attribute there
+        """The client's address."""
+        return str(self.client[0])
+
+    def logPrefix(self) -> str:
+        """See ``ILoggingContext``."""
+        return f"{type(self).__name__},{self.sessionno},{self.hostname}"
+
+    def __repr__(self) -> str:
+        """Name the client and the number of the connection."""
+        return f"<{type(self).__name__} #{self.sessionno} of {self.hostname}>"
 
 
 class Port(Accepting, tcp.Port):

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from echod.transports.reactor import Facade
-from echod.transports.stream import LARGEST_READ
+from echod.transports.stream import FIRST_READ, LARGEST_READ
 from echod.transports.tcp import Server
 from echod.transports.unix import UNIXServer
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
@@ -309,6 +309,27 @@ def testAfterWhatWaits() -> None:
         assert link.answer[1_000_000:-1_000_000] == b"x" * written
 
 
+def testAfterASequence() -> None:
+    """The same for what was written with ``writeSequence``, which never goes at once."""
+    with Link() as link:
+        link.transport.writeSequence([b"before, "])
+        link.client.send(b"after")
+        link.transport.doRead()
+        waitUntil(link.outer.turn, lambda: link.receive() or len(link.answer) == 13)
+        assert link.answer == b"before, after"
+
+
+def testReadsMuch() -> None:
+    """Issue 3, 4: the transport says whether its last read came back full."""
+    with Link() as link:
+        link.client.send(bytes(FIRST_READ + 5))
+        link.transport.doRead()
+        assert link.transport.readsMuch
+        link.transport.doRead()
+        assert not link.transport.readsMuch
+        link.receive()
+
+
 def testAfterOurEnd() -> None:
     """Input after our FIN is shown, as there is nowhere to echo it."""
     with Link() as link:
@@ -316,6 +337,8 @@ def testAfterOurEnd() -> None:
         link.transport.loseWriteConnection()
         waitUntil(link.outer.turn, lambda: link.protocol.ends)
         link.protocol.ends.clear()
+        # Nor can it be allowed again.
+        link.transport.echoUnseen(True)
         seen, unseen = link.protocol.seen, link.protocol.unseen
         late = memoryview(noise(1_000_000))[:300_000]
         assert not link.send(late)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -51,7 +53,8 @@ def connectionWith(
     connection = Connection()
     connection.state = state
     connection.reason = reason
-    connection.peer = IPv4Address("TCP", "127.0.0.1", 40000)
+    transport: Any = SimpleNamespace(getPeer=lambda: IPv4Address("TCP", "127.0.0.1", 40000))
+    connection.transport = transport
     for name, value in counters.items():
         assert hasattr(Connection, name)
         setattr(connection, name, value)

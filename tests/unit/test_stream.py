@@ -597,7 +597,7 @@ def testFINTwice() -> None:
     ours, client = tcpPair()
     facade: Any = Facade(Outer())
     protocol = Recorder()
-    transport: Any = Server(ours, protocol, client.getsockname(), None, 0, facade)  # type: ignore[arg-type]
+    transport: Any = Server(ours, protocol, client.getsockname(), None, 0, facade)
     protocol.makeConnection(transport)
     transport.loseWriteConnection()
     transport.loseWriteConnection()
@@ -645,7 +645,7 @@ def testResetThatAWriteMeets(nested: bool) -> None:
     ours, client = tcpPair()
     protocol = Recorder()
     protocol.echoing = True
-    transport = Server(ours, protocol, client.getsockname(), None, 0, reactor)  # type: ignore[arg-type]
+    transport = Server(ours, protocol, client.getsockname(), None, 0, reactor)
     protocol.makeConnection(transport)
     client.send(b"hello")
     reset(client)
