@@ -270,6 +270,9 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
         ):
             super().loseWriteConnection()
             return
+        # Who waits to echo in place would be told that it can: a socket whose output has ended
+        # always is writable, and doWrite would meet EPIPE.
+        self.stopWriting()
         self._writeDisconnecting = self._writeDisconnected = True
         self._closeWriteConnection()
 

@@ -309,6 +309,22 @@ def testAfterWhatWaits() -> None:
         assert link.answer[1_000_000:-1_000_000] == b"x" * written
 
 
+def testOurEndWhileStalled() -> None:
+    """TRAPS 2.1: our FIN while nothing more can be sent: it stays open, and nothing is lost."""
+    with Link() as link:
+        link.stall()
+        echoed = link.protocol.unseen
+        link.transport.echoUnseen(False)
+        link.transport.unregisterProducer()
+        link.transport.loseWriteConnection()
+        link.transport.resumeProducing()
+        waitUntil(link.outer.turn, lambda: link.protocol.seen > 1_000_000)
+        link.outer.rest()
+        assert link.protocol.ends == ["FIN"]
+        waitUntil(link.outer.turn, link.receive)
+        assert bytes(link.answer) == noise(24_000_000)[:echoed]
+
+
 def testAfterASequence() -> None:
     """The same for what was written with ``writeSequence``, which never goes at once."""
     with Link() as link:
