@@ -57,8 +57,8 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         Say whether input may be echoed without being shown.
 
         The protocol's ``echoed`` is then called with the number of bytes that were read and
-        written, or are about to be, none of which ``dataReceived`` gets.  What comes after
-        something that waits to be sent is shown all the same.
+        written, none of which ``dataReceived`` gets.  What comes after something that waits
+        to be sent is shown all the same.
         """
 
     def closeNow() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from echod.connection import Connection, Reason
 from echod.errors import ConfigurationError
-from echod.transports.stream import ACCEPTS
+from echod.transports.accepting import ACCEPTS
 
 __all__ = ["ConnectionLimit", "fitDescriptors", "raiseDescriptorLimit"]
 

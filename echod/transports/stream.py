@@ -1,10 +1,10 @@
 """
-What every stream transport and every listening port of echod does, whatever its address family.
+What every stream transport of echod does, whatever its address family.
 
 `Stream` is mixed into one of Twisted's server transports and makes two things quicker.  A
 write goes to the kernel at once when nothing waits before it, and only the rest is buffered:
 Twisted buffers everything and asks the reactor for a turn.  A read starts small and doubles
-while reads come back full.  `Accepting` is mixed into one of Twisted's ports.
+while reads come back full.
 
 Where the protocol would only send back what it is given it may say so (`Stream.echoUnseen`):
 then reading and sending are one step.  Bulk is echoed in place: looked at in the kernel's queue
@@ -14,16 +14,14 @@ so that a peer which does not read holds no memory of ours.
 Private parts of Twisted 26.10 that are known here (checked at import, and each has a test):
 ``dataBuffer``, ``offset`` and ``_tempDataLen`` (what waits in user space),
 ``_writeDisconnecting`` and ``_writeDisconnected`` (FIN asked for, FIN sent), ``_aborting``,
-``_closeWriteConnection``, ``_maybePauseProducer``, ``_isSendBufferFull``, ``_shouldShutdown``,
-``_buildAddr``.
+``_closeWriteConnection``, ``_maybePauseProducer``, ``_isSendBufferFull``, ``_shouldShutdown``.
 """
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
-from errno import ECONNABORTED, EINTR, ENOBUFS, ENOMEM, EPERM, EPIPE, EPROTO
+from errno import ENOBUFS, ENOMEM, EPIPE
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
 from typing import Any
@@ -31,22 +29,13 @@ from typing import Any
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from echod.interfaces import IConnectionTransport
 
-__all__ = ["ACCEPTS", "Accepting", "Stream", "require"]
+__all__ = ["Stream", "require"]
 
-_log = Logger()
-
-#: Connections accepted in one turn at most, so that a flood of them delays nobody.
-ACCEPTS = 32
-#: Seconds without accepting after the system had no descriptor or memory for one more.
-ACCEPT_PAUSE = 0.5
-#: What ``accept`` says of one client that is gone, or not let in: the next may be fine.
-_ONE_CLIENT = frozenset({ECONNABORTED, EINTR, EPERM, EPROTO})
 #: Errors of a send after which a read is still told of a broken connection; after any other
 #: it would see EOF.
 _TELLS_NOTHING = frozenset({ENOBUFS, ENOMEM, EPIPE})
@@ -71,17 +60,16 @@ _PRIVATE = (
 
 def require(owner: Any, *names: str) -> None:
     """
-    Check that Twisted still has its private parts.
+    Check that private parts of others are still there.
 
     :raises ImportError: naming the first that is missing.
     """
     for name in names:
         if not hasattr(owner, name):
-            raise ImportError(f"this Twisted has no {owner.__name__}.{name}; echod needs 26.10")
+            raise ImportError(f"there is no {owner.__name__}.{name}; echod needs Twisted 26.10")
 
 
 require(tcp.Server, *_PRIVATE)
-require(tcp.Port, "_buildAddr")
 
 _closed = Failure(CONNECTION_DONE)
 
@@ -148,7 +136,6 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
         if not length:
             return CONNECTION_LOST if self._broken else CONNECTION_DONE
         if unseen:
-            self.protocol.echoed(length)
             data = _scratch[:length]
             try:
                 sent = self.socket.send(data)
@@ -156,6 +143,7 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
                 sent = self._sentNothing(error)
             if sent != length:
                 self._buffer(data[sent:])
+            self.protocol.echoed(length)
         else:
             self.protocol.dataReceived(data)
         if length == size:
@@ -300,98 +288,3 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
     def _queued(self, request: int) -> int:
         (count,) = struct.unpack("i", ioctl(self.socket.fileno(), request, b"\0\0\0\0"))
         return int(count)
-
-
-class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
-    """A listening socket."""
-
-    # Twisted's.
-    sessionno: int
-
-    # The end of a pause after accept failed; written by _pause and connectionLost.
-    _resume: Any = None
-
-    def doRead(self) -> None:
-        """
-        Accept a batch of connections.
-
-        One that cannot be set up costs itself alone.  When the system has no descriptor or
-        memory left the port rests for a moment: it would be told again at once, for ever
-        (TRAPS 3.1).
-        """
-        for _ in range(ACCEPTS):
-            try:
-                skt, address = self.socket.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno not in _ONE_CLIENT:
-                    self._pause(error)
-                    return
-                continue
-            try:
-                self._accepted(skt, address)
-            except BaseException:
-                # SystemExit too, as Twisted does: it must not end the port.
-                _log.failure("{port} could not set up a connection", port=repr(self))
-                skt.close()
-
-    def _accepted(self, skt: socket.socket, address: Any) -> None:
-        if isinstance(address, tuple) and len(address) == 4 and address[3]:
-            # A link-local address means nothing without its interface.
-            name, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-            address = (name, *address[1:])
-        protocol = self.factory.buildProtocol(self._buildAddr(address))
-        if protocol is None:
-            skt.close()
-            return
-        number = self.sessionno
-        self.sessionno = number + 1
-        transport = self.transport(skt, protocol, address, self, number, self.reactor)
-        try:
-            protocol.makeConnection(transport)
-        except BaseException:
-            _log.failure("{port} could not set up a connection", port=repr(self))
-            # Its descriptor is with the reactor by now (TRAPS 1.14).
-            transport.abortConnection()
-
-    def _pause(self, error: OSError) -> None:
-        _log.warn(
-            "{port} accepts nobody for {seconds} s: {reason}",
-            port=repr(self),
-            seconds=ACCEPT_PAUSE,
-            reason=error.strerror,
-        )
-        self.stopReading()
-        self._resume = self.reactor.callLater(ACCEPT_PAUSE, self._resumeAccepting)
-
-    def _resumeAccepting(self) -> None:
-        self._resume = None
-        self.startReading()
-
-    def connectionLost(self, reason: Any) -> None:
-        """See ``IReadDescriptor``."""
-        if self._resume is not None:
-            self._resume.cancel()
-            self._resume = None
-        super().connectionLost(reason)
-
-    def close(self) -> None:
-        """Stop listening now; ``stopListening`` takes a turn to it."""
-        self.stopReading()
-        self.connectionLost(Failure(CONNECTION_DONE))
-
-    def serveQueue(self) -> None:
-        """
-        Accept every connection that the kernel has completed already.
-
-        Closing the socket would reset them.  Bounded by the backlog, so that clients which
-        arrive all the while cannot hold this up.
-        """
-        poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
-        # An adopted socket's backlog is not known.
-        for _ in range((self.backlog or socket.SOMAXCONN) // ACCEPTS + 1):
-            if self._resume is not None or not poll.poll(0):
-                return
-            self.doRead()

@@ -18,7 +18,8 @@ from twisted.internet.address import IPv6Address
 
 from echod.endpoints import TCPEndpoint
 from echod.errors import ListenError
-from echod.transports.stream import Accepting, Stream, require
+from echod.transports.accepting import Accepting
+from echod.transports.stream import Stream, require
 
 __all__ = ["Port", "Server", "TCPPort"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.internet import unix
 
-from echod.transports.stream import Accepting, Stream
+from echod.transports.accepting import Accepting
+from echod.transports.stream import Stream
 
 __all__ = ["UNIXPort", "UNIXServer"]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from twisted.internet.error import ConnectionAborted, ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -294,6 +294,18 @@ def testEndedWhileCounted() -> None:
     link.client.close()
     assert link.protocol.ends == [ConnectionAborted]
     assert link.protocol.pauses == pauses
+
+
+def testClosedWhileCounted() -> None:
+    """A protocol may close the transport as it is told of an echo, which is sent by then."""
+    link = Link()
+    link.protocol.echoed = lambda count: link.transport.closeNow()  # type: ignore[method-assign]  # to look at it
+    link.client.send(b"12345")
+    waitUntil(link.outer.turn, lambda: link.transport.disconnected)
+    waitUntil(link.outer.turn, link.receive)
+    link.client.close()
+    assert link.answer == b"12345"
+    assert link.protocol.ends == ["stop", ConnectionDone]
 
 
 def testAfterWhatWaits() -> None:

@@ -41,9 +41,10 @@ import echod.transports
 from echod.interfaces import IConnectionTransport
 from echod.testing import Loop, MemorySocket
 from echod.transports import stream
+from echod.transports.accepting import ACCEPT_PAUSE, ACCEPTS
 from echod.transports.poller import Poller
 from echod.transports.reactor import Facade
-from echod.transports.stream import ACCEPT_PAUSE, ACCEPTS, FIRST_READ, LARGEST_READ
+from echod.transports.stream import FIRST_READ, LARGEST_READ
 from echod.transports.tcp import Port, Server
 from echod.transports.unix import UNIXPort, UNIXServer
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
@@ -157,9 +158,23 @@ class Rig:
         return data
 
 
+def testAcceptMeans() -> None:
+    """``socket._accept``: the number of a descriptor that is not inherited, and the address."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        private: Any = listening
+        with socket.create_connection(listening.getsockname()) as client:
+            number, address = private._accept()
+            assert not os.get_inheritable(number)
+            with socket.socket(listening.family, listening.type, 0, number) as skt:
+                assert address == skt.getpeername() == client.getsockname()
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            private._accept()
+
+
 # -- Twisted's private parts -----------------------------------------------------------------
 
-MODULES = ("poller", "reactor", "stream", "tcp", "unix")
+MODULES = ("accepting", "poller", "reactor", "stream", "tcp", "unix")
 
 
 def sources() -> dict[str, ast.Module]:
@@ -857,13 +872,14 @@ class Script:
         self._real = real
         self.answers = list(answers)
 
-    def accept(self) -> Any:
+    def _accept(self) -> tuple[int, Any]:
         if not self.answers:
             raise BlockingIOError
         answer = self.answers.pop(0)
         if isinstance(answer, int):
             raise OSError(answer, os.strerror(answer))
-        return answer
+        skt, address = answer
+        return skt.detach(), address
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)

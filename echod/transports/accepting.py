@@ -1,0 +1,137 @@
+"""
+What every listening port of echod does, whatever its address family.
+
+`Accepting` is mixed into one of Twisted's ports.  It accepts a bounded batch a turn, rests while
+the system has nothing left for one more (accept(2)), and can be closed at once, with its queue
+served.  Private parts known here: Twisted's ``Port._buildAddr``, and the standard library's
+``socket._accept``, which is its ``accept`` but for three conversions to enumerations that make a
+short connection cost 8 % more.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from errno import ECONNABORTED, EINTR, EPERM, EPROTO
+from typing import Any
+
+from twisted.internet import tcp
+from twisted.internet.main import CONNECTION_DONE
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from echod.transports.stream import require
+
+__all__ = ["ACCEPTS", "Accepting"]
+
+_log = Logger()
+
+#: Connections accepted in one turn at most, so that a flood of them delays nobody.
+ACCEPTS = 32
+#: Seconds without accepting after the system had no descriptor or memory for one more.
+ACCEPT_PAUSE = 0.5
+#: What ``accept`` says of one client that is gone, or not let in: the next may be fine.
+_ONE_CLIENT = frozenset({ECONNABORTED, EINTR, EPERM, EPROTO})
+
+require(tcp.Port, "_buildAddr")
+require(socket.socket, "_accept")
+
+# What is mixed into: said to the type checker alone, which follows no mixins.
+_Mixin: Any = object
+
+
+class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
+    """A listening socket."""
+
+    # Twisted's.
+    sessionno: int
+
+    # The end of a pause after accept failed; written by _pause and connectionLost.
+    _resume: Any = None
+
+    def doRead(self) -> None:
+        """
+        Accept a batch of connections.
+
+        One that cannot be set up costs itself alone.  When the system has no descriptor or
+        memory left the port rests for a moment: it would be told again at once, for ever
+        (TRAPS 3.1).
+        """
+        listening = self.socket
+        for _ in range(ACCEPTS):
+            try:
+                number, address = listening._accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in _ONE_CLIENT:
+                    self._pause(error)
+                    return
+                continue
+            skt = socket.socket(self.addressFamily, socket.SOCK_STREAM, 0, number)
+            try:
+                self._accepted(skt, address)
+            except BaseException:
+                # SystemExit too, as Twisted does: it must not end the port.
+                _log.failure("{port} could not set up a connection", port=repr(self))
+                skt.close()
+
+    def _accepted(self, skt: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple) and len(address) == 4 and address[3]:
+            # A link-local address means nothing without its interface.
+            name, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+            address = (name, *address[1:])
+        protocol = self.factory.buildProtocol(self._buildAddr(address))
+        if protocol is None:
+            skt.close()
+            return
+        number = self.sessionno
+        self.sessionno = number + 1
+        transport = self.transport(skt, protocol, address, self, number, self.reactor)
+        try:
+            protocol.makeConnection(transport)
+        except BaseException:
+            _log.failure("{port} could not set up a connection", port=repr(self))
+            # Its descriptor is with the reactor by now (TRAPS 1.14).
+            transport.abortConnection()
+
+    def _pause(self, error: OSError) -> None:
+        _log.warn(
+            "{port} accepts nobody for {seconds} s: {reason}",
+            port=repr(self),
+            seconds=ACCEPT_PAUSE,
+            reason=error.strerror,
+        )
+        self.stopReading()
+        self._resume = self.reactor.callLater(ACCEPT_PAUSE, self._resumeAccepting)
+
+    def _resumeAccepting(self) -> None:
+        self._resume = None
+        self.startReading()
+
+    def connectionLost(self, reason: Any) -> None:
+        """See ``IReadDescriptor``."""
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        super().connectionLost(reason)
+
+    def close(self) -> None:
+        """Stop listening now; ``stopListening`` takes a turn to it."""
+        self.stopReading()
+        self.connectionLost(Failure(CONNECTION_DONE))
+
+    def serveQueue(self) -> None:
+        """
+        Accept every connection that the kernel has completed already.
+
+        Closing the socket would reset them.  Bounded by the backlog, so that clients which
+        arrive all the while cannot hold this up.
+        """
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        # An adopted socket's backlog is not known.
+        for _ in range((self.backlog or socket.SOMAXCONN) // ACCEPTS + 1):
+            if self._resume is not None or not poll.poll(0):
+                return
+            self.doRead()
