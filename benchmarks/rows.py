@@ -74,6 +74,16 @@ PEERS: dict[str, Peer] = {
         _python("twisted_echo", "frame", "{port}"),
         ("python:twisted",),
     ),
+    **{
+        f"way-{way}": Peer(
+            title, _python("ways", way, "{port}"), ("python:msgspec", "python:twisted")
+        )
+        for way, title in (
+            ("coroutine", "echod, a coroutine"),
+            ("function", "echod, a framing and a function"),
+            ("factory", "echod, Twisted's `LineOnlyReceiver`"),
+        )
+    },
     "gevent": Peer("gevent", _python("gevent_echo", "{port}"), ("python:gevent",)),
     "node": Peer("Node `net`", ("node", "{here}/peers/echo.js", "{port}"), ("node",)),
     "go": Peer("Go `io.Copy`", ("{build}/echo_go", "{port}"), ("go",)),
@@ -291,6 +301,22 @@ ROWS: tuple[Row, ...] = (
         peers=(ECHOD, "twisted-int16", "asyncio-streams", "uvloop-streams"),
         metrics=("cpu", "rate"),
         targets=(Target("cpu", ("twisted-int16",), 0.22, 0.16),),
+    ),
+    Row(
+        name="ways",
+        title="64-byte lines, ping-pong, 50 connections: the ways to write a protocol",
+        mode="pingpong",
+        pattern="line",
+        connections=50,
+        unit="line",
+        peers=(
+            ECHOD,
+            *("way-coroutine", "way-function", "way-factory"),
+            *("twisted-line", "asyncio-streams", "uvloop-streams"),
+        ),
+        metrics=_CPU,
+        # The coroutine may cost three times the class, the goal is twice.
+        targets=(Target("cpu", ("way-coroutine",), 1 / 3, 1 / 2, larger=True),),
     ),
     Row(
         name="churn",

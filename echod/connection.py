@@ -25,10 +25,14 @@ The states, and every way between them::
   FIN follows, and whatever still arrives is read and thrown away: closing with unread
   input would make the kernel send RST and destroy echoed bytes on their way.
 
+A protocol may answer later (`Connection.unanswered`).  Its answers are waited for wherever
+replies are flushed: our FIN follows the last of them, or a deadline ends the wait.
+
 Memory: the connection is its transport's push producer, so reading stops while more than
-64 KiB wait to be sent; a read is bounded (`Connection.largestRead`) and a reply that grows is
-made slice by slice.  Reasons
-to stop reading are bits of one mask, so that none undoes another.
+64 KiB wait to be sent; a read is bounded (`Connection.largestRead`), a reply that grows is
+made slice by slice, and a protocol that has enough to do stops reading itself
+(`Connection.holdInput`).  Reasons to stop reading are bits of one mask, so that none undoes
+another.
 
 Time of life, once a second (`Connection.sweep`): *stall* while something is unsent, *idle*
 or *linger* when nothing is, *maximum age* whatever happens.  "Unsent" asks the kernel too:
@@ -83,10 +87,11 @@ class Reason(str, Enum):
 
     EOF = "eof"  # the peer finished (FIN)
     RESET = "reset"  # the peer or the network broke it (RST)
-    QUIT = "quit"  # the protocol's own word for the end arrived
+    QUIT = "quit"  # the protocol had said all it had to say, or was asked to end
     TOO_LONG = "too_long"  # a message above the configured maximum
+    MALFORMED = "malformed"  # bytes that are no message
     IDLE = "idle"  # nothing for idle_timeout
-    STALLED = "stalled"  # unsent bytes stood still for stall_timeout
+    STALLED = "stalled"  # unsent bytes, or answers still to come, stood still for stall_timeout
     MAX_AGE = "max_age"  # older than max_age
     EVICTED = "evicted"  # idle, and others wanted its place
     DRAIN = "drain"  # the daemon stopped
@@ -119,9 +124,16 @@ class Owner(Protocol):
 
 # Looked up once for each read.
 _OPEN = State.OPEN
+_GONE = (State.CLOSED, State.ABORTED)
 
 # Reasons to stop reading, bits of `Connection._paused`.
 _OUTPUT_FULL = 1
+_INPUT_HELD = 2
+_NEXT_TURN = 4
+
+#: Slices made in one turn at most: a peer that reads as fast as they are made would have the
+#: turn for itself.
+SLICES = 4
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -129,7 +141,8 @@ class Connection(TwistedProtocol):
     """
     A connection that echoes nothing yet: subclass it and write `received`.
 
-    A subclass calls `reply`, `replyEach`, `progressed` and `end`; it never touches its transport.
+    A subclass calls `reply`, `replyEach`, `progressed` and `end`; one that answers later also
+    `holdInput`, `releaseInput`, `finishOutput` and `answered`.  It never touches its transport.
 
     :ivar owner: the listener; set by it before ``makeConnection``.
     :ivar state: see `State`; written by this class alone.
@@ -146,7 +159,7 @@ class Connection(TwistedProtocol):
 
     #: Bytes that one read takes at most.  What a protocol copies of a read, or keeps of it,
     #: counts towards the 384 KiB of a connection.
-    largestRead: ClassVar[int] = 65536
+    largestRead: int = 65536
 
     #: Whether the answer is the input, whatever it is: it may then be echoed unseen, and only
     #: be counted.
@@ -154,6 +167,10 @@ class Connection(TwistedProtocol):
 
     #: Whether any byte is progress, or only what the subclass calls `progressed` for.
     bytesAreProgress: ClassVar[bool] = True
+
+    #: Whether reading goes on while the peer does not read: for a protocol that answers nothing
+    #: of what it reads, and must see the peer's FIN.
+    alwaysReads: bool = False
 
     owner: Owner
     _sweep: Sweep
@@ -178,6 +195,8 @@ class Connection(TwistedProtocol):
     # The peer's FIN is in; our FIN is with the kernel.
     _inputEnded = False
     _outputEnded = False
+    # Our FIN has been asked for; written by _endOutput.
+    _outputEnding = False
     # Input still to be answered before the drain ends us; written by drain and dataReceived.
     _quota = 0
     # When the protocol last made progress, when the peer last acknowledged something or
@@ -189,12 +208,59 @@ class Connection(TwistedProtocol):
 
     # -- What a subclass writes and calls ------------------------------------------------
 
+    def begun(self) -> None:
+        """The connection is there: for a protocol that speaks first."""
+
     def received(self, data: bytes) -> None:
         """Bytes arrived, never none.  To be written by the subclass."""
         raise NotImplementedError
 
     def inputFinished(self) -> None:
         """The peer has finished; what was answered will still be sent."""
+
+    def ended(self) -> None:
+        """We have ended it (`end`): nothing more will be delivered, answers are still sent."""
+
+    def outputReady(self) -> None:
+        """What was replied is with the kernel, after `outputFull`."""
+
+    def lost(self, reason: Failure) -> None:
+        """It is gone: nothing that is replied now arrives anywhere."""
+
+    def unanswered(self) -> bool:
+        """
+        Whether something that was delivered has not been answered yet.
+
+        Our FIN waits for it, until `answered` is called.
+        """
+        return False
+
+    def answered(self) -> None:
+        """To be called when `unanswered` has become false."""
+        if self.state is State.FINISHING or self.state is State.LINGERING:
+            self._endOutput()
+
+    def canReply(self) -> bool:
+        """Whether what is replied now will be sent."""
+        return not self._outputEnding and self.state not in _GONE
+
+    def outputFull(self) -> bool:
+        """Whether so much waits to be sent that no more should be made before `outputReady`."""
+        return bool(self._paused & _OUTPUT_FULL)
+
+    def holdInput(self) -> None:
+        """Read no more before `releaseInput`: there is enough to do."""
+        self._pause(_INPUT_HELD)
+
+    def releaseInput(self) -> None:
+        """Read on, after `holdInput`."""
+        if self._paused & _INPUT_HELD:
+            self._paused &= ~_INPUT_HELD
+            self._readOn()
+
+    def finishOutput(self) -> None:
+        """Send FIN when all is flushed; what the peer sends is still delivered."""
+        self._endOutput()
 
     def reply(self, data: bytes) -> None:
         """Send ``data`` (``bytes``, best at most `SLICE`): one write, in order."""
@@ -205,10 +271,13 @@ class Connection(TwistedProtocol):
         """
         Send what ``slices`` yields, each of at most `SLICE` bytes, made only as the peer reads.
 
-        No further input is delivered before the last slice is made.
+        While it does not, no input is delivered (but see `alwaysReads`).  A second call before
+        the last slice is made replaces the rest of the first.
         """
+        making = self._slices is not None
         self._slices = slices
-        self._makeSlices()
+        if not making:
+            self._makeSlices()
 
     def progressed(self) -> None:
         """Idle time begins anew."""
@@ -229,8 +298,9 @@ class Connection(TwistedProtocol):
         self.owner.lingering(self)
         self._sweep.hurry(self)
         # Input is thrown away at any speed: nothing can fill up any more.
-        self._paused = 0
+        self._paused &= ~_INPUT_HELD
         self.transport.resumeProducing()
+        self.ended()
         self._endOutput()
 
     # -- What the owner calls --------------------------------------------------------------
@@ -250,7 +320,7 @@ class Connection(TwistedProtocol):
         """End it with RST, dropping what is unsent; ``closed`` follows in a later turn."""
         if self.state is not State.CLOSED and self.state is not State.ABORTED:
             self.reason = reason
-            self.cut = self.transport.unsent() + self._quota
+            self.cut = self.transport.unsent() + self._quota + self.unanswered()
             self.state = State.ABORTED
             self._slices = None
             self.transport.unregisterProducer()
@@ -258,7 +328,7 @@ class Connection(TwistedProtocol):
 
     def owes(self) -> bool:
         """Whether something that was answered has not arrived yet."""
-        return self._slices is not None or self.transport.unsent() > 0
+        return self._slices is not None or self.unanswered() or self.transport.unsent() > 0
 
     def idleSince(self) -> float | None:
         """When it became idle, in monotonic seconds; ``None`` if it is busy or ending."""
@@ -282,7 +352,8 @@ class Connection(TwistedProtocol):
                 self.abort(self.reason or Reason.MAX_AGE)
                 return
         settling = self._inputEnded and self._outputEnded
-        if settling and self.transport.failed():
+        # Not every reactor tells of an RST while nothing is read or written.
+        if (settling or self._paused) and self.transport.failed():
             self.broken = True
             self.abort(Reason.RESET)
             return
@@ -296,15 +367,17 @@ class Connection(TwistedProtocol):
                 if unsent or self._owing:
                     self._deliveredAt = now
             self._owing = unsent > 0
-        if unsent:
-            if limits.stall_timeout and now - self._deliveredAt >= limits.stall_timeout:
+        unanswered = not unsent and self.unanswered()
+        if unsent or (unanswered and not active):
+            since = self._deliveredAt if unsent else max(self._progressAt, self._deliveredAt)
+            if limits.stall_timeout and now - since >= limits.stall_timeout:
                 self.abort(Reason.STALLED)
         elif settling:
             self._close()
         elif state is State.LINGERING:
             if now - self._deliveredAt >= limits.linger_timeout:
                 self.abort(self.reason or Reason.EOF)
-        elif active and limits.idle_timeout:
+        elif active and limits.idle_timeout and not unanswered:
             idle = now - max(self._progressAt, self._deliveredAt)
             if idle >= limits.idle_timeout:
                 self.end(Reason.IDLE)
@@ -326,6 +399,7 @@ class Connection(TwistedProtocol):
             sweep.add(self)
             self.transport.registerProducer(self, True)
             self.owner.opened(self)
+            self.begun()
         except Exception:
             self._raised()
 
@@ -365,10 +439,14 @@ class Connection(TwistedProtocol):
             self.inputFinished()
         except Exception:
             self._raised()
-        if self.state is State.FINISHING and self._slices is None and not self.transport.unsent():
+        if self.state is not State.FINISHING:
+            return
+        if not self.owes():
             # Nothing to wait for: FIN goes with the close.
             self._outputEnded = True
             self._close()
+        elif self._outputEnded:
+            self._settle()
         else:
             self._endOutput()
 
@@ -390,6 +468,10 @@ class Connection(TwistedProtocol):
         self._slices = None
         self._sweep.discard(self)
         self.owner.closed(self)
+        try:
+            self.lost(reason)
+        except Exception:
+            self._raised()
 
     # -- Flow control --------------------------------------------------------------------
 
@@ -397,33 +479,51 @@ class Connection(TwistedProtocol):
         """The transport has enough to send (`IPushProducer`): stop reading."""
         if not self._paused & _OUTPUT_FULL:
             self.pauses += 1
-            self._paused |= _OUTPUT_FULL
-            if self.state is not State.LINGERING:
-                self.transport.pauseProducing()
+            self._pause(_OUTPUT_FULL)
 
     def resumeProducing(self) -> None:
         """The transport has sent all it had (`IPushProducer`): make more, or read on."""
         self._paused &= ~_OUTPUT_FULL
-        if self._slices is not None:
+        if not self._paused & _NEXT_TURN:
             self._makeSlices()
-        # Never after EOF: Twisted would read, and report, EOF again (TRAPS 1.4).
-        if not self._paused and not self._inputEnded:
-            self.transport.resumeProducing()
+        if not self._paused & _OUTPUT_FULL:
+            self.outputReady()
+        self._readOn()
 
     def stopProducing(self) -> None:
         """The transport is going down (`IPushProducer`); ``connectionLost`` follows."""
 
+    def _stopsReading(self, why: int) -> bool:
+        return bool(why & _INPUT_HELD or (why and not self.alwaysReads))
+
+    def _pause(self, why: int) -> None:
+        self._paused |= why
+        if self._stopsReading(why) and self.state is not State.LINGERING:
+            self.transport.pauseProducing()
+
+    def _readOn(self) -> None:
+        # Never after EOF: Twisted would read, and report, EOF again (TRAPS 1.4).
+        if not (self._stopsReading(self._paused) or self._inputEnded):
+            self.transport.resumeProducing()
+
     def _makeSlices(self) -> None:
-        """Make slices while the transport takes them."""
-        assert self._slices is not None
-        while not self._paused & _OUTPUT_FULL:
+        """Make slices while the transport takes them, a few a turn."""
+        for _ in range(SLICES):
+            if self._slices is None or self._paused & _OUTPUT_FULL:
+                return
             piece = next(self._slices, None)
             if piece is None:
                 self._slices = None
-                if self.state is not State.OPEN and self.state is not State.DRAINING:
-                    self._endOutput()
+                self.answered()
                 return
             self.reply(piece)
+        self._pause(_NEXT_TURN)
+        self.transport.reactor.callLater(0, self._makeMoreSlices)
+
+    def _makeMoreSlices(self) -> None:
+        self._paused &= ~_NEXT_TURN
+        self._makeSlices()
+        self._readOn()
 
     def _lateData(self, data: bytes) -> None:
         """Input when it is not OPEN any more: within the drain's quota answered, else dropped."""
@@ -444,11 +544,20 @@ class Connection(TwistedProtocol):
     # -- The ends ------------------------------------------------------------------------
 
     def _endOutput(self) -> None:
-        """Nothing more will be answered: flush, then FIN, as soon as the last slice is made."""
-        if self._slices is None and self.state is not State.ABORTED:
+        """FIN after all that has been answered, as soon as nothing is unanswered."""
+        if (
+            self._slices is None
+            and not self._outputEnding
+            and self.state is not State.ABORTED
+            and not self.unanswered()
+        ):
+            self._outputEnding = True
             # With a paused producer registered, FIN would never be sent (TRAPS 1.3).
             self.transport.unregisterProducer()
             self.transport.loseWriteConnection()  # type: ignore[attr-defined]  # of the fourth base
+            # Nobody would tell that there is room again, and none is needed.
+            self._paused &= ~_OUTPUT_FULL
+            self._readOn()
 
     def _settle(self) -> None:
         """Both FINs are out: close, or wait until the peer has acknowledged the rest."""

@@ -4,17 +4,25 @@ Every exception that echod raises on purpose.
 One base, `EchodError`; its message is one line, meant for a person, and names the value
 at fault and the mend.  What an operator got wrong (`ConfigurationError`, `ListenError`)
 and what a peer sent wrong (`FramingError`) are different branches: the first ends the
-program, the second ends one connection.
+program, the second ends one connection.  What a coroutine is told by its stream is a third
+(`StreamError`).
 """
 
 from __future__ import annotations
 
 __all__ = [
     "ConfigurationError",
+    "ConnectFailed",
     "EchodError",
     "FramingError",
+    "IncompleteRead",
+    "LimitExceeded",
     "ListenError",
     "MessageTooLong",
+    "StreamBusy",
+    "StreamClosed",
+    "StreamError",
+    "StreamLost",
     "oneLine",
 ]
 
@@ -57,3 +65,47 @@ class FramingError(EchodError):
 
 class MessageTooLong(FramingError):
     """A message is, or says that it will be, longer than the configured maximum."""
+
+
+class StreamError(EchodError):
+    """What was asked of an `echod.stream.Stream` cannot be had."""
+
+
+class IncompleteRead(StreamError):
+    """
+    The peer finished before all that was asked for had come.
+
+    :ivar partial: what had come; it is taken out of the stream.
+    """
+
+    def __init__(self, partial: bytes) -> None:
+        super().__init__(f"the peer finished after {len(partial)} bytes of what was to come")
+        self.partial = partial
+
+
+class LimitExceeded(StreamError):
+    """
+    There is no delimiter within the limit; the bytes are still in the stream.
+
+    :ivar limit: bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"no delimiter within {limit} bytes")
+        self.limit = limit
+
+
+class StreamBusy(StreamError):
+    """Somebody else is reading, or writing, already: one call at a time."""
+
+
+class StreamClosed(StreamError):
+    """We have ended the stream, or its output, ourselves."""
+
+
+class StreamLost(StreamError):
+    """The connection is gone; ``__cause__`` is the transport's reason."""
+
+
+class ConnectFailed(StreamError):
+    """There is no connection; the message names the address and the reason."""

@@ -10,16 +10,36 @@ message in what has arrived and returns everything up to there as one block, so 
 echo is one write however many messages a read held.  Cost is linear in the bytes fed,
 whatever the split: an incomplete tail waits in one `bytearray` that grows by appending
 (amortised doubling) and is never searched or copied again until its message is whole.
+
+Who answers messages one by one asks for them: `Framer.split` takes a block apart, `Framer.wrap`
+puts a framing around an answer.  A *framing* is what makes a framer of a maximum length: `lines`,
+`int8`, `int16`, `int32`, `netstring`, ``fixed(n)``, or one made of your own pure function by
+`cutting`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import partial
 from struct import Struct
 
-from echod.errors import MessageTooLong
+from echod.errors import FramingError, MessageTooLong
 
-__all__ = ["Framer", "LengthPrefixed", "Lines"]
+__all__ = [
+    "Cut",
+    "Framer",
+    "Framing",
+    "LengthPrefixed",
+    "Lines",
+    "cutting",
+    "fixed",
+    "int8",
+    "int16",
+    "int32",
+    "lines",
+    "netstring",
+]
 
 
 class Framer(ABC):
@@ -49,6 +69,24 @@ class Framer(ABC):
             it arrived; ``b""`` when none is.
         :raises MessageTooLong: with the messages before the long one in ``complete``.
             The stream has no further boundaries after that: do not feed it again.
+        :raises FramingError: the same for what is no message at all.
+        """
+
+    @abstractmethod
+    def split(self, block: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """
+        Take a block that `feed` returned apart.
+
+        :returns: of each message its payload, and the whole of it as it arrived.
+        """
+
+    @abstractmethod
+    def wrap(self, payload: bytes, message: bytes) -> bytes:
+        """
+        An answer's payload with the framing that belongs to it.
+
+        :param message: what is answered, as it arrived.
+        :raises ValueError: there is no such message in this framing.
         """
 
     def _takeTail(self, data: bytes) -> bytes:
@@ -86,6 +124,19 @@ class Lines(Framer):
         self.messages += block.count(b"\n")
         return block
 
+    def split(self, block: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See `Framer.split`: a payload is a line without its end."""
+        start = 0
+        while start < len(block):
+            end = block.index(b"\n", start) + 1
+            message = block[start:end]
+            yield message[:-2] if message.endswith(b"\r\n") else message[:-1], message
+            start = end
+
+    def wrap(self, payload: bytes, message: bytes) -> bytes:
+        """See `Framer.wrap`: an answer ends as its line did."""
+        return payload + (b"\r\n" if message.endswith(b"\r\n") else b"\n")
+
     def _overlong(self, waiting: int, data: bytes) -> int:
         r"""
         Where the first line above ``maxLength`` starts in ``data``, or -1.
@@ -120,6 +171,7 @@ class LengthPrefixed(Framer):
     def __init__(self, width: int, maxLength: int) -> None:
         super().__init__(maxLength)
         self._width = width
+        self._pack = _LENGTHS[width].pack
         self._lengthAt = _LENGTHS[width].unpack_from
         # How long the tail must grow before it is worth another look.
         self._need = width
@@ -157,3 +209,147 @@ class LengthPrefixed(Framer):
             return data
         self._tail += memoryview(data)[start:]
         return data[:start]
+
+    def split(self, block: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See `Framer.split`."""
+        start, width = 0, self._width
+        while start < len(block):
+            end = start + width + self._lengthAt(block, start)[0]
+            yield block[start + width : end], block[start:end]
+            start = end
+
+    def wrap(self, payload: bytes, message: bytes) -> bytes:
+        """See `Framer.wrap`."""
+        if len(payload) >= 1 << 8 * self._width:
+            raise ValueError(f"{len(payload)} bytes do not fit a length of {self._width}")
+        return self._pack(len(payload)) + payload
+
+
+#: A pure function that finds the message at ``start``: ``cut(data, start)`` returns where its
+#: payload begins and stops and where the next message starts, as soon as that can be told, all
+#: of it there or not; ``None`` while it cannot.  Called again when it is all there.  Raises
+#: `FramingError` for what cannot become a message.
+Cut = Callable[[bytes | bytearray, int], tuple[int, int, int] | None]
+#: Makes a framer of the largest payload in bytes.
+Framing = Callable[[int], Framer]
+
+#: Bytes that a framing may take on top of the largest payload.
+OVERHEAD = 1024
+
+
+class _Cutting(Framer):
+    """
+    Around a function of somebody's own.
+
+    Linear as long as the function is constant: it is asked once for each message, once more when
+    that is all there, and for each read while it cannot tell.
+    """
+
+    def __init__(self, cut: Cut, wrap: Callable[[bytes], bytes], maxLength: int) -> None:
+        super().__init__(maxLength)
+        self._cut = cut
+        self._wrap = wrap
+        # How long the tail must be before it is worth another look.
+        self._need = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Framer.feed`."""
+        tail = self._tail
+        tail += data
+        start = 0
+        try:
+            while start < len(tail) and len(tail) >= self._need:
+                self._need = self._endOf(start)
+                if not self._need or self._need > len(tail):
+                    break
+                self.messages += 1
+                start = self._need
+            self._checkLength(len(tail) - start - OVERHEAD)
+        except FramingError as error:
+            error.complete = bytes(tail[:start])
+            raise
+        block = bytes(tail[:start])
+        del tail[:start]
+        self._need = max(0, self._need - start)
+        return block
+
+    def _endOf(self, start: int) -> int:
+        """Where the message after the one at ``start`` begins; 0 if that cannot be told yet."""
+        found = self._cut(self._tail, start)
+        if found is None:
+            return 0
+        begin, stop, end = found
+        if not start <= begin <= stop <= end or end == start:
+            raise FramingError(f"no message can be at {begin}, {stop}, {end} after {start}")
+        self._checkLength(stop - begin)
+        return end
+
+    def _checkLength(self, length: int) -> None:
+        if length > self.maxLength:
+            raise MessageTooLong(f"a message of {length} bytes is longer than {self.maxLength}")
+
+    def split(self, block: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """See `Framer.split`."""
+        start = 0
+        while start < len(block):
+            found = self._cut(block, start)
+            assert found is not None
+            begin, stop, end = found
+            yield block[begin:stop], block[start:end]
+            start = end
+
+    def wrap(self, payload: bytes, message: bytes) -> bytes:
+        """See `Framer.wrap`."""
+        return self._wrap(payload)
+
+
+def cutting(cut: Cut, wrap: Callable[[bytes], bytes]) -> Framing:
+    """
+    Make a framing of two pure functions.
+
+    :param cut: see `Cut`; at most `OVERHEAD` bytes of a message are not its payload.
+    :param wrap: puts the framing around an answer's payload.
+    """
+    return partial(_Cutting, cut, wrap)
+
+
+def fixed(size: int) -> Framing:
+    """
+    Messages of ``size`` bytes each, with nothing between them.
+
+    :raises ValueError: there are no messages of less than one byte.
+    """
+    if size < 1:
+        raise ValueError(f"messages of {size} bytes have no boundaries")
+
+    def wrap(payload: bytes) -> bytes:
+        if len(payload) != size:
+            raise ValueError(f"an answer of {len(payload)} bytes where each has {size}")
+        return payload
+
+    return cutting(lambda data, start: (start, start + size, start + size), wrap)
+
+
+def _cutNetstring(data: bytes | bytearray, start: int) -> tuple[int, int, int] | None:
+    """``5:hello,`` (D. J. Bernstein, Netstrings, 1997): no sign, no zeros before a number."""
+    colon = data.find(b":", start, start + 11)
+    digits = bytes(data[start : start + 11 if colon < 0 else colon])
+    if (digits and not digits.isdigit()) or (len(digits) > 1 and digits.startswith(b"0")):
+        raise FramingError(f"{digits!r} is no length")
+    if colon < 0:
+        if len(digits) > 10:
+            raise FramingError(f"there is no colon in {digits!r}")
+        return None
+    if not digits:
+        raise FramingError("there is no length before a colon")
+    stop = colon + 1 + int(digits)
+    if stop < len(data) and data[stop] != ord(","):
+        raise FramingError("there is no comma after a netstring")
+    return colon + 1, stop, stop + 1
+
+
+lines: Framing = Lines
+int8: Framing = partial(LengthPrefixed, 1)
+int16: Framing = partial(LengthPrefixed, 2)
+int32: Framing = partial(LengthPrefixed, 4)
+netstring: Framing = cutting(_cutNetstring, lambda payload: b"%d:%b," % (len(payload), payload))

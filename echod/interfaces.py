@@ -18,7 +18,12 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import Attribute, Interface
 
-__all__ = ["IConnectionTransport", "IProtocolMaker"]
+__all__ = [
+    "IConnectionTransport",
+    "IDatagramProtocolMaker",
+    "IProtocolMaker",
+    "IStreamProtocolMaker",
+]
 
 
 class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableDescriptor):
@@ -30,6 +35,8 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     unregisters its producer before either end: Twisted keeps a connection with a paused
     producer open for ever.
     """
+
+    reactor: Any = Attribute("Has ``callLater`` (``IReactorTime``).")
 
     def unsent() -> int:
         """
@@ -73,17 +80,46 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
 
 
 class IProtocolMaker(Interface):
-    """One protocol that listeners can serve, with its options."""
+    """
+    One protocol that listeners can serve, with its options.
+
+    Provide `IStreamProtocolMaker`, `IDatagramProtocolMaker`, or both; `echod.maker` has classes
+    that do.  A maker is made once, as a module is imported, and must cost nothing: whatever it
+    needs it gets when a listener asks for a factory.
+    """
 
     name: str = Attribute("The word for it in endpoints and files: ``[a-z][a-z0-9-]*``.")
     description: str = Attribute("One line for ``--list-protocols``.")
-    options: Any = Attribute("A `msgspec.Struct` class that holds the options.")
+    options: Any = Attribute(
+        "A `msgspec.Struct` class that holds the options, or ``None``.  Each field has a default,"
+        " and unknown ones are forbidden."
+    )
     defaults: Any = Attribute("A mapping: `echod.settings.Limits` that this protocol prefers.")
+
+
+class IStreamProtocolMaker(IProtocolMaker):
+    """A protocol for streams: TCP, UNIX, and whatever stands before them."""
 
     def makeFactory(settings: Any) -> Any:
         """
-        Make what accepts connections for one listener.
+        Make what builds a protocol for each connection of one listener.
 
-        :param settings: an instance of ``options``.
-        :returns: an ``IProtocolFactory`` whose protocols are `echod.connection.Connection`.
+        Called once a listener, before it binds; the factory's ``doStart`` and ``doStop`` follow
+        the listener's life.  An exception ends the program, as any error at start does.
+
+        :param settings: an instance of ``options``, or ``None`` without them.
+        :returns: an ``IProtocolFactory``.  Its protocols are `echod.connection.Connection`, or
+            any ``IProtocol``: then see `echod.hosted`.
+        """
+
+
+class IDatagramProtocolMaker(IProtocolMaker):
+    """A protocol for datagrams."""
+
+    def makeDatagram(settings: Any) -> Any:
+        """
+        Make what answers the datagrams of one listener.
+
+        :param settings: an instance of ``options``, or ``None`` without them.
+        :returns: a ``twisted.internet.protocol.DatagramProtocol``.
         """

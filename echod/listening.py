@@ -21,7 +21,9 @@ from twisted.logger import Logger
 from echod.connection import Connection, Reason
 from echod.deadlines import Sweep
 from echod.endpoints import TCPEndpoint
-from echod.interfaces import IProtocolMaker
+from echod.errors import ConfigurationError
+from echod.hosted import asConnection, halfCloses
+from echod.interfaces import IStreamProtocolMaker
 from echod.limits import ConnectionLimit
 from echod.report import ConnectionLog, Totals
 from echod.settings import Limits
@@ -41,10 +43,10 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
     """
 
     place: str
-    maker: IProtocolMaker
+    maker: IStreamProtocolMaker
     endpoint: TCPEndpoint
     limits: Limits
-    options: Struct
+    options: Struct | None
     explicitMaximum: bool = False
 
 
@@ -56,6 +58,7 @@ class Listener(Service):
     :param reactor: a Twisted reactor.
     :param sweep: keeps the deadlines; shared by all listeners.
     :param logConnections: whether each connection gets its lines in the log.
+    :raises ConfigurationError: the protocol's maker raised.
     """
 
     def __init__(
@@ -73,9 +76,17 @@ class Listener(Service):
         self._logConnections = logConnections
         self._log: ConnectionLog | None = None
         self._gone: Deferred[None] | None = None
+        try:
+            factory = plan.maker.makeFactory(plan.options)
+        except Exception as error:
+            raise ConfigurationError(
+                f"{plan.place}: protocol {plan.maker.name!r} cannot be served:"
+                f" {type(error).__name__}: {error}"
+            ) from error
+        self._halfCloses = halfCloses(factory)
         self._port = TCPPort(
             plan.endpoint,
-            _ListenerFactory(self, plan.maker.makeFactory(plan.options)),
+            _ListenerFactory(self, factory),
             plan.limits.backlog,
             plan.limits.keepalive,
             reactor,
@@ -127,8 +138,13 @@ class Listener(Service):
             self._port.close()
 
     def describe(self) -> str:
-        """``raw tcp 127.0.0.1:1234``, with the port that the system chose."""
-        return f"{self._plan.maker.name} {self._endpoint}"
+        """
+        ``raw tcp 127.0.0.1:1234``, with the port that the system chose.
+
+        A protocol that takes the peer's FIN for its end is followed by ``(no half-close)``.
+        """
+        known = "" if self._halfCloses else " (no half-close)"
+        return f"{self._plan.maker.name} {self._endpoint}{known}"
 
     def counters(self) -> dict[str, Any]:
         """All counters of this listener, as plain values."""
@@ -208,9 +224,12 @@ class _ListenerFactory(Factory):
         try:
             if not self._listener.admit():
                 return None
-            connection = self._inner.buildProtocol(addr)
-            if isinstance(connection, Connection):
-                connection.owner = self._listener
+            protocol = self._inner.buildProtocol(addr)
+            if protocol is None:
+                self._listener.totals.refused["protocol"] += 1
+                return None
+            connection = asConnection(protocol)
+            connection.owner = self._listener
         except Exception:
             _log.failure("{listener} could not accept", listener=self._listener.describe())
             self._listener.totals.refused["error"] += 1

@@ -1,9 +1,18 @@
-"""From a `Connection` class to a protocol that listeners can serve, in one expression."""
+"""
+From what somebody has written to a protocol that listeners can serve, in one expression each.
+
+In the order of how little has to be known: a coroutine (`StreamMaker`), a framing and a function
+(`MessageMaker`), an ordinary Twisted factory (`FactoryMaker`), and echod's own way, a subclass of
+`Connection` (`ConnectionMaker`).  All are an `IStreamProtocolMaker`; docs/writing-a-protocol.md
+shows each.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -11,42 +20,139 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
-from echod.connection import Connection
-from echod.interfaces import IProtocolMaker
+from echod.answering import IN_FLIGHT, Answer, AnsweringConnection
+from echod.connection import SLICE, Connection
+from echod.framing import Framing
+from echod.interfaces import IStreamProtocolMaker
+from echod.stream import BUFFER, StreamConnection
 
-__all__ = ["ConnectionFactory", "ConnectionMaker"]
+__all__ = ["ConnectionFactory", "ConnectionMaker", "FactoryMaker", "MessageMaker", "StreamMaker"]
 
 
 class ConnectionFactory(Factory):
-    """Builds a connection for each peer, each with the same settings."""
+    """Builds a connection for each peer."""
 
     noisy = False
+    protocol = Connection
 
-    def __init__(self, connection: Callable[[Any], Connection], settings: Struct) -> None:
+    def __init__(self, connection: Callable[[], Connection]) -> None:
         self._connection = connection
-        self._settings = settings
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
         """One connection; its owner is for the listener to set."""
-        return self._connection(self._settings)
+        return self._connection()
 
 
-@implementer(IProtocolMaker)
+def _with(settings: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` that is given the settings too, after its own argument, if there are any."""
+    return function if settings is None else partial(_swapped, function, settings)
+
+
+def _swapped(function: Callable[..., Any], settings: Any, argument: Any) -> Any:
+    return function(argument, settings)
+
+
+@implementer(IStreamProtocolMaker)
 @dataclass(frozen=True)
-class ConnectionMaker:
+class StreamMaker:
     """
-    See `IProtocolMaker`.
+    A protocol that is a coroutine, on an `echod.stream.Stream`.
 
-    :param connection: called with the settings for each peer; a `Connection` class whose
-        ``__init__`` takes them.
+    :param handler: ``async def handler(stream)``; with options, ``handler(stream, settings)``.
+    :param limit: bytes of input that wait for it; also what it can ask for at once.
+    :raises TypeError: ``handler`` is no coroutine function.
     """
 
     name: str
     description: str
-    options: type[Struct]
-    connection: Callable[[Any], Connection]
+    handler: Callable[..., Any]
+    options: type[Struct] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    limit: int = BUFFER
+
+    def __post_init__(self) -> None:
+        called = getattr(self.handler, "__call__", None)  # noqa: B004  # its type is asked for
+        if not (inspect.iscoroutinefunction(self.handler) or inspect.iscoroutinefunction(called)):
+            raise TypeError(f"{self.handler!r} is no coroutine function; write it with async def")
+
+    def makeFactory(self, settings: Any) -> IProtocolFactory:
+        """See `IStreamProtocolMaker.makeFactory`."""
+        return ConnectionFactory(
+            partial(StreamConnection, _with(settings, self.handler), self.limit)
+        )
+
+
+@implementer(IStreamProtocolMaker)
+@dataclass(frozen=True)
+class MessageMaker:
+    """
+    A protocol that answers messages one by one.
+
+    :param framing: one of `echod.framing`: ``lines``, ``int8``, ``int16``, ``int32``,
+        ``netstring``, ``fixed(n)``, or ``cutting(…)`` for one of your own.
+    :param answer: from a payload to an answer's payload, a Deferred or coroutine of it, or
+        ``None``; with options, ``answer(payload, settings)``.
+    :param maxLength: bytes of a payload, unless the options have a ``max_length``.
+    :param inFlight: how many messages are being answered at a time, unless the options have an
+        ``in_flight``.
+    """
+
+    name: str
+    description: str
+    framing: Framing
+    answer: Callable[..., Any]
+    options: type[Struct] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    maxLength: int = SLICE
+    inFlight: int = IN_FLIGHT
+
+    def makeFactory(self, settings: Any) -> IProtocolFactory:
+        """See `IStreamProtocolMaker.makeFactory`."""
+        answer: Answer = _with(settings, self.answer)
+        maxLength = getattr(settings, "max_length", self.maxLength)
+        inFlight = getattr(settings, "in_flight", self.inFlight)
+        return ConnectionFactory(
+            lambda: AnsweringConnection(self.framing(maxLength), answer, inFlight)
+        )
+
+
+@implementer(IStreamProtocolMaker)
+@dataclass(frozen=True)
+class FactoryMaker:
+    """
+    A protocol that is an ordinary Twisted factory; `echod.hosted` says what it gives up.
+
+    :param factory: called without an argument, or with the settings if there are options;
+        returns an ``IProtocolFactory``.
+    """
+
+    name: str
+    description: str
+    factory: Callable[..., IProtocolFactory]
+    options: type[Struct] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def makeFactory(self, settings: Any) -> IProtocolFactory:
-        """See `IProtocolMaker.makeFactory`."""
-        return ConnectionFactory(self.connection, settings)
+        """See `IStreamProtocolMaker.makeFactory`."""
+        return self.factory() if settings is None else self.factory(settings)
+
+
+@implementer(IStreamProtocolMaker)
+@dataclass(frozen=True)
+class ConnectionMaker:
+    """
+    A protocol that is a `Connection` class: the quickest.
+
+    :param connection: called for each peer, with the settings if there are options.
+    """
+
+    name: str
+    description: str
+    connection: Callable[..., Connection]
+    options: type[Struct] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def makeFactory(self, settings: Any) -> IProtocolFactory:
+        """See `IStreamProtocolMaker.makeFactory`."""
+        arguments = () if settings is None else (settings,)
+        return ConnectionFactory(partial(self.connection, *arguments))

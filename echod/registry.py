@@ -1,63 +1,196 @@
 """
-Which protocols there are.
+Which protocols there are: echod's own, and those of other distributions.
 
-Constructors are pure: `Registry` takes the makers it is to know.
+Others come through entry points (the packaging specification of that name) of the group
+``echod.protocols``, because those name the distribution and its version.  Each maker is
+verified as it is loaded; one that is broken is blamed in one line and left out, and never stops
+the others.  Constructors are pure: `Registry` takes what it is to know, `discover` looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Any
 
 import msgspec
+from zope.interface.exceptions import Invalid
+from zope.interface.verify import verifyObject
 
-from echod.errors import ConfigurationError
-from echod.interfaces import IProtocolMaker
+from echod import __version__
+from echod.errors import ConfigurationError, oneLine
+from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
+from echod.protocols.chargen import chargen
+from echod.protocols.clock import daytime, time
+from echod.protocols.discard import discard
 from echod.protocols.line import line
-from echod.protocols.prefixed import dns
+from echod.protocols.netstring import netstring
+from echod.protocols.prefixed import dns, int8, int32
 from echod.protocols.raw import raw
-from echod.settings import convert
+from echod.protocols.upper import upper
+from echod.protocols.whoami import whoami
+from echod.settings import Limits, convert
 
-__all__ = ["BUILTIN", "Registry"]
+__all__ = ["BUILTIN", "GROUP", "Offer", "Registry", "discover", "verify"]
 
-BUILTIN: tuple[IProtocolMaker, ...] = (raw, line, dns)
+#: The group of entry points, each named as the protocol that its maker makes.
+GROUP = "echod.protocols"
+
+BUILTIN: tuple[IProtocolMaker, ...] = (
+    *(raw, line, dns, int8, int32, netstring),
+    *(discard, chargen, daytime, time, whoami, upper),
+)
+#: What a maker can be, in the words of its interface.
+KINDS = (IStreamProtocolMaker, IDatagramProtocolMaker)
+_OWN = f"twisted-echod {__version__}"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """
+    An entry point, not loaded yet.
+
+    :ivar source: the distribution and its version.
+    :ivar load: returns the maker, or raises whatever its module raises.
+    """
+
+    name: str
+    source: str
+    load: Callable[[], Any]
 
 
 class Registry:
-    """Protocol makers by name."""
+    """
+    Protocol makers by name.
 
-    def __init__(self, makers: Iterable[IProtocolMaker] = BUILTIN) -> None:
+    :ivar problems: a line for each offer that could not be taken.
+    """
+
+    def __init__(
+        self, makers: Iterable[IProtocolMaker] = BUILTIN, offers: Iterable[Offer] = ()
+    ) -> None:
         self._makers = {maker.name: maker for maker in makers}
+        self._sources = dict.fromkeys(self._makers, _OWN)
+        self.problems: list[str] = []
+        self._broken: dict[str, str] = {}
+        for offer in offers:
+            self._take(offer)
+
+    def _take(self, offer: Offer) -> None:
+        try:
+            maker = self._load(offer)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # SystemExit too: a module that ends the program is as broken as any.
+            ours = isinstance(error, ConfigurationError)
+            why = str(error) if ours else f"{type(error).__name__}: {error}"
+            problem = oneLine(f"protocol {offer.name!r} of {offer.source} is left out: {why}")
+            self.problems.append(problem)
+            self._broken.setdefault(offer.name, problem)
+        else:
+            self._makers[offer.name] = maker
+            self._sources[offer.name] = offer.source
+
+    def _load(self, offer: Offer) -> Any:
+        if offer.name in self._makers:
+            raise ConfigurationError(f"{self._sources[offer.name]} has that name already")
+        maker = offer.load()
+        verify(maker, offer.name)
+        return maker
 
     def get(self, name: str, place: str) -> IProtocolMaker:
         """
         The maker called ``name``.
 
         :param place: where the name was written, for the message.
-        :raises ConfigurationError: if there is none.
+        :raises ConfigurationError: if there is none, or only a broken one.
         """
-        try:
+        if name in self._makers:
             return self._makers[name]
-        except KeyError:
-            known = ", ".join(sorted(self._makers))
-            raise ConfigurationError(
-                f"{place}: no protocol {name!r} (there are: {known})"
-            ) from None
+        if name in self._broken:
+            raise ConfigurationError(f"{place}: {self._broken[name]}")
+        known = ", ".join(sorted(self._makers))
+        raise ConfigurationError(f"{place}: no protocol {name!r} (there are: {known})")
 
     def settings(
         self, maker: IProtocolMaker, options: Mapping[str, Any], place: str, *, strict: bool
     ) -> Any:
-        """A maker's typed settings of plain values; see `echod.settings.convert`."""
+        """
+        A maker's typed settings of plain values; ``None`` for one that has none.
+
+        :raises ConfigurationError: see `echod.settings.convert`.
+        """
+        if maker.options is None:
+            if options:
+                raise ConfigurationError(f"{place}: protocol {maker.name!r} has no options")
+            return None
         return convert(options, maker.options, place, strict=strict)
 
     def describe(self) -> str:
         """Every protocol with its options, as ``--list-protocols`` prints it."""
         lines = []
         for maker in self._makers.values():
-            lines.append(f"{maker.name}  {maker.description}")
+            lines.append(f"{maker.name}  {maker.description}  ({self._sources[maker.name]})")
             lines.extend(f"    {key} = {value}" for key, value in maker.defaults.items())
-            lines.extend(_describeOption(field) for field in msgspec.structs.fields(maker.options))
+            lines.extend(_describeOptions(maker))
         return "\n".join(lines)
+
+
+def discover() -> Registry:
+    """All there is in this environment: echod's own first, others by their distributions."""
+    offers = []
+    for point in entry_points(group=GROUP):
+        distribution = point.dist
+        source = f"{distribution.name} {distribution.version}" if distribution else point.value
+        offers.append(Offer(point.name, source, point.load))
+    return Registry(offers=sorted(offers, key=lambda offer: (offer.source, offer.name)))
+
+
+def verify(maker: Any, name: str) -> None:
+    """
+    Check a maker against `IProtocolMaker`, and what an interface cannot say.
+
+    :raises ConfigurationError: what is wrong.
+    """
+    kinds = [kind for kind in KINDS if kind.providedBy(maker)]
+    if not kinds:
+        raise ConfigurationError(
+            f"{maker!r} provides neither IStreamProtocolMaker nor IDatagramProtocolMaker"
+        )
+    try:
+        for kind in kinds:
+            verifyObject(kind, maker)
+    except Invalid as error:
+        raise ConfigurationError(str(error)) from error
+    if not isinstance(maker.name, str) or not re.fullmatch("[a-z][a-z0-9-]*", maker.name):
+        raise ConfigurationError(f"its name {maker.name!r} does not match [a-z][a-z0-9-]*")
+    if maker.name != name:
+        raise ConfigurationError(f"its name is {maker.name!r}; name its entry point so")
+    if not isinstance(maker.description, str) or not maker.description.isprintable():
+        raise ConfigurationError(f"its description {maker.description!r} is not one line")
+    if not isinstance(maker.defaults, Mapping):
+        raise ConfigurationError(f"its defaults {maker.defaults!r} are no mapping")
+    convert(maker.defaults, Limits, "defaults")
+    if maker.options is None:
+        return
+    if not (isinstance(maker.options, type) and issubclass(maker.options, msgspec.Struct)):
+        raise ConfigurationError(f"its options {maker.options!r} are no msgspec.Struct class")
+    if not maker.options.__struct_config__.forbid_unknown_fields:
+        raise ConfigurationError(
+            "its options take unknown fields; declare them with forbid_unknown_fields=True"
+        )
+    # Every option needs a default, and a type that can be told.
+    convert({}, maker.options, "options")
+    _describeOptions(maker)
+
+
+def _describeOptions(maker: IProtocolMaker) -> list[str]:
+    if maker.options is None:
+        return []
+    return [_describeOption(field) for field in msgspec.structs.fields(maker.options)]
 
 
 def _describeOption(field: msgspec.structs.FieldInfo) -> str:
@@ -67,6 +200,9 @@ def _describeOption(field: msgspec.structs.FieldInfo) -> str:
         words.append((info.extra_json_schema or {}).get("description", ""))
         info = info.type
     kind = type(info).__name__.removesuffix("Type").lower()
-    default = msgspec.json.encode(field.default).decode()
+    value = field.default
+    if value is msgspec.NODEFAULT:
+        value = field.default_factory()
+    default = msgspec.json.encode(value).decode()
     described = next(filter(None, words), "")
     return f"    options.{field.encode_name}: {kind} = {default}  {described}".rstrip()

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from echod.deadlines import Sweep
 from echod.endpoints import TCPEndpoint, formatAddress, parseEndpoint
 from echod.errors import ConfigurationError
+from echod.interfaces import IStreamProtocolMaker
 from echod.limits import fitDescriptors
 from echod.listening import Listener, ListenerPlan
 from echod.registry import Registry
@@ -122,6 +123,11 @@ def plan(
             endpoint = parseEndpoint(request.endpoint, interface)
         except ConfigurationError as error:
             raise ConfigurationError(f"{_at(place, 'endpoint')}: {error}") from error
+        if not IStreamProtocolMaker.providedBy(maker):
+            raise ConfigurationError(
+                f"{_at(place, 'endpoint')}: protocol {maker.name!r} is for datagrams,"
+                f" {request.endpoint!r} is for streams; choose another protocol"
+            )
         if endpoint.port and endpoint in taken:
             raise ConfigurationError(
                 f"{_at(place, 'endpoint')}: {formatAddress(endpoint.host, endpoint.port)} is taken"
@@ -132,7 +138,7 @@ def plan(
         if maker.name in options:
             settings = registry.settings(
                 maker,
-                {**msgspec.structs.asdict(settings), **options[maker.name]},
+                {**_plain(settings), **options[maker.name]},
                 f"--option {maker.name}",
                 strict=False,
             )
@@ -163,8 +169,12 @@ def plan(
         listeners=listeners,
         drainTimeout=configuration.drain_timeout,
         logConnections=configuration.log_connections,
-        notes=notes,
+        notes=[*registry.problems, *notes],
     )
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    return {} if settings is None else msgspec.structs.asdict(settings)
 
 
 def _at(place: str, key: str) -> str:

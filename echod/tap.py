@@ -18,7 +18,7 @@ from echod import __version__
 from echod.errors import ConfigurationError, EchodError, oneLine
 from echod.limits import raiseDescriptorLimit
 from echod.process import Signals, printEchodErrors
-from echod.registry import Registry
+from echod.registry import discover
 from echod.service import EchodService, ListenerRequest, Plan, plan, requestsOf
 from echod.settings import Configuration, Limits, convert, parseConfiguration
 
@@ -78,7 +78,7 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        self.registry = Registry()
+        self.registry = discover()
         self.plan: Plan | None = None
         self._requests: list[ListenerRequest] = []
         self._protocolOptions: dict[str, dict[str, str]] = {}
@@ -134,6 +134,7 @@ class Options(usage.Options):
         """Make `plan` of what was given."""
         if self["list-protocols"]:
             sys.stdout.write(f"{self.registry.describe()}\n")
+            sys.stderr.writelines(f"echod: {problem}\n" for problem in self.registry.problems)
             raise SystemExit(0)
         for option, _, protocol in _PORTS:
             value = self[option]

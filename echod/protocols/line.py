@@ -15,9 +15,9 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from echod.connection import SLICE, Connection, Reason
+from echod.framed import FramedConnection
 from echod.framing import Lines
 from echod.maker import ConnectionMaker
-from echod.protocols.framed import FramedConnection
 
 __all__ = ["LineOptions", "line"]
 
@@ -102,4 +102,4 @@ def _connection(settings: LineOptions) -> Connection:
     return (_AnsweredLine if settings.prefix or settings.quit else _Line)(settings)
 
 
-line = ConnectionMaker("line", "whole lines come back", LineOptions, _connection)
+line = ConnectionMaker("line", "whole lines come back", _connection, LineOptions)

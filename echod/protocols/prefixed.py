@@ -1,8 +1,8 @@
 """
-``dns``: messages with a 2-byte big-endian length before them come back, byte for byte.
+Messages with a big-endian length before them come back, byte for byte.
 
-The framing of DNS over TCP (RFC 1035 section 4.2.2) under the rules of RFC 7766; what is
-inside is not looked at.
+``dns`` has 2 bytes: the framing of DNS over TCP (RFC 1035 section 4.2.2) under the rules of
+RFC 7766; what is inside is not looked at.  ``int8`` and ``int32`` have one byte and four.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from echod.connection import Reason
-from echod.framing import LengthPrefixed
+from echod import framing
+from echod.connection import SLICE, Connection, Reason
+from echod.framed import FramedConnection
 from echod.maker import ConnectionMaker
-from echod.protocols.framed import FramedConnection
 
-__all__ = ["DNSOptions", "dns"]
+__all__ = ["DNSOptions", "Int8Options", "Int32Options", "dns", "int8", "int32"]
 
 
 class DNSOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,7 +32,7 @@ class DNSOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class _DNS(FramedConnection):
     def __init__(self, settings: DNSOptions) -> None:
-        super().__init__(LengthPrefixed(2, settings.max_length))
+        super().__init__(framing.int16(settings.max_length))
         self._strict = settings.strict
 
     def inputFinished(self) -> None:
@@ -45,7 +45,36 @@ class _DNS(FramedConnection):
 dns = ConnectionMaker(
     "dns",
     "messages with a 2-byte length come back (RFC 1035 4.2.2)",
-    DNSOptions,
     _DNS,
+    DNSOptions,
     {"idle_timeout": 30.0},
 )
+
+
+class Int8Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of ``int8``."""
+
+    max_length: Annotated[
+        int, Meta(ge=0, le=255, description="bytes of a message without its length")
+    ] = 255
+
+
+class Int32Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of ``int32``."""
+
+    # Not above SLICE: a connection's memory is promised.
+    max_length: Annotated[
+        int, Meta(ge=0, le=SLICE, description="bytes of a message without its length")
+    ] = SLICE
+
+
+def _int8(settings: Int8Options) -> Connection:
+    return FramedConnection(framing.int8(settings.max_length))
+
+
+def _int32(settings: Int32Options) -> Connection:
+    return FramedConnection(framing.int32(settings.max_length))
+
+
+int8 = ConnectionMaker("int8", "messages with a 1-byte length come back", _int8, Int8Options)
+int32 = ConnectionMaker("int32", "messages with a 4-byte length come back", _int32, Int32Options)

@@ -28,16 +28,13 @@ class RawOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class _Raw(Connection):
     verbatim = True
 
-    def __init__(self, settings: RawOptions) -> None:
-        pass
-
     def received(self, data: bytes) -> None:
         self.reply(data)
 
 
 class _RawUntilQuit(Connection):
-    def __init__(self, settings: RawOptions) -> None:
-        self._quit = settings.quit.encode()
+    def __init__(self, word: bytes) -> None:
+        self._quit = word
         # The last len(quit) - 1 bytes echoed: where a split quit has its beginning.
         self._carry = b""
 
@@ -54,7 +51,7 @@ class _RawUntilQuit(Connection):
 
 
 def _connection(settings: RawOptions) -> Connection:
-    return (_RawUntilQuit if settings.quit else _Raw)(settings)
+    return _RawUntilQuit(settings.quit.encode()) if settings.quit else _Raw()
 
 
-raw = ConnectionMaker("raw", "every byte comes back (RFC 862)", RawOptions, _connection)
+raw = ConnectionMaker("raw", "every byte comes back (RFC 862)", _connection, RawOptions)

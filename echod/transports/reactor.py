@@ -2,9 +2,10 @@
 The real reactor, with echod's descriptors and transports in place of its own.
 
 `Facade` passes for the reactor that it wraps: timers, threads and signals are the real one's.
-Descriptors go to a `Poller` where there is epoll, and what listens through it (``listenTCP``,
-``listenUNIX``, ``adoptStreamPort``) gets echod's transports; so an endpoint of any kind that is
-given a facade is served the fast way, under whatever reactor the process runs.  A private
+Descriptors go to a `Poller` where there is epoll, and what listens or connects through it
+(``listenTCP``, ``listenUNIX``, ``adoptStreamPort``, ``connectTCP``) gets echod's transports; so an
+endpoint of any kind that is given a facade goes the fast way, under whatever reactor the process
+runs.  A private
 part of Twisted known here: ``Port._fromListeningDescriptor``.
 """
 
@@ -18,7 +19,7 @@ from zope.interface import directlyProvides, providedBy
 
 from echod.transports.poller import Poller, available
 from echod.transports.stream import require
-from echod.transports.tcp import Port
+from echod.transports.tcp import Connector, Port
 from echod.transports.unix import UNIXPort
 
 __all__ = ["Facade"]
@@ -54,6 +55,14 @@ class Facade:
         listening = Port(port, factory, backlog, interface, reactor=self)
         listening.startListening()
         return listening
+
+    def connectTCP(
+        self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
+    ) -> Connector:
+        """See ``IReactorTCP.connectTCP``."""
+        connector = Connector(host, port, factory, timeout, bindAddress, self)
+        connector.connect()
+        return connector
 
     def listenUNIX(
         self,

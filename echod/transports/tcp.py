@@ -1,10 +1,11 @@
 """
-TCP for listeners: a port that fails at once and in words.
+TCP: a port that fails at once and in words, and both kinds of connections.
 
 A *listening* socket (`TCPPort`) only ever yields *connection* sockets (`Server`); options that
 Linux hands down from the first to the second (no delay, keepalive) are set once, on the
 listening one.  Private parts of Twisted known here: ``Server._addressType``,
-``Port._realPortNumber``, ``Port._logConnectionLostMsg`` and ``tcp._resolveIPv6``.
+``Port._realPortNumber``, ``Port._logConnectionLostMsg``, ``Connector._makeTransport`` and
+``tcp._resolveIPv6``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from echod.errors import ListenError
 from echod.transports.accepting import Accepting
 from echod.transports.stream import Stream, require
 
-__all__ = ["Port", "Server", "TCPPort"]
+__all__ = ["Client", "Connector", "Port", "Server", "TCPPort"]
 
 #: How often TCP asks a silent peer, and how many unanswered questions end the connection:
 #: a peer that vanished is noticed ``keepalive + 6 * 10`` seconds after its last byte.
@@ -30,6 +31,7 @@ KEEPALIVE_PROBES = 6
 
 require(tcp, "_resolveIPv6")
 require(tcp.Server, "_addressType")
+require(tcp.Connector, "_makeTransport")
 require(tcp.Port, "_realPortNumber", "_logConnectionLostMsg")
 
 
@@ -70,6 +72,17 @@ class Server(Stream, tcp.Server):  # type: ignore[misc]  # abortConnection repla
     def __repr__(self) -> str:
         """Name the client and the number of the connection."""
         return f"<{type(self).__name__} #{self.sessionno} of {self.hostname}>"
+
+
+class Client(Stream, tcp.Client):  # type: ignore[misc]  # as Server
+    """One TCP connection that we have made."""
+
+
+class Connector(tcp.Connector):
+    """Twisted's connector, with echod's transport."""
+
+    def _makeTransport(self) -> Client:
+        return Client(self.host, self.port, self.bindAddress, self, self.reactor)
 
 
 class Port(Accepting, tcp.Port):

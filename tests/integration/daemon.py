@@ -9,33 +9,30 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import msgspec
+from echod.testing.running import PATIENCE, Process, waitFor
 
-#: Seconds after which something that must happen has not happened.
-PATIENCE = 20.0
+__all__ = [
+    "MODULE",
+    "PATIENCE",
+    "TWISTD",
+    "Daemon",
+    "Daemonised",
+    "exchange",
+    "launch",
+    "outcome",
+    "receiveAll",
+    "run",
+    "waitFor",
+]
 
 TWISTD = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "echod"]
 MODULE = [sys.executable, "-m", "echod"]
 
 
-def waitFor(condition: Callable[[], Any], what: str = "the condition") -> Any:
-    """Poll until ``condition`` is true; returns its value."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"{what} did not come about in {PATIENCE} s"
-        time.sleep(0.005)
-
-
-class Daemon:
+class Daemon(Process):
     """
     ``twistd -n echod ARGUMENTS`` until the ``with`` block ends.
 
@@ -44,96 +41,11 @@ class Daemon:
     """
 
     def __init__(self, *arguments: str, command: list[str] | None = None, cwd: Any = None) -> None:
-        self._command = [*(command or TWISTD), *arguments]
-        self._cwd = cwd
-        self.lines: list[str] = []
-        self.ports: dict[str, int] = {}
-
-    def __enter__(self) -> Daemon:
-        self.process = subprocess.Popen(
-            self._command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=self._cwd,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        try:
-            # The signal handlers are in place once the reactor runs; a counter line proves it.
-            self.waitForLine("listening ")
-            self.counters()
-        except BaseException:
-            self.__exit__(*sys.exc_info())
-            raise
-        for line in self.lines:
-            match = re.search(r"listening (\S+) tcp \S+:(\d+)$", line)
-            if match:
-                self.ports.setdefault(match[1], int(match[2]))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        if error is not None:
-            sys.stderr.write("".join(f"daemon: {line}\n" for line in self.lines[-200:]))
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
+        super().__init__([*(command or TWISTD), *arguments], cwd)
 
     def connect(self, protocol: str = "raw", *, timeout: float = PATIENCE) -> socket.socket:
         """A blocking client connection."""
         return socket.create_connection(("127.0.0.1", self.ports[protocol]), timeout)
-
-    def signal(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
-
-    def wait(self, timeout: float = PATIENCE) -> int:
-        """Wait for its end; returns the exit status."""
-        status = self.process.wait(timeout)
-        self._reader.join()
-        return status
-
-    def stop(self) -> int:
-        """SIGTERM, and wait."""
-        self.signal()
-        return self.wait()
-
-    def waitForLine(self, text: str, start: int = 0) -> str:
-        """The first line from number ``start`` on with ``text`` in it."""
-
-        def found() -> str | None:
-            for line in self.lines[start:]:
-                if text in line:
-                    return line
-            assert self.process.poll() is None, f"it ended: {self.lines}"
-            return None
-
-        return str(waitFor(found, f"a line with {text!r}"))
-
-    def counters(self) -> dict[str, Any]:
-        """SIGUSR1's counters: the first listener of each protocol, by protocol."""
-        start = len(self.lines)
-        if not self.ports:
-            # Before the reactor runs the signal would kill it.
-            self._waitUntilHandled()
-        self.signal(signal.SIGUSR1)
-        line = self.waitForLine("counters {", start)
-        listeners: dict[str, Any] = {}
-        for listener in msgspec.json.decode(line.partition("counters ")[2])["listeners"]:
-            listeners.setdefault(listener["listener"].split()[0], listener)
-        return listeners
 
     def descriptors(self) -> int:
         """How many descriptors it has open."""
@@ -150,21 +62,6 @@ class Daemon:
         """Seconds of processor time it has used."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def _waitUntilHandled(self) -> None:
-        bit = 1 << (signal.SIGUSR1 - 1)
-
-        def handled() -> bool:
-            status = Path(f"/proc/{self.pid}/status").read_text()
-            match = re.search(r"SigCgt:\s+([0-9a-f]+)", status)
-            return match is not None and bool(int(match[1], 16) & bit)
-
-        waitFor(handled, "a handler for SIGUSR1")
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip("\n"))
 
 
 def receiveAll(client: socket.socket) -> bytes:

@@ -257,7 +257,7 @@ def test_brokenFileNamesTheMend(tmp_path: Path) -> None:
     file = tmp_path / "broken.toml"
     for content, mend in (
         (lineOptions("suffix = 'x'"), "goodbye, max_length, prefix, quit"),
-        (listener(protocol="echo"), "dns, line, raw"),
+        (listener(protocol="echo"), "line, netstring, raw"),
         (listener("ssl:1"), "tcp:PORT"),
         (listener("tcp:1300") * 2, "$.listener[0]"),
     ):
@@ -306,7 +306,7 @@ def test_forbiddenFile(tmp_path: Path) -> None:
         (["--port", "1300", "--line-port", "1300"], "127.0.0.1:1300"),
         (["--listen", "raw"], "PROTOCOL=ENDPOINT"),
         (["--listen", "=tcp:0"], "PROTOCOL=ENDPOINT"),
-        (["--listen", "echo=tcp:0"], "dns, line, raw"),
+        (["--listen", "echo=tcp:0"], "line, netstring, raw"),
         (["--listen", "a\nb=tcp:0"], "--listen"),
         (["--option", "line.prefix"], "PROTOCOL.KEY=VALUE"),
         (["--option", "prefix=x"], "PROTOCOL.KEY=VALUE"),
@@ -344,7 +344,8 @@ def test_listProtocols() -> None:
     for ended in both("--list-protocols"):
         assert (ended.returncode, ended.stderr) == (0, "")
         heads = [line.split()[0] for line in ended.stdout.splitlines() if line[0] != " "]
-        assert heads == ["raw", "line", "dns"]
+        assert heads[:3] == ["raw", "line", "dns"]
+        assert {"chargen", "discard", "whoami"} <= set(heads)
         for option in ("quit", "prefix", "goodbye", "max_length", "strict"):
             assert f"    options.{option}: " in ended.stdout
         assert "    idle_timeout = 30.0" in ended.stdout

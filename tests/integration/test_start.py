@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from echod.errors import ListenError
-from echod.protocols.raw import raw
+from echod.protocols.raw import RawOptions, raw
 from echod.registry import Registry
 from echod.service import EchodService, ListenerRequest, plan
 from echod.settings import Configuration
@@ -347,7 +347,7 @@ def stateCount(port: int) -> int:
 
 def test_acceptedSocket() -> None:
     """TRAPS 2.5: no delay; keepalive after 60 s, then 6 questions, one each 10 s."""
-    link = tcpLink(raw.makeFactory(raw.options()).buildProtocol(None))  # type: ignore[arg-type]
+    link = tcpLink(raw.makeFactory(RawOptions()).buildProtocol(None))  # type: ignore[arg-type]
     handle: Any = link.connection.transport
     handle = handle.getHandle()
     assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1

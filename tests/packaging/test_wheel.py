@@ -206,6 +206,45 @@ def test_installedModuleTellsItsVersion(installed: Path, tmp_path: Path) -> None
 
 @slow
 @minutes
+def test_thirdParty(wheel: Path, tmp_path: Path) -> None:
+    """
+    Issue 4: a protocol of another distribution is built, installed beside echod, listed with its
+    version, served by `twistd`, and passes its own tests, which use the conformance kit.
+    """
+    source = tmp_path / "echod-rot13"
+    shutil.copytree(
+        CHECKOUT / "examples" / "echod-rot13",
+        source,
+        ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"),
+    )
+    run(
+        *(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "dist", source),
+        cwd=tmp_path,
+        timeout=FETCHING,
+    )
+    (rot13,) = (tmp_path / "dist").glob("*.whl")
+    commands = makeEnvironment(tmp_path / "venv", wheel, f"{rot13}[test]")
+    listed = run(commands / "python", "-m", "echod", "--list-protocols", cwd=tmp_path)
+    assert "rot13  each letter is moved by thirteen  (echod-rot13 1.0)" in listed.splitlines()
+    command = [str(commands / "twistd"), "-n", "--pidfile=", "echod"]
+    arguments = ["--listen", "rot13=tcp:0", "--listen", "rot13-lines=tcp:0"]
+    arguments += ["--listen", "rot13-twisted=tcp:0", "--option", "rot13-lines.prefix=> "]
+    with Daemon(*arguments, command=command, cwd=tmp_path) as daemon:
+        for name, answer in (
+            ("rot13", b"Uryyb\n"),
+            ("rot13-lines", b"> Uryyb\n"),
+            ("rot13-twisted", b"Uryyb\n"),
+        ):
+            assert exchange(daemon.connect(name), b"Hello\n") == answer
+        port = daemon.ports["rot13-twisted"]
+        daemon.waitForLine(f"listening rot13-twisted tcp 127.0.0.1:{port} (no half-close)")
+        assert daemon.stop() == 0
+    summary = run(commands / "python", "-m", "pytest", "-q", source / "tests", cwd=source)
+    assert re.search(r"^5 passed", summary, re.MULTILINE)
+
+
+@slow
+@minutes
 def test_editableInstallation(tmp_path: Path) -> None:
     """`pip install -e .` makes `twistd` list `echod` too, and serves it from the source."""
     source = copySource(tmp_path / "source")

@@ -9,8 +9,10 @@ from twisted.internet.task import Clock
 
 from echod.connection import Connection, Reason, State
 from echod.deadlines import SHARDS, TICK, Sweep
-from echod.interfaces import IProtocolMaker
-from echod.registry import BUILTIN
+from echod.interfaces import IStreamProtocolMaker
+from echod.protocols.line import line
+from echod.protocols.prefixed import dns
+from echod.protocols.raw import RawOptions, raw
 from echod.settings import Limits
 from echod.testing import Link, memoryLink
 from tests.conftest import LoggedErrors
@@ -101,8 +103,8 @@ def test_everybodyOnceASecond() -> None:
         assert gaps == pytest.approx([1.0] * 3)
 
 
-@pytest.mark.parametrize("maker", BUILTIN, ids=lambda maker: str(maker.name))
-def test_noTickHasMoreThanItsShare(maker: IProtocolMaker) -> None:
+@pytest.mark.parametrize("maker", [raw, line, dns], ids=lambda maker: str(maker.name))
+def test_noTickHasMoreThanItsShare(maker: IStreamProtocolMaker) -> None:
     """TRAPS 5.1: a tenth of all connections a tick, so that no turn is long."""
 
     def connect() -> Link:
@@ -281,8 +283,7 @@ class TimedOwner:
 
 def connectionWith(times: Times, limits: Limits) -> Link:
     """A real connection under ``times``, not under its link's own clock."""
-    maker = BUILTIN[0]
-    connection = maker.makeFactory(maker.options()).buildProtocol(None)
+    connection = raw.makeFactory(RawOptions()).buildProtocol(None)  # type: ignore[arg-type]  # no address
     assert isinstance(connection, Connection)
     link = memoryLink(connection)
     # From its link's clock to the other.

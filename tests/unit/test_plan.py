@@ -22,6 +22,8 @@ from echod.settings import Configuration, Limits, parseConfiguration
 
 PLENTY = 1_000_000
 
+KNOWN = ", ".join(sorted(["small", *(maker.name for maker in BUILTIN)]))
+
 
 class NoOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """No options."""
@@ -33,7 +35,7 @@ def _connection(settings: NoOptions) -> Connection:
 
 #: Prefers limits of its own, the number of connections too.
 SMALL = ConnectionMaker(
-    "small", "few", NoOptions, _connection, {"max_connections": 7, "backlog": 9, "max_age": 3.0}
+    "small", "few", _connection, NoOptions, {"max_connections": 7, "backlog": 9, "max_age": 3.0}
 )
 REGISTRY = Registry([*BUILTIN, SMALL])
 
@@ -197,7 +199,7 @@ def test_optionsGoOverTheFiles() -> None:
         ),
         (
             {"nope": {"a": "b"}},
-            "--option nope: no protocol 'nope' (there are: dns, line, raw, small)",
+            f"--option nope: no protocol 'nope' (there are: {KNOWN})",
         ),
         (
             {"raw": {"nope": "1"}},
@@ -289,7 +291,7 @@ def test_placesOfAFile(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (ask("nope"), "--listen: no protocol 'nope' (there are: dns, line, raw, small)"),
+        (ask("nope"), f"--listen: no protocol 'nope' (there are: {KNOWN})"),
         (ask(endpoint="tcp:x"), "--listen: 'x' in 'tcp:x' is no port"),
     ],
 )

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.connection import SLICE, Connection, Reason, State
-from echod.interfaces import IProtocolMaker
-from echod.protocols.framed import SMALLEST_READ
+from echod.framed import SMALLEST_READ
+from echod.interfaces import IStreamProtocolMaker
 from echod.protocols.line import line
 from echod.protocols.prefixed import dns
 from echod.protocols.raw import raw
@@ -23,7 +23,7 @@ from echod.testing import Link, memoryLink
 KIB = 1024
 
 
-def connect(maker: IProtocolMaker, *, buffers: int = 64 * KIB, **options: Any) -> Link:
+def connect(maker: IStreamProtocolMaker, *, buffers: int = 64 * KIB, **options: Any) -> Link:
     """A link to a connection of ``maker`` with these options."""
     connection = maker.makeFactory(maker.options(**options)).buildProtocol(None)
     assert isinstance(connection, Connection)
@@ -446,7 +446,7 @@ def test_dnsStrictEndsCleanlyWhenAllIsSent() -> None:
         (dns, framed(b"abc")[:-1], b""),
     ],
 )
-def test_truncated(maker: IProtocolMaker, stream: bytes, complete: bytes) -> None:
+def test_truncated(maker: IStreamProtocolMaker, stream: bytes, complete: bytes) -> None:
     """TRAPS 4.3, 4.4: an unfinished message at FIN is not answered, but counted, once."""
     for pieces in splits(stream) if stream else [[]]:
         link = connect(maker)
@@ -471,7 +471,7 @@ TOO_LONG = [
 
 @pytest.mark.parametrize(("maker", "options", "before", "long"), TOO_LONG)
 def test_tooLong(
-    maker: IProtocolMaker, options: dict[str, Any], before: bytes, long: bytes
+    maker: IStreamProtocolMaker, options: dict[str, Any], before: bytes, long: bytes
 ) -> None:
     """F10, C2: it ends gracefully after all that was complete, at every split; nothing after."""
     prefix = options.get("prefix", "").encode()
@@ -489,7 +489,7 @@ def test_tooLong(
 
 
 @pytest.mark.parametrize("maker", [line, dns])
-def test_tooLongWhileThePeerDoesNotRead(maker: IProtocolMaker) -> None:
+def test_tooLongWhileThePeerDoesNotRead(maker: IStreamProtocolMaker) -> None:
     """F10, C2: what was complete arrives however late the peer reads it, then FIN."""
     message = framed(bytes(500)) if maker is dns else bytes(500) + b"\n"
     options = {"max_length": 500}
@@ -513,7 +513,7 @@ def test_tooLongWhileThePeerDoesNotRead(maker: IProtocolMaker) -> None:
 
 
 @pytest.mark.parametrize("maker", [line, dns])
-def test_onlyWholeMessagesAreProgress(maker: IProtocolMaker) -> None:
+def test_onlyWholeMessagesAreProgress(maker: IStreamProtocolMaker) -> None:
     """F6: a peer that drips one byte at a time is idle; one that finishes messages is not."""
     message = framed(b"12345") if maker is dns else b"12345\n"
     for whole in (True, False):
@@ -532,7 +532,7 @@ def test_onlyWholeMessagesAreProgress(maker: IProtocolMaker) -> None:
 
 
 @pytest.mark.parametrize("maker", [line, dns])
-def test_idleTimeBeginsAtTheMessage(maker: IProtocolMaker) -> None:
+def test_idleTimeBeginsAtTheMessage(maker: IStreamProtocolMaker) -> None:
     """F6: with its last byte, not at the next sweep."""
     message = framed(b"12345") if maker is dns else b"12345\n"
     link = connect(maker)
@@ -561,7 +561,7 @@ def test_bulkIsProgress() -> None:
 
 
 @pytest.mark.parametrize("maker", [line, dns])
-def test_aTurnIsBounded(maker: IProtocolMaker) -> None:
+def test_aTurnIsBounded(maker: IStreamProtocolMaker) -> None:
     """Issue 3, 4: the smaller the messages, the less a read takes; long ones, more again."""
     link = connect(maker)
     reads: list[int] = []
@@ -584,7 +584,7 @@ def test_aTurnIsBounded(maker: IProtocolMaker) -> None:
 
 
 @pytest.mark.parametrize("maker", [raw, line, dns])
-def test_nothingAtAll(maker: IProtocolMaker) -> None:
+def test_nothingAtAll(maker: IStreamProtocolMaker) -> None:
     """C6: connect and close without a byte is normal."""
     link = connect(maker)
     assert answers(link) == b""

@@ -16,11 +16,14 @@ from echod.limits import RESERVED, RESERVED_EACH
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
 from echod.protocols.raw import RawOptions
+from echod.registry import BUILTIN
 from echod.service import Plan
 from echod.settings import Limits
 from echod.tap import Options
 
 Capture = pytest.CaptureFixture[str]
+
+KNOWN = ", ".join(sorted(maker.name for maker in BUILTIN))
 
 
 @pytest.fixture(autouse=True)
@@ -274,7 +277,10 @@ def test_checkConfigRefuses(capsys: Capture, tmp_path: Path) -> None:
 def test_listProtocols(capsys: Capture) -> None:
     """DESIGN: what is installed."""
     lines = answered(capsys, "--list-protocols")
-    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["raw", "line", "dns"]
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == [
+        *("raw", "line", "dns", "int8", "int32", "netstring"),
+        *("discard", "chargen", "daytime", "time", "whoami", "upper"),
+    ]
     assert "    options.strict: bool = false" in "\n".join(lines)
 
 
@@ -324,7 +330,7 @@ def test_help(capsys: Capture) -> None:
         ),
         (
             ("--option", "nope.quit=x"),
-            "--option nope: no protocol 'nope' (there are: dns, line, raw)",
+            f"--option nope: no protocol 'nope' (there are: {KNOWN})",
         ),
         (
             ("--option", "line.nope=x"),
@@ -337,7 +343,7 @@ def test_help(capsys: Capture) -> None:
         (("--option", "dns.strict=maybe"), "--option dns.strict: Expected `bool`, got `str`"),
         (
             ("--listen", "nope=tcp:1"),
-            "--listen nope=tcp:1: no protocol 'nope' (there are: dns, line, raw)",
+            f"--listen nope=tcp:1: no protocol 'nope' (there are: {KNOWN})",
         ),
         (
             ("--max-connections", "0"),

@@ -8,7 +8,7 @@ drips one byte at a time is idle all the same.
 from __future__ import annotations
 
 from echod.connection import Connection, Reason
-from echod.errors import MessageTooLong
+from echod.errors import FramingError, MessageTooLong
 from echod.framing import Framer
 
 __all__ = ["MESSAGES", "SMALLEST_READ", "FramedConnection"]
@@ -48,11 +48,11 @@ class FramedConnection(Connection):
     def received(self, data: bytes) -> None:
         """Pass on what is complete."""
         framer = self._framer
-        tooLong = False
+        broken = None
         try:
             block = framer.feed(data)
-        except MessageTooLong as error:
-            block, tooLong = error.complete, True
+        except FramingError as error:
+            block, broken = error.complete, error
         if block:
             count = framer.messages - self.messages
             self.messages = framer.messages
@@ -60,8 +60,9 @@ class FramedConnection(Connection):
                 self._boundTurn(len(block), count)
             self.progressed()
             self.messagesReceived(block)
-        if tooLong:
-            self.end(Reason.TOO_LONG)
+        if broken:
+            tooLong = isinstance(broken, MessageTooLong)
+            self.end(Reason.TOO_LONG if tooLong else Reason.MALFORMED)
 
     def _boundTurn(self, size: int, count: int) -> None:
         """Let the next read bring `MESSAGES` or so, if they are as long as those that came."""

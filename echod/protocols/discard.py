@@ -1,0 +1,16 @@
+"""``discard``: whatever arrives is thrown away, and nothing ever comes back (RFC 863)."""
+
+from __future__ import annotations
+
+from echod.connection import Connection
+from echod.maker import ConnectionMaker
+
+__all__ = ["discard"]
+
+
+class _Discard(Connection):
+    def received(self, data: bytes) -> None:
+        """Counted, that is all."""
+
+
+discard = ConnectionMaker("discard", "everything is thrown away (RFC 863)", _Discard)

@@ -1,0 +1,34 @@
+"""
+``netstring``: ``5:hello,`` comes back, byte for byte (D. J. Bernstein, Netstrings, 1997).
+
+What is no netstring ends the connection; the whole ones before it are answered.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from echod import framing
+from echod.connection import SLICE, Connection
+from echod.framed import FramedConnection
+from echod.maker import ConnectionMaker
+
+__all__ = ["NetstringOptions", "netstring"]
+
+
+class NetstringOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options of ``netstring``."""
+
+    # Not above SLICE: a connection's memory is promised.
+    max_length: Annotated[
+        int, Meta(ge=0, le=SLICE, description="bytes of a string without its length and comma")
+    ] = SLICE
+
+
+def _connection(settings: NetstringOptions) -> Connection:
+    return FramedConnection(framing.netstring(settings.max_length))
+
+
+netstring = ConnectionMaker("netstring", "netstrings come back", _connection, NetstringOptions)

@@ -1,0 +1,38 @@
+"""
+``whoami``: one line of JSON about the connection, then the end.
+
+For those who want to know how they arrive: behind which address, through which balancer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from twisted.internet.address import IPv4Address, IPv6Address
+
+from echod.endpoints import formatAddress
+from echod.maker import StreamMaker
+from echod.stream import Stream
+
+__all__ = ["whoami"]
+
+
+def _describe(address: Any) -> str | None:
+    if isinstance(address, IPv4Address | IPv6Address):
+        return formatAddress(address.host, address.port)
+    name = getattr(address, "name", None)
+    return None if name is None else str(name)
+
+
+async def _whoami(stream: Stream) -> None:
+    facts = {
+        "peer": _describe(stream.peer),
+        "local": _describe(stream.host),
+        "protocol": "whoami",
+        "transport": getattr(stream.host, "type", "unix").lower(),
+    }
+    await stream.write(msgspec.json.encode(facts) + b"\n")
+
+
+whoami = StreamMaker("whoami", "one line of JSON about the connection", _whoami)

@@ -1,0 +1,321 @@
+r"""
+What every protocol on a listener is held to: `checkProtocol`, for your own tests.
+
+One call from pytest, or from anything that knows ``AssertionError``::
+
+    def test_conforms():
+        checkProtocol(rot13, sample=b"Hello\n", answer=lambda data: codecs.encode(...))
+
+Each check makes fresh connections with `memoryLink` (or the link of your choice), and its
+failure says which promise was broken, and by which bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from zope.interface import implementer
+
+from echod.connection import Reason, State
+from echod.errors import ConfigurationError
+from echod.interfaces import IStreamProtocolMaker
+from echod.registry import verify
+from echod.settings import Limits, convert
+from echod.testing.link import Link, memoryLink
+
+__all__ = ["SAMPLE", "checkProtocol"]
+
+#: What is sent, unless you say otherwise: lines, which any byte protocol can take.
+SAMPLE = b"Hello, world!\r\n" + bytes(range(256)) + b"\nthe end\n"
+#: What a stalled peer is sent, in bytes, and what may wait for it besides its kernel's buffers.
+FLOOD = 1 << 20
+HELD = 384 * 1024
+
+_LIMITS = Limits(stall_timeout=60.0, linger_timeout=5.0)
+#: Small enough to fill, and not a multiple of anything.
+_BUFFER = 4099
+
+MakeLink = Callable[..., Link]
+Expected = Callable[[bytes], bytes]
+
+
+def checkProtocol(
+    maker: IStreamProtocolMaker,
+    settings: Any = None,
+    *,
+    sample: bytes = SAMPLE,
+    answer: bytes | Expected | None = None,
+    link: MakeLink = memoryLink,
+) -> None:
+    """
+    Hold a protocol to what every listener promises.
+
+    Its answer must depend on nothing but the bytes that were sent, and end when the peer ends.
+
+    :param settings: an instance of the maker's options; its defaults if not given.
+    :param sample: what a client sends, then FIN; a few messages are enough.
+    :param answer: what must come back; or a function that says so for any input made of a part
+        or of repetitions of ``sample``.  Without it, what comes back for the whole at once is
+        taken for right, and all else is held to that.
+    :param link: `memoryLink` or `tcpLink`.
+    :raises AssertionError: which promise is broken, and how.
+    """
+    verify(maker, maker.name)
+    if settings is None and maker.options is not None:
+        settings = maker.options()
+    _Kit(maker, settings, sample, answer, link).run()
+
+
+class _Kit:
+    """One call of `checkProtocol`."""
+
+    def __init__(
+        self,
+        maker: IStreamProtocolMaker,
+        settings: Any,
+        sample: bytes,
+        answer: bytes | Expected | None,
+        makeLink: MakeLink,
+    ) -> None:
+        self._maker = maker
+        self._factory = maker.makeFactory(settings)
+        self._sample = sample
+        self._makeLink = makeLink
+        self._answer = answer
+        self._links: list[Link] = []
+
+    def run(self) -> None:
+        self._factory.doStart()
+        try:
+            for check in (
+                self.badSettings,
+                self.wholeInput,
+                self.byteByByte,
+                self.twoPieces,
+                self.nothingAtAll,
+                self.halfCloseWithPendingOutput,
+                self.stalledReader,
+                self.neverReads,
+                self.slowReader,
+                self.abruptLoss,
+                self.drain,
+            ):
+                with _watchedLog(check.__name__), self._closingAll():
+                    check()
+        finally:
+            self._factory.doStop()
+
+    # -- The checks ------------------------------------------------------------------------
+
+    def badSettings(self) -> None:
+        """An option that does not exist, or has a value of no use, is refused."""
+        options = self._maker.options
+        if options is None:
+            return
+        bad: list[dict[str, Any]] = [{"no-such-option": 1}]
+        bad += [{field.encode_name: [[]]} for field in msgspec.structs.fields(options)]
+        for values in bad:
+            try:
+                convert(values, options)
+            except ConfigurationError:
+                continue
+            raise AssertionError(f"badSettings: {options.__name__} takes {values!r}")
+
+    def wholeInput(self) -> None:
+        """Sent at once, then FIN."""
+        answer = self._expected(self._sample)
+        self._same("wholeInput", self._open().exchange(self._sample), answer)
+
+    def byteByByte(self) -> None:
+        """TCP has no packets: single bytes mean the same."""
+        link = self._open()
+        for number in self._sample:
+            self._send(link, bytes([number]))
+        link.finish()
+        self._same("byteByByte", self._readAll(link), self._expected(self._sample))
+
+    def twoPieces(self) -> None:
+        """As does a split in the middle of anything."""
+        step = max(1, len(self._sample) // 20)
+        for at in range(1, len(self._sample), step):
+            link = self._open()
+            self._send(link, self._sample[:at])
+            self._send(link, self._sample[at:])
+            link.finish()
+            got = self._readAll(link)
+            self._same(f"twoPieces, split at {at}", got, self._expected(self._sample))
+
+    def nothingAtAll(self) -> None:
+        """Connect and close without a byte: a health check."""
+        link = self._open()
+        link.pump()
+        link.finish()
+        self._same("nothingAtAll", self._readAll(link), self._expected(b""))
+
+    def halfCloseWithPendingOutput(self) -> None:
+        """EOF is not close: what is owed at the peer's FIN still comes."""
+        link, sent = self._stall()
+        link.finish()
+        link.pump()
+        self._same("halfCloseWithPendingOutput", self._readAll(link), self._expected(sent))
+
+    def stalledReader(self) -> None:
+        """A peer that does not read for a while loses nothing, and costs a bounded memory."""
+        link, sent = self._stall()
+        waiting = link.connection.transport.unsent()
+        assert waiting <= HELD + 2 * _BUFFER, f"stalledReader: {waiting} bytes wait for it"
+        if link.connection.state is State.OPEN:
+            link.advance(_LIMITS.stall_timeout / 2)
+            state = link.connection.state
+            assert state is State.OPEN, f"stalledReader: {state} after half of the stall timeout"
+        pieces = []
+        while piece := link.receive():
+            pieces.append(piece)
+            link.pump()
+        link.finish()
+        got = b"".join(pieces) + self._readAll(link)
+        self._same("stalledReader", got, self._expected(sent))
+
+    def neverReads(self) -> None:
+        """One that never reads is gone after its deadline."""
+        link, _ = self._stall()
+        owed = link.connection.owes()
+        link.finish()
+        link.advance(_LIMITS.stall_timeout + _LIMITS.linger_timeout + 3)
+        assert link.gone, f"neverReads: still there, {link.connection.state}, owing: {owed}"
+
+    def slowReader(self) -> None:
+        """Reading in sips gives the same bytes: pausing and resuming loses and repeats nothing."""
+        data = self._repeated(FLOOD // 8)
+        link = self._open(_BUFFER)
+        view, pieces = memoryview(data), []
+        while view:
+            view = view[self._sendSome(link, view) :]
+            link.pump()
+            pieces.append(link.receive(997) or b"")
+        link.finish()
+        got = b"".join(pieces) + self._readAll(link, 997)
+        self._same("slowReader", got, self._expected(data))
+
+    def abruptLoss(self) -> None:
+        """RST, before anything, in the middle, and while output is pending."""
+        fresh, busy = self._open(), self._open()
+        self._send(busy, self._sample[: len(self._sample) // 2])
+        stalled, _ = self._stall()
+        for link in (fresh, busy, stalled):
+            link.reset()
+            link.pump()
+            link.advance(1.5)
+            assert link.gone, f"abruptLoss: still there, {link.connection.state}"
+
+    def drain(self) -> None:
+        """At the end of the daemon, what the kernel holds is answered, then comes our FIN."""
+        link = self._open()
+        link.pump()
+        if link.connection.state is State.OPEN:
+            link.send(self._sample)
+        sent = self._sample if link.connection.transport.unread() else b""
+        link.connection.drain()
+        self._same("drain", link.readAll(), self._expected(sent))
+        link.finish()
+        link.pump()
+        link.advance(_LIMITS.linger_timeout + 1.5)
+        assert link.gone, f"drain: still there, {link.connection.state}"
+
+    # -- Their tools -----------------------------------------------------------------------
+
+    def _open(self, buffers: int | None = None) -> Link:
+        sizes = {} if buffers is None else {"sendBuffer": buffers, "receiveBuffer": buffers}
+        link = self._makeLink(self._factory.buildProtocol(None), limits=_LIMITS, **sizes)
+        self._links.append(link)
+        return link
+
+    @contextmanager
+    def _closingAll(self) -> Iterator[None]:
+        """Leave no connection behind, whatever the check found."""
+        try:
+            yield
+        finally:
+            for link in self._links:
+                link.close()
+                link.connection.abort(Reason.DRAIN)
+                link.pump()
+            self._links.clear()
+
+    def _expected(self, data: bytes) -> bytes:
+        if callable(self._answer):
+            return self._answer(data)
+        if self._answer is not None and data == self._sample:
+            return self._answer
+        return self._open().exchange(data)
+
+    def _same(self, check: str, got: bytes, expected: bytes) -> None:
+        if got != expected:
+            same = [one == other for one, other in zip(got, expected, strict=False)]
+            at = same.index(False) if False in same else len(same)
+            raise AssertionError(
+                f"{check}: {len(got)} bytes came back instead of {len(expected)};"
+                f" from {at} on {got[at : at + 40]!r} instead of {expected[at : at + 40]!r}"
+            )
+
+    def _repeated(self, size: int) -> bytes:
+        return self._sample * (size // max(1, len(self._sample)) + 1)
+
+    def _sendSome(self, link: Link, data: Any) -> int:
+        """Send what goes; all of it is taken for sent once the server has closed."""
+        try:
+            return link.send(data)
+        except (BrokenPipeError, ConnectionResetError):
+            return len(data)
+
+    def _send(self, link: Link, data: bytes) -> None:
+        self._sendSome(link, data)
+        link.pump()
+
+    def _stall(self) -> tuple[Link, bytes]:
+        """A link whose client sent all that it could, and read nothing; and what it sent."""
+        link = self._open(_BUFFER)
+        data = self._repeated(FLOOD)
+        sent = 0
+        while sent < len(data) and link.connection.state is State.OPEN:
+            taken = link.send(data[sent : sent + _BUFFER])
+            link.pump()
+            if not taken and not link.send(data[sent : sent + 1]):
+                break
+            sent += taken or 1
+        return link, data[:sent]
+
+    def _readAll(self, link: Link, limit: int = 65536) -> bytes:
+        """Read to the end, and see that the connection is gone then."""
+        data = link.readAll(limit)
+        link.advance(1.5)
+        assert link.gone, f"still there after both FINs: {link.connection.state}"
+        return data
+
+
+@contextmanager
+def _watchedLog(check: str) -> Iterator[None]:
+    """Nothing that a peer does is worth a traceback."""
+    errors = _Errors()
+    globalLogPublisher.addObserver(errors)
+    try:
+        yield
+    finally:
+        globalLogPublisher.removeObserver(errors)
+    assert not errors.lines, f"{check}: the log has {errors.lines[0]!r}"
+
+
+@implementer(ILogObserver)
+class _Errors:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        if event.get("log_level") is LogLevel.critical:
+            failure = event.get("log_failure")
+            cause = f": {failure.value!r}" if failure else ""
+            self.lines.append(formatEvent(event) + cause)

@@ -1,0 +1,25 @@
+"""
+`running` as a pytest fixture: ``pytest_plugins = ["echod.testing.fixtures"]`` in ``conftest.py``::
+
+    def test_myClient(echod):
+        echo = echod("line", prefix="Echo: ")
+        socket.create_connection((echo.host, echo.port))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from echod.testing.running import Running, running
+
+__all__ = ["echod"]
+
+
+@pytest.fixture
+def echod() -> Iterator[Callable[..., Running]]:
+    """Start a listener, with the parameters of `running`; all of them end with the test."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **keywords: stack.enter_context(running(*arguments, **keywords))

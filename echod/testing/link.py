@@ -1,0 +1,243 @@
+"""
+A connection under test, without a network: a link whose client end is yours.
+
+`memoryLink` joins a connection to a client through two bounded queues a direction, as two
+kernels would: what is sent waits until the other side's queue has room, FIN follows the
+bytes, RST overtakes them.  The server's transport is the real one (`transports.tcp.Server`,
+Twisted's own code) on an imitated socket, so that pausing, half-closing and closing are not
+imitated.  `tcpLink` is the same over loopback TCP; the project's tests hold one against the other.
+
+Nothing happens by itself: `Link.pump` lets the server's turns pass, `Loop.advance` its time::
+
+    link = memoryLink(raw.makeFactory(RawOptions()).buildProtocol(None))
+    link.send(b"hello")
+    link.finish()
+    assert link.readAll() == b"hello"
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Factory
+
+from echod.connection import Connection
+from echod.deadlines import TICK, Sweep
+from echod.endpoints import TCPEndpoint
+from echod.hosted import asConnection
+from echod.settings import Limits
+from echod.testing.loop import Loop
+from echod.testing.sockets import MemorySocket
+from echod.transports.tcp import Server, TCPPort
+
+__all__ = ["Link", "memoryLink", "tcpLink"]
+
+#: Bytes that one read of a client takes at most.
+CHUNK = 65536
+#: Turns without an end are a fault of the code under test.
+TURNS = 1_000_000
+
+
+class _MemoryServer(Server):
+    """The real transport, asking the imitated kernel."""
+
+    socket: Any
+
+    def _queued(self, request: int) -> int:
+        return int(self.socket.queued(request))
+
+
+class _Owner:
+    """The listener of one connection."""
+
+    def __init__(self, loop: Loop, limits: Limits) -> None:
+        self.sweep = Sweep(loop, loop.seconds)
+        self.sweep.start()
+        self.limits = limits
+        self.openConnections = 0
+
+    def opened(self, connection: Connection) -> None:
+        self.openConnections += 1
+
+    def lingering(self, connection: Connection) -> None:
+        pass
+
+    def inputEnded(self, connection: Connection) -> None:
+        pass
+
+    def closed(self, connection: Connection) -> None:
+        self.openConnections -= 1
+
+
+class Link:
+    """
+    A connection, and the client's end of it.
+
+    :ivar connection: the one under test.
+    :ivar loop: its reactor.
+    """
+
+    def __init__(
+        self, connection: Connection, client: Any, loop: Loop, owner: _Owner, *, real: bool
+    ) -> None:
+        self.connection = connection
+        self.loop = loop
+        self._client = client
+        self._owner = owner
+        # Seconds to wait for a real kernel before "nothing happens" is believed.
+        self._patience = 0.01 if real else 0.0
+
+    @property
+    def gone(self) -> bool:
+        """Whether the server's end has let go of its descriptor."""
+        return self._owner.openConnections == 0
+
+    def send(self, data: bytes) -> int:
+        """Send what the queues take now; returns how many bytes that was."""
+        try:
+            return int(self._client.send(data))
+        except BlockingIOError:
+            return 0
+
+    def receive(self, limit: int = CHUNK) -> bytes | None:
+        """
+        Read what has arrived: ``b""`` at the server's FIN, ``None`` if there is nothing yet.
+
+        :raises ConnectionResetError: after an RST.
+        """
+        try:
+            return bytes(self._client.recv(limit))
+        except BlockingIOError:
+            return None
+
+    def finish(self) -> None:
+        """Send FIN; reading goes on."""
+        self._client.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Send RST, as a process that is killed with unread input does."""
+        self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self._client.close()
+
+    def close(self) -> None:
+        """Close the client's end, as ``close(2)``."""
+        self._client.close()
+
+    def pump(self, until: Callable[[], object] | None = None) -> None:
+        """
+        Let turns pass until nothing happens any more, or ``until`` is true.
+
+        :raises AssertionError: if there is no end to it.
+        """
+        for _ in range(TURNS):
+            if until is not None and until():
+                return
+            if not self.loop.turn(self._patience):
+                return
+        raise AssertionError("the connection never comes to rest")
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, tick by tick, with all that it brings about."""
+        for _ in range(round(seconds / TICK)):
+            self.loop.advance(TICK)
+            while self.loop.turn():
+                pass
+        self.pump()
+
+    def readAll(self, limit: int = CHUNK) -> bytes:
+        """
+        Read until the server's FIN.
+
+        :param limit: bytes a read.
+        :raises AssertionError: if the server neither sends nor ends.
+        :raises ConnectionResetError: after an RST.
+        """
+        pieces: list[bytes] = []
+        deadline = time.monotonic() + 30
+        while True:
+            self.pump()
+            piece = self.receive(limit)
+            if piece == b"":
+                self.pump()
+                return b"".join(pieces)
+            if piece is not None:
+                pieces.append(piece)
+            elif not self._patience or time.monotonic() > deadline:
+                raise AssertionError("the server neither sends nor ends")
+
+    def exchange(self, data: bytes) -> bytes:
+        """Send all of ``data``, reading all the while, then FIN; returns what came back."""
+        view = memoryview(data)
+        pieces: list[bytes] = []
+        while view:
+            view = view[self.send(view) :]  # type: ignore[arg-type]  # any buffer will do
+            self.pump()
+            piece = self.receive()
+            if piece:
+                pieces.append(piece)
+        self.finish()
+        return b"".join([*pieces, self.readAll()])
+
+
+def memoryLink(
+    protocol: IProtocol,
+    *,
+    limits: Limits | None = None,
+    sendBuffer: int = 65536,
+    receiveBuffer: int = 65536,
+) -> Link:
+    """
+    A link in memory.
+
+    :param protocol: fresh, not connected yet; if it is no `Connection`, it is hosted on one.
+    :param limits: its deadlines.
+    :param sendBuffer: bytes each side's kernel takes before the other has room.
+    :param receiveBuffer: bytes that wait to be read, each side.
+    """
+    loop = Loop()
+    owner = _Owner(loop, limits or Limits())
+    connection = asConnection(protocol)
+    ours, theirs = MemorySocket.pair(sendBuffer, receiveBuffer)
+    connection.owner = owner
+    transport = _MemoryServer(ours, connection, ("127.0.0.1", 50000), None, 0, loop)  # type: ignore[arg-type]  # it is no socket, and has no port
+    connection.makeConnection(transport)
+    return Link(connection, theirs, loop, owner, real=False)
+
+
+def tcpLink(
+    protocol: IProtocol,
+    *,
+    limits: Limits | None = None,
+    sendBuffer: int | None = None,
+    receiveBuffer: int | None = None,
+) -> Link:
+    """The same over loopback TCP; the buffers are asked of the kernel, which has limits."""
+    loop = Loop()
+    owner = _Owner(loop, limits or Limits())
+    connection = asConnection(protocol)
+    connection.owner = owner
+    factory = Factory.forProtocol(lambda: connection)
+    factory.noisy = False
+    port = TCPPort(TCPEndpoint("127.0.0.1", 0), factory, 1, 60, loop)
+    port.startListening()
+    try:
+        client = socket.socket()
+        if receiveBuffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receiveBuffer)
+        if sendBuffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sendBuffer)
+            port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sendBuffer)
+        if receiveBuffer is not None:
+            port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receiveBuffer)
+        client.connect(("127.0.0.1", port.getHost().port))
+        client.setblocking(False)
+        while not owner.openConnections:
+            loop.turn(1.0)
+    finally:
+        port.stopListening()
+        loop.advance(0)
+    return Link(connection, client, loop, owner, real=True)

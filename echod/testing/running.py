@@ -1,0 +1,282 @@
+r"""
+A real listener for somebody else's tests: `running`.
+
+Whoever tests a client needs something to talk to, on a free port, that echoes every byte whatever
+the client does, and can say afterwards what it saw::
+
+    def test_myClient():                                # blocking: echod in a process of its own
+        with running("line", prefix="Echo: ") as echo:
+            assert myClient(echo.host, echo.port).ask(b"hello\n") == b"Echo: hello\n"
+            assert echo.counters()["closed"] == {"eof": 1}
+
+    async def test_myProtocol():                        # with Twisted: in the test's own reactor
+        async with running(rot13) as echo:
+            ...
+
+`Process` is what the first is made of: a whole daemon, with its lines, signals and exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from echod.errors import EchodError
+from echod.interfaces import IStreamProtocolMaker
+from echod.registry import Registry, discover
+from echod.service import EchodService, ListenerRequest, plan
+from echod.settings import Configuration
+
+__all__ = ["PATIENCE", "Process", "Running", "running", "waitFor"]
+
+#: Seconds after which something that must happen has not happened.
+PATIENCE = 20.0
+#: Seconds that a drain may take when a ``with`` block ends.
+DRAIN = 1.0
+
+
+def waitFor(condition: Callable[[], Any], what: str = "the condition") -> Any:
+    """
+    Poll until ``condition`` is true; returns its value.
+
+    :raises AssertionError: it did not come about within `PATIENCE`.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what} did not come about in {PATIENCE} s"
+        time.sleep(0.005)
+
+
+class Process:
+    """
+    A daemon in a process of its own until the ``with`` block ends.
+
+    :param command: what starts it in the foreground, as a list.
+    :ivar lines: what it has printed so far.
+    :ivar ports: the ports it listens on, by protocol: the first of each.
+    """
+
+    def __init__(self, command: Sequence[str], cwd: Any = None) -> None:
+        self._command = list(command)
+        self._cwd = cwd
+        self.lines: list[str] = []
+        self.ports: dict[str, int] = {}
+
+    def __enter__(self) -> Any:
+        self.process = subprocess.Popen(  # noqa: S603  # the caller's own command
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self._cwd,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            # The signal handlers are in place once the reactor runs; a counter line proves it.
+            self.waitForLine("listening ")
+            self.counters()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        for line in self.lines:
+            match = re.search(r"listening (\S+) tcp \S+:(\d+)( \(.*)?$", line)
+            if match:
+                self.ports.setdefault(match[1], int(match[2]))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        if error is not None:
+            sys.stderr.write("".join(f"daemon: {line}\n" for line in self.lines[-200:]))
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Wait for its end; returns the exit status."""
+        status = self.process.wait(timeout)
+        self._reader.join()
+        return status
+
+    def stop(self) -> int:
+        """SIGTERM, and wait."""
+        self.signal()
+        return self.wait()
+
+    def waitForLine(self, text: str, start: int = 0) -> str:
+        """
+        The first line from number ``start`` on with ``text`` in it.
+
+        :raises EchodError: it ended instead; the message has what it said.
+        """
+
+        def found() -> str | None:
+            for line in self.lines[start:]:
+                if text in line:
+                    return line
+            if self.process.poll() is not None:
+                self._reader.join()
+                raise EchodError(f"echod ended: {' / '.join(self.lines) or 'it said nothing'}")
+            return None
+
+        return str(waitFor(found, f"a line with {text!r}"))
+
+    def counters(self) -> dict[str, Any]:
+        """SIGUSR1's counters: the first listener of each protocol, by protocol."""
+        start = len(self.lines)
+        if not self.ports:
+            # Before the reactor runs the signal would kill it.
+            self._waitUntilHandled()
+        self.signal(signal.SIGUSR1)
+        line = self.waitForLine("counters {", start)
+        listeners: dict[str, Any] = {}
+        for listener in msgspec.json.decode(line.partition("counters ")[2])["listeners"]:
+            listeners.setdefault(listener["listener"].split()[0], listener)
+        return listeners
+
+    def _waitUntilHandled(self) -> None:
+        bit = 1 << (signal.SIGUSR1 - 1)
+
+        def handled() -> bool:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+            match = re.search(r"SigCgt:\s+([0-9a-f]+)", status)
+            return match is not None and bool(int(match[1], 16) & bit)
+
+        waitFor(handled, "a handler for SIGUSR1")
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+
+class Running:
+    """
+    A listener that runs.
+
+    :ivar host: the address to connect to.
+    :ivar port: the port.
+    :ivar counters: returns what the listener has counted so far: a dict as of SIGUSR1.
+    """
+
+    def __init__(self, host: str, port: int, counters: Callable[[], dict[str, Any]]) -> None:
+        self.host = host
+        self.port = port
+        self.counters = counters
+
+
+class running:  # noqa: N801  # it reads as a function
+    """
+    Start a listener on a free port of 127.0.0.1, and end it with the block.
+
+    ``with`` starts a process; ``async with`` uses the reactor that runs.
+
+    :param protocol: its name; or, with ``async with``, a maker that is not installed.
+    :param limits: keys of ``[defaults]``, as in ``{"idle_timeout": 0.5}``.
+    :param options: the protocol's own.
+    :raises EchodError: it cannot be started; why.
+    """
+
+    def __init__(
+        self,
+        protocol: str | IStreamProtocolMaker = "raw",
+        *,
+        limits: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self._protocol = protocol
+        self._limits = {"max_connections": 100, **(limits or {})}
+        self._options = options
+        self._process: Process | None = None
+        self._service: EchodService | None = None
+
+    def __enter__(self) -> Running:
+        name = self._protocol
+        if not isinstance(name, str):
+            raise TypeError(f"{name!r} is not installed; use its name, or `async with`")
+        command = [sys.executable, "-m", "echod", "--listen", f"{name}=tcp:0:interface=127.0.0.1"]
+        command += [f"--drain-timeout={DRAIN}"]
+        command += [f"--{key.replace('_', '-')}={value}" for key, value in self._limits.items()]
+        for key, value in self._options.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            command += ["--option", f"{name}.{key}={text}"]
+        process = Process(command)
+        process.__enter__()
+        self._process = process
+        return Running("127.0.0.1", process.ports[name], lambda: dict(process.counters()[name]))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._process is not None
+        try:
+            self._process.stop()
+        finally:
+            self._process.__exit__(kind, error, traceback)
+
+    async def __aenter__(self) -> Running:
+        from twisted.internet import reactor
+
+        maker = self._protocol
+        known = discover() if isinstance(maker, str) else Registry([maker])
+        request = ListenerRequest(
+            place="running",
+            protocol=maker if isinstance(maker, str) else maker.name,
+            endpoint="tcp:0:interface=127.0.0.1",
+            options=self._options,
+            limits=self._limits,
+        )
+        configuration = Configuration(drain_timeout=DRAIN)
+        # So few connections fit any limit of descriptors.
+        service = EchodService(plan(configuration, [request], known, 1 << 16), reactor)
+        service.privilegedStartService()
+        service.startService()
+        self._service = service
+        (listener,) = service.listeners
+        address = listener.getHost()
+        return Running(address.host, address.port, listener.counters)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._service is not None
+        await self._service.stopService()

@@ -1,0 +1,55 @@
+"""Every Python example of docs/writing-a-protocol.md, run as it stands there."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from echod.registry import Registry, verify
+from echod.settings import parseConfiguration
+
+PAGE = (Path(__file__).parents[2] / "docs" / "writing-a-protocol.md").read_text()
+MAKERS = ("shout", "reverse", "twice", "greet", "wire", "rot128")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[str, Any]:
+    """What the page's code defines, each block after those before it."""
+    names: dict[str, Any] = {"__name__": "page"}
+    for number, block in enumerate(blocks("python")):
+        exec(compile(block, f"block {number}", "exec", dont_inherit=True), names)
+    return names
+
+
+def test_makers(page: dict[str, Any]) -> None:
+    for name in MAKERS:
+        verify(page[name], name)
+
+
+@pytest.mark.parametrize("name", ["test_conforms", "test_client"])
+def test_itsTests(page: dict[str, Any], name: str) -> None:
+    """The page's own tests pass, and are all there are."""
+    page[name]()
+    assert [key for key in page if key.startswith("test_")] == ["test_conforms", "test_client"]
+
+
+def test_itsTOML(page: dict[str, Any]) -> None:
+    """The listener can be served; the entry point is of the group that is looked at."""
+    listener, project = blocks("toml")
+    configuration = parseConfiguration(listener)
+    assert configuration.listener is not None
+    (table,) = configuration.listener
+    registry = Registry([page["greet"]])
+    maker = registry.get(table["protocol"], "here")
+    assert registry.settings(maker, table["options"], "here", strict=True).word == "Salut"
+    assert tomllib.loads(project)["project"]["entry-points"] == {
+        "echod.protocols": {"shout": "echod_shout:shout"}
+    }

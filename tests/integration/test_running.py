@@ -1,0 +1,192 @@
+"""`echod.testing.running` and `echod.client`: what other projects import (issue 4)."""
+
+from __future__ import annotations
+
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import pytest_twisted
+from echod_rot13 import rot13
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+
+from echod.client import connect
+from echod.errors import ConfigurationError, ConnectFailed, EchodError, StreamLost
+from echod.maker import StreamMaker
+from echod.stream import Stream
+from echod.testing import Running, running
+from tests.integration.daemon import exchange
+
+pytest_plugins = ["echod.testing.fixtures"]
+
+CLIENT = Path(__file__).parents[2] / "examples" / "client.py"
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+def inReactor(test: Test) -> Test:
+    """Run an asynchronous test in pytest-twisted's reactor."""
+    return pytest_twisted.ensureDeferred(test)  # type: ignore[no-any-return]  # it has no types
+
+
+def test_inAProcess() -> None:
+    """One line for a blocking test: a real listener, its port and its counters."""
+    with running("line", prefix="Echo: ") as echo:
+        client = socket.create_connection((echo.host, echo.port))
+        assert exchange(client, b"hello\n") == b"Echo: hello\n"
+        counters = echo.counters()
+        assert counters["closed"] == {"eof": 1}
+        assert counters["messages"] == 1
+
+
+def test_limitsAndOptions() -> None:
+    """Limits by their keys, options of every type."""
+    limits = {"idle_timeout": 0.3, "max_connections": 5}
+    with (
+        running("dns", limits=limits, strict=True, max_length=9) as echo,
+        socket.create_connection((echo.host, echo.port)) as client,
+    ):
+        client.settimeout(20)
+        assert client.recv(10) == b""
+        client.close()
+        assert echo.counters()["closed"] == {"idle": 1} or echo.counters()["open"] == 1
+
+
+def test_stopsWithAClientConnected() -> None:
+    """The block's end waits for nobody for long."""
+    with running("raw") as echo:
+        client = socket.create_connection((echo.host, echo.port))
+    with client:
+        assert client.recv(10) == b""
+
+
+def test_cannotStart() -> None:
+    """Why, in the words of echod."""
+    with (
+        pytest.raises(EchodError, match=r"echod ended: echod: --listen nope=.*no protocol 'nope'"),
+        running("nope"),
+    ):
+        pass
+    with (
+        pytest.raises(TypeError, match="is not installed; use its name, or `async with`"),
+        running(rot13),
+    ):
+        pass
+
+
+def test_fixture(echod: Callable[..., Running]) -> None:
+    """The same as a fixture; several at a time."""
+    one, other = echod("raw"), echod("upper")
+    for echo, answer in ((one, b"x\n"), (other, b"X\n")):
+        assert exchange(socket.create_connection((echo.host, echo.port)), b"x\n") == answer
+    assert one.port != other.port
+
+
+@inReactor
+async def test_inTheReactor() -> None:
+    """For a test with Twisted: in the reactor that runs; a maker need not be installed."""
+    async with running(rot13) as echo, await connect(echo.host, echo.port) as stream:
+        await stream.write(b"uryyb")
+        await stream.writeEOF()
+        assert await stream.readExactly(5) == b"hello"
+        assert await stream.read() == b""
+        assert echo.counters()["bytes_out"] == 5
+    with pytest.raises(ConfigurationError, match="no protocol 'nope'"):
+        async with running("nope"):
+            pass
+
+
+@inReactor
+async def test_clientBothWaysAtOnce() -> None:
+    """E1, with our own client: 20 MB there and back, by one reader and one writer."""
+    data = random.Random(5).randbytes(5_000_000)
+    got = bytearray()
+
+    async def readAll(stream: Stream) -> None:
+        async for piece in stream:
+            got.extend(piece)
+
+    async with running("raw") as echo:
+        async with await connect(echo.host, echo.port) as stream:
+            reading = Deferred.fromCoroutine(readAll(stream))
+            for at in range(0, len(data), 100_000):
+                await stream.write(data[at : at + 100_000])
+            await stream.writeEOF()
+            await reading
+        assert bytes(got) == data
+        await deferLater(reactor, 0.2)
+        assert echo.counters()["closed"] == {"eof": 1}
+
+
+@inReactor
+async def test_clientIsCancelled() -> None:
+    """Cancelling the coroutine's Deferred ends it at once, its ``finally`` run, with RST."""
+    seen = []
+
+    async def talk(echo: Running) -> None:
+        async with await connect(echo.host, echo.port) as stream:
+            try:
+                await stream.read()
+            finally:
+                seen.append("finally")
+
+    async with running("raw") as echo:
+        talking = Deferred.fromCoroutine(talk(echo))
+        while not echo.counters()["open"]:
+            await deferLater(reactor, 0.01)
+        talking.cancel()
+        assert seen == ["finally"]
+        with pytest.raises(CancelledError):
+            await talking
+        while echo.counters()["open"]:
+            await deferLater(reactor, 0.01)
+        assert echo.counters()["resets"] == 1
+
+
+@inReactor
+async def test_serverGoes() -> None:
+    """Errors reject, they do not hang."""
+
+    async def leave(stream: Stream) -> None:
+        await stream.read()
+        stream.abort()
+
+    async with running(StreamMaker("leave", "leaves", leave)) as echo:
+        stream = await connect("localhost", echo.port)
+        await stream.write(b"x")
+        with pytest.raises(StreamLost):
+            await stream.readExactly(1)
+        await stream.waitClosed()
+        with pytest.raises(StreamLost):
+            await stream.write(b"x")
+
+
+@inReactor
+async def test_nobodyListens() -> None:
+    """Who cannot connect is told why, and where."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        where = rf"^cannot connect to 127\.0\.0\.1:{port}: .*refused"
+        with pytest.raises(ConnectFailed, match=where):
+            await connect("127.0.0.1", port)
+    with pytest.raises(ConnectFailed, match=r"^cannot connect to no-such-host\.invalid:7: "):
+        await connect("no-such-host.invalid", 7)
+
+
+def test_exampleClient() -> None:
+    """The notes' client: connect, write, print, end."""
+    with running("line", prefix="Echo: ") as echo:
+        done = subprocess.run(
+            [sys.executable, CLIENT, str(echo.port)], capture_output=True, timeout=20, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"Echo: hello\n", b"")
+        assert echo.counters()["accepted"] == 1
+    lines = [line for line in CLIENT.read_text().splitlines() if line.startswith("    ")]
+    assert len(lines) <= 10

@@ -1,0 +1,245 @@
+"""`echod.answering`: a framing and a function that answers each message (issue 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from echod.connection import Reason, State
+from echod.framing import Framing, fixed, int8, int16, int32, lines, netstring
+from echod.maker import MessageMaker
+from echod.settings import Limits
+from echod.testing import Link, memoryLink
+from tests.conftest import LoggedErrors
+
+
+def serve(framing: Framing, answer: Callable[[bytes], Any], **keywords: Any) -> Link:
+    link: dict[str, Any] = {
+        name: keywords.pop(name) for name in ("limits", "sendBuffer") if name in keywords
+    }
+    if "sendBuffer" in link:
+        link["receiveBuffer"] = link["sendBuffer"]
+    maker = MessageMaker("test", "a test", framing, answer, **keywords)
+    return memoryLink(maker.makeFactory(None).buildProtocol(None), **link)  # type: ignore[arg-type]  # no address
+
+
+class Later:
+    """An answer function whose answers come when the test says."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        self.waiting: dict[bytes, Deferred[bytes | None]] = {}
+
+    def __call__(self, message: bytes) -> Deferred[bytes | None]:
+        self.asked.append(message)
+        self.waiting[message] = Deferred()
+        return self.waiting[message]
+
+    def answer(self, message: bytes, answer: bytes | None = b"") -> None:
+        self.waiting.pop(message).callback(answer)
+
+
+@pytest.mark.parametrize(
+    ("framing", "sent", "answered"),
+    [
+        (lines, b"ab\r\nc\n\n\r\nx\r\r\ncut", b"ba\r\nc\n\n\r\n\rx\r\n"),
+        (int8, b"\2ab\0\3xyzc", b"\2ba\0\3zyx"),
+        (int16, b"\0\2ab\0\0\0\3xyz\0", b"\0\2ba\0\0\0\3zyx"),
+        (int32, b"\0\0\0\2ab\0\0\0\0", b"\0\0\0\2ba\0\0\0\0"),
+        (netstring, b"2:ab,0:,3:xyz,1:", b"2:ba,0:,3:zyx,"),
+        (fixed(3), b"abcdefgh", b"cbafed"),
+    ],
+    ids=["lines", "int8", "int16", "int32", "netstring", "fixed"],
+)
+def test_framings(framing: Framing, sent: bytes, answered: bytes) -> None:
+    """F3: each message is answered in its framing, however reads split it."""
+    for step in range(1, len(sent) + 1):
+        link = serve(framing, lambda message: message[::-1])
+        for at in range(0, len(sent), step):
+            link.send(sent[at : at + step])
+            link.pump()
+        link.finish()
+        assert link.readAll() == answered
+        assert link.connection.truncated == int(framing is not int32)
+        assert link.gone
+
+
+def test_noAnswer() -> None:
+    """``None`` is no answer at all; an empty one is an empty message."""
+    link = serve(lines, lambda line: {b"none": None, b"empty": b""}.get(line, line))
+    assert link.exchange(b"a\nnone\nempty\nb\n") == b"a\n\nb\n"
+
+
+def test_coroutine() -> None:
+    """An answer may be a coroutine."""
+
+    async def answer(line: bytes) -> bytes:
+        return line + b"!"
+
+    assert serve(lines, answer).exchange(b"a\nb\n") == b"a!\nb!\n"
+
+
+def test_order() -> None:
+    """Answers leave in the order of their messages, whichever is ready first."""
+    later = Later()
+    link = serve(lines, later)
+    link.send(b"1\n2\n3\n4\n")
+    link.pump()
+    assert later.asked == [b"1", b"2", b"3", b"4"]
+    later.answer(b"3", b"three")
+    later.answer(b"2", None)
+    link.pump()
+    assert link.receive() is None
+    later.answer(b"1", b"one")
+    link.pump()
+    assert link.receive() == b"one\nthree\n"
+    link.finish()
+    link.pump()
+    assert link.connection.state is State.FINISHING
+    later.answer(b"4", b"four")
+    assert link.readAll() == b"four\n"
+    assert link.gone
+
+
+def test_inFlight() -> None:
+    """At most so many are being answered, in all; then reading pauses, and goes on later."""
+    later = Later()
+    link = serve(lines, later, inFlight=3, sendBuffer=64)
+    data = b"".join(b"%04d\n" % number for number in range(1000))
+    sent = 0
+    while taken := link.send(data[sent : sent + 32]):
+        sent += taken
+        link.pump()
+    assert later.asked == [b"0000", b"0001", b"0002"]
+    # What is in the two queues, and the one read that is at hand.
+    assert sent <= 4 * 64
+    for number in range(1000):
+        later.answer(b"%04d" % number, b"%d" % number)
+        link.pump()
+        assert len(later.waiting) <= 3
+        assert link.receive() == b"%d\n" % number
+        sent += link.send(data[sent : sent + 32])
+        link.pump()
+    assert sent == len(data)
+    link.finish()
+    assert link.readAll() == b""
+
+
+def test_stalledPeer() -> None:
+    """C5: nothing is asked for while what was answered waits for the peer."""
+    asked = 0
+
+    def answer(line: bytes) -> bytes:
+        nonlocal asked
+        asked += 1
+        return bytes(1000)
+
+    link = serve(lines, answer, sendBuffer=4096)
+    link.send(b"\n" * 4000)
+    link.pump()
+    assert asked < 220
+    assert link.connection.transport.unsent() <= 2 * 65536 + 8192
+    link.finish()
+    assert link.readAll() == (bytes(1000) + b"\n") * 4000
+
+
+def test_stalledPeerAndLateAnswers() -> None:
+    """The same where answers come later, and some when the peer has stalled already."""
+    later = Later()
+    link = serve(lines, later, sendBuffer=4096, inFlight=4)
+    link.send(b"".join(b"%d\n" % number for number in range(12)))
+    link.pump()
+    while later.waiting:
+        for message in [*later.waiting]:
+            later.answer(message, message * 40_000)
+        link.pump()
+    assert len(later.asked) < 12
+    got = b""
+    while len(got) < 40_001 * 10 + 80_001 * 2:
+        link.pump()
+        got += link.receive() or b""
+        for message in [*later.waiting]:
+            later.answer(message, message * 40_000)
+    assert got == b"".join(b"%d" % number * 40_000 + b"\n" for number in range(12))
+    link.finish()
+    link.pump()
+    assert link.gone
+
+
+def test_tooLong() -> None:
+    """F10: what came before is answered, late answers too; then our FIN."""
+    later = Later()
+    link = serve(lines, later, maxLength=10)
+    link.send(b"one\n" + b"x" * 20 + b"\n")
+    link.pump()
+    assert link.receive() is None
+    assert link.connection.state is State.LINGERING
+    later.answer(b"one", b"1")
+    assert link.readAll() == b"1\n"
+    assert link.connection.reason is Reason.TOO_LONG
+    link.finish()
+    link.pump()
+    assert link.gone
+
+
+def test_malformed() -> None:
+    """What is no message ends the connection, counted as that; those before it are answered."""
+    link = serve(netstring, lambda message: message)
+    link.send(b"1:a,hello,")
+    assert link.readAll() == b"1:a,"
+    assert link.connection.reason is Reason.MALFORMED
+    link.finish()
+    link.pump()
+    assert link.gone
+
+
+@pytest.mark.parametrize("when", ["now", "later", "type", "wrap"])
+def test_fault(when: str, loggedErrors: LoggedErrors) -> None:
+    """A function that raises, or answers what cannot be sent, costs its connection, logged."""
+    later = Later()
+    functions: dict[str, Callable[[bytes], Any]] = {
+        "now": lambda message: dict[bytes, bytes]()[message],
+        "later": later,
+        "type": lambda message: "text",
+        "wrap": lambda message: bytes(300),
+    }
+    link = serve(int8, functions[when])
+    link.send(b"\1x")
+    link.pump()
+    if when == "later":
+        later.waiting[b"x"].errback(KeyError("mine"))
+    with pytest.raises(ConnectionResetError):
+        link.readAll()
+    assert link.connection.reason is Reason.ERROR
+    (line,) = loggedErrors.flush()
+    assert "raised; its connection is aborted" in line
+
+
+def test_lossCancels() -> None:
+    """When the peer is gone, what is being answered is cancelled, silently."""
+    later = Later()
+    link = serve(lines, later)
+    link.send(b"1\n2\n")
+    link.pump()
+    cancelled: list[Deferred[bytes | None]] = []
+    later.waiting[b"1"]._canceller = cancelled.append
+    link.reset()
+    link.pump()
+    assert link.gone
+    assert [waiting.called for waiting in later.waiting.values()] == [True, True]
+    assert cancelled == [later.waiting[b"1"]]
+
+
+def test_deadline() -> None:
+    """An answer that never comes holds a finished connection until the stall timeout."""
+    link = serve(lines, Later(), limits=Limits(stall_timeout=20))
+    link.send(b"1\n")
+    link.finish()
+    link.advance(15)
+    assert not link.gone
+    link.advance(7)
+    assert link.gone
+    assert link.connection.reason is Reason.STALLED
