@@ -1,8 +1,9 @@
 r"""
 Endpoint words: where a listener listens, as an operator writes it.
 
-``tcp:PORT[:interface=ADDRESS]`` in the escaping of Twisted's endpoint strings (``\:`` is
-a colon inside a value), parsed to a value.  Pure: nothing is resolved or bound here.
+``tcp:PORT[:interface=ADDRESS]``, or the same with ``udp``, in the escaping of Twisted's endpoint
+strings (``\:`` is a colon inside a value), parsed to a value.  Pure: nothing is resolved
+or bound here.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from ipaddress import ip_address
 
 from echod.errors import ConfigurationError
 
-__all__ = ["TCPEndpoint", "formatAddress", "parseEndpoint"]
+__all__ = ["Endpoint", "TCPEndpoint", "UDPEndpoint", "formatAddress", "parseEndpoint"]
 
-_SHAPE = "tcp:PORT[:interface=ADDRESS]"
+_SHAPE = "PORT[:interface=ADDRESS]"
 
 
 def formatAddress(host: str, port: int) -> str:
@@ -34,7 +35,22 @@ class TCPEndpoint:
         return f"tcp {formatAddress(self.host, self.port)}"
 
 
-def parseEndpoint(text: str, interface: str = "127.0.0.1") -> TCPEndpoint:
+@dataclass(frozen=True)
+class UDPEndpoint:
+    """A UDP address to receive at; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"udp {formatAddress(self.host, self.port)}"
+
+
+Endpoint = TCPEndpoint | UDPEndpoint
+_WORDS: dict[str, type[Endpoint]] = {"tcp": TCPEndpoint, "udp": UDPEndpoint}
+
+
+def parseEndpoint(text: str, interface: str = "127.0.0.1") -> Endpoint:
     """
     Parse one endpoint word.
 
@@ -42,9 +58,12 @@ def parseEndpoint(text: str, interface: str = "127.0.0.1") -> TCPEndpoint:
     :raises ConfigurationError: naming the text and what would be right.
     """
     fields = _split(text)
-    word = fields[0]
-    if word != "tcp":
-        raise ConfigurationError(f"cannot listen on {text!r}: write {_SHAPE}")
+    kind = _WORDS.get(fields[0])
+    if kind is None:
+        raise ConfigurationError(
+            f"cannot listen on {text!r}: write tcp:{_SHAPE}, or udp: for datagrams"
+        )
+    shape = f"{fields[0]}:{_SHAPE}"
     ports: list[str] = []
     host = interface
     for index, field in enumerate(fields[1:], 1):
@@ -56,10 +75,10 @@ def parseEndpoint(text: str, interface: str = "127.0.0.1") -> TCPEndpoint:
         elif equals and key == "interface":
             host = value
         else:
-            raise ConfigurationError(f"endpoint {text!r} has no use for {field!r}: write {_SHAPE}")
+            raise ConfigurationError(f"endpoint {text!r} has no use for {field!r}: write {shape}")
     if len(ports) != 1:
-        raise ConfigurationError(f"endpoint {text!r} needs one port: write {_SHAPE}")
-    return TCPEndpoint(_checkHost(host, text), _checkPort(ports[0], text))
+        raise ConfigurationError(f"endpoint {text!r} needs one port: write {shape}")
+    return kind(_checkHost(host, text), _checkPort(ports[0], text))
 
 
 def _split(text: str) -> list[str]:

@@ -121,5 +121,7 @@ class IDatagramProtocolMaker(IProtocolMaker):
         Make what answers the datagrams of one listener.
 
         :param settings: an instance of ``options``, or ``None`` without them.
-        :returns: a ``twisted.internet.protocol.DatagramProtocol``.
+        :returns: a ``twisted.internet.protocol.DatagramProtocol``.  Its ``transport.write``
+            answers the datagram that it is being given, with no more bytes than that had;
+            anything else is counted and not sent, because it would make a reflector of us.
         """

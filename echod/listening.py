@@ -20,10 +20,9 @@ from twisted.logger import Logger
 
 from echod.connection import Connection, Reason
 from echod.deadlines import Sweep
-from echod.endpoints import TCPEndpoint
+from echod.endpoints import Endpoint, TCPEndpoint
 from echod.errors import ConfigurationError
 from echod.hosted import asConnection, halfCloses
-from echod.interfaces import IStreamProtocolMaker
 from echod.limits import ConnectionLimit
 from echod.report import ConnectionLog, Totals
 from echod.settings import Limits
@@ -39,12 +38,13 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
     What one listener is to be.
 
     :ivar place: where it is written, for messages: ``$.listener[0]`` or ``--port``.
+    :ivar maker: an `IStreamProtocolMaker` or `IDatagramProtocolMaker`, as the endpoint needs.
     :ivar explicitMaximum: whether somebody asked for just this ``max_connections``.
     """
 
     place: str
-    maker: IStreamProtocolMaker
-    endpoint: TCPEndpoint
+    maker: Any
+    endpoint: Endpoint
     limits: Limits
     options: Struct | None
     explicitMaximum: bool = False
@@ -84,6 +84,7 @@ class Listener(Service):
                 f" {type(error).__name__}: {error}"
             ) from error
         self._halfCloses = halfCloses(factory)
+        assert isinstance(plan.endpoint, TCPEndpoint)
         self._port = TCPPort(
             plan.endpoint,
             _ListenerFactory(self, factory),
@@ -126,6 +127,11 @@ class Listener(Service):
         self._gone = Deferred()
         self._fireIfEmpty()
         return self._gone
+
+    @property
+    def cutCount(self) -> int:
+        """Connections that were still owed bytes when we gave up."""
+        return self.totals.cut
 
     def cut(self) -> None:
         """Abort whatever is left."""

@@ -4,7 +4,7 @@ From what somebody has written to a protocol that listeners can serve, in one ex
 In the order of how little has to be known: a coroutine (`StreamMaker`), a framing and a function
 (`MessageMaker`), an ordinary Twisted factory (`FactoryMaker`), and echod's own way, a subclass of
 `Connection` (`ConnectionMaker`).  All are an `IStreamProtocolMaker`; docs/writing-a-protocol.md
-shows each.
+shows each.  `DatagramMaker` is for datagrams, `BothMaker` for a protocol that has both kinds.
 """
 
 from __future__ import annotations
@@ -17,16 +17,24 @@ from typing import Any
 
 from msgspec import Struct
 from twisted.internet.interfaces import IAddress, IProtocolFactory
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import DatagramProtocol, Factory
 from zope.interface import implementer
 
 from echod.answering import IN_FLIGHT, Answer, AnsweringConnection
 from echod.connection import SLICE, Connection
 from echod.framing import Framing
-from echod.interfaces import IStreamProtocolMaker
+from echod.interfaces import IDatagramProtocolMaker, IStreamProtocolMaker
 from echod.stream import BUFFER, StreamConnection
 
-__all__ = ["ConnectionFactory", "ConnectionMaker", "FactoryMaker", "MessageMaker", "StreamMaker"]
+__all__ = [
+    "BothMaker",
+    "ConnectionFactory",
+    "ConnectionMaker",
+    "DatagramMaker",
+    "FactoryMaker",
+    "MessageMaker",
+    "StreamMaker",
+]
 
 
 class ConnectionFactory(Factory):
@@ -156,3 +164,43 @@ class ConnectionMaker:
         """See `IStreamProtocolMaker.makeFactory`."""
         arguments = () if settings is None else (settings,)
         return ConnectionFactory(partial(self.connection, *arguments))
+
+
+def _makeDatagram(protocol: Callable[..., DatagramProtocol], settings: Any) -> DatagramProtocol:
+    return protocol() if settings is None else protocol(settings)
+
+
+@implementer(IDatagramProtocolMaker)
+@dataclass(frozen=True)
+class DatagramMaker:
+    """
+    A protocol for datagrams.
+
+    :param datagram: called for each listener, with the settings if there are options.
+    """
+
+    name: str
+    description: str
+    datagram: Callable[..., DatagramProtocol]
+    options: type[Struct] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def makeDatagram(self, settings: Any) -> DatagramProtocol:
+        """See `IDatagramProtocolMaker.makeDatagram`."""
+        return _makeDatagram(self.datagram, settings)
+
+
+@implementer(IDatagramProtocolMaker)
+@dataclass(frozen=True)
+class BothMaker(ConnectionMaker):
+    """
+    A protocol for streams and for datagrams.
+
+    :param datagram: as in `DatagramMaker`.
+    """
+
+    datagram: Callable[..., DatagramProtocol] = DatagramProtocol
+
+    def makeDatagram(self, settings: Any) -> DatagramProtocol:
+        """See `IDatagramProtocolMaker.makeDatagram`."""
+        return _makeDatagram(self.datagram, settings)

@@ -24,6 +24,7 @@ from echod.errors import ConfigurationError, oneLine
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.protocols.chargen import chargen
 from echod.protocols.clock import daytime, time
+from echod.protocols.datagram import udp
 from echod.protocols.discard import discard
 from echod.protocols.line import line
 from echod.protocols.netstring import netstring
@@ -40,7 +41,7 @@ GROUP = "echod.protocols"
 
 BUILTIN: tuple[IProtocolMaker, ...] = (
     *(raw, line, dns, int8, int32, netstring),
-    *(discard, chargen, daytime, time, whoami, upper),
+    *(udp, discard, chargen, daytime, time, whoami, upper),
 )
 #: What a maker can be, in the words of its interface.
 KINDS = (IStreamProtocolMaker, IDatagramProtocolMaker)

@@ -18,10 +18,11 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from echod.datagrams import DatagramListener
 from echod.deadlines import Sweep
-from echod.endpoints import TCPEndpoint, formatAddress, parseEndpoint
+from echod.endpoints import Endpoint, TCPEndpoint, UDPEndpoint, formatAddress, parseEndpoint
 from echod.errors import ConfigurationError
-from echod.interfaces import IStreamProtocolMaker
+from echod.interfaces import IDatagramProtocolMaker, IStreamProtocolMaker
 from echod.limits import fitDescriptors
 from echod.listening import Listener, ListenerPlan
 from echod.registry import Registry
@@ -32,6 +33,12 @@ from echod.transports.reactor import Facade
 __all__ = ["EchodService", "ListenerRequest", "Plan", "plan", "requestsOf"]
 
 _log = Logger()
+
+#: What kinds of endpoints there are, and what a protocol must provide for each.
+_KINDS: dict[type[Endpoint], tuple[str, Any]] = {
+    TCPEndpoint: ("streams", IStreamProtocolMaker),
+    UDPEndpoint: ("datagrams", IDatagramProtocolMaker),
+}
 
 #: What is served when nothing is asked for.
 DEFAULT_LISTENERS = (("raw", 1234), ("line", 1235), ("dns", 1236))
@@ -113,7 +120,7 @@ def plan(
                 f"--option {name}: no listener serves {maker.name}; add one with --listen"
             )
     listeners: list[ListenerPlan] = []
-    taken: dict[TCPEndpoint, str] = {}
+    taken: dict[Endpoint, str] = {}
     # Where each listener's max_connections was asked for, if it was.
     maximumPlaces: list[str | None] = []
     for request in requests:
@@ -123,10 +130,11 @@ def plan(
             endpoint = parseEndpoint(request.endpoint, interface)
         except ConfigurationError as error:
             raise ConfigurationError(f"{_at(place, 'endpoint')}: {error}") from error
-        if not IStreamProtocolMaker.providedBy(maker):
+        kind, needs = _KINDS[type(endpoint)]
+        if not needs.providedBy(maker):
             raise ConfigurationError(
-                f"{_at(place, 'endpoint')}: protocol {maker.name!r} is for datagrams,"
-                f" {request.endpoint!r} is for streams; choose another protocol"
+                f"{_at(place, 'endpoint')}: {request.endpoint} is for {kind}, and protocol"
+                f" {maker.name!r} is not; choose another"
             )
         if endpoint.port and endpoint in taken:
             raise ConfigurationError(
@@ -185,11 +193,17 @@ def _at(place: str, key: str) -> str:
 def _fit(
     listeners: Sequence[ListenerPlan], descriptorLimit: int
 ) -> tuple[list[ListenerPlan], list[str]]:
-    wanted = [(listener.limits.max_connections, listener.explicitMaximum) for listener in listeners]
+    # One of datagrams has no connections.
+    wanted = [
+        (0, True)
+        if isinstance(listener.endpoint, UDPEndpoint)
+        else (listener.limits.max_connections, listener.explicitMaximum)
+        for listener in listeners
+    ]
     fitted: list[ListenerPlan] = []
     notes = set()
     for listener, maximum in zip(listeners, fitDescriptors(wanted, descriptorLimit), strict=True):
-        if maximum != listener.limits.max_connections:
+        if 0 < maximum != listener.limits.max_connections:
             limits: Limits = msgspec.structs.replace(listener.limits, max_connections=maximum)
             listener = msgspec.structs.replace(listener, limits=limits)
             notes.add(
@@ -220,8 +234,12 @@ class EchodService(MultiService):
         self._cutBefore = 0
         self._bound = False
         facade = Facade(reactor)
-        self.listeners = [
-            Listener(listener, facade, self._sweep, logConnections=plan.logConnections)
+        # Of all listeners of datagrams: they must not answer each other.
+        ports: set[int] = set()
+        self.listeners: list[Listener | DatagramListener] = [
+            DatagramListener(listener, facade, ports, monotonic)
+            if isinstance(listener.endpoint, UDPEndpoint)
+            else Listener(listener, facade, self._sweep, logConnections=plan.logConnections)
             for listener in plan.listeners
         ]
         for listener in self.listeners:
@@ -282,4 +300,4 @@ class EchodService(MultiService):
             listener.cut()
 
     def _owed(self) -> int:
-        return sum(listener.totals.cut for listener in self.listeners)
+        return sum(listener.cutCount for listener in self.listeners)

@@ -51,6 +51,14 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_age: Annotated[Seconds, Meta(description="seconds a connection may live; 0: for ever")] = (
         0.0
     )
+    datagrams_per_second: Annotated[
+        int,
+        Meta(ge=0, le=10_000_000, description="datagrams a second of one source; 0: no limit"),
+    ] = 10_000
+    reflector_ports: Annotated[
+        list[Annotated[int, Meta(ge=0, le=65535)]] | None,
+        Meta(description="ports whose datagrams are not answered; those of known reflectors"),
+    ] = None
     keepalive: Annotated[
         int, Meta(ge=0, le=32767, description="idle seconds before TCP asks; 0: off")
     ] = 60

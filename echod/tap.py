@@ -24,7 +24,19 @@ from echod.settings import Configuration, Limits, convert, parseConfiguration
 
 __all__ = ["Options", "makeService"]
 
-_PORTS = (("port", "p", "raw"), ("line-port", None, "line"), ("dns-port", None, "dns"))
+#: Options for a port alone: the protocol, and the kind of endpoint.
+_PORTS = (
+    ("port", "raw", "tcp"),
+    ("line-port", "line", "tcp"),
+    ("dns-port", "dns", "tcp"),
+    ("udp-port", "udp", "udp"),
+)
+#: Limits that are lists, on the command line with commas.
+_LISTS = frozenset(
+    field.name
+    for field in msgspec.structs.fields(Limits)
+    if not isinstance(field.default, int | float)
+)
 
 
 def _option(name: str) -> str:
@@ -37,7 +49,8 @@ def _limitParameters() -> list[list[str | None]]:
     for field in msgspec.structs.fields(Limits):
         info: Any = msgspec.inspect.type_info(field.type)
         words = (info.extra_json_schema or {}).get("description", "")
-        parameters.append([_option(field.name), None, None, f"{words} [{field.default:g}]"])
+        default = "" if field.name in _LISTS else f" [{field.default:g}]"
+        parameters.append([_option(field.name), None, None, f"{words}{default}"])
     return parameters
 
 
@@ -52,7 +65,8 @@ class Options(usage.Options):
     longdesc = (
         "An echo daemon: every byte that a client sends comes back, once, in order. With no"
         " option: raw echo on port 1234, line echo on 1235, length-prefixed (DNS) echo on"
-        " 1236, all on 127.0.0.1. An endpoint is tcp:PORT[:interface=ADDRESS], with a colon"
+        " 1236, all on 127.0.0.1; UDP on request. An endpoint is tcp:PORT[:interface=ADDRESS]"
+        " or udp:PORT[:interface=ADDRESS], with a colon"
         " in a value as \\:. SIGTERM drains, SIGUSR1 logs the counters."
     )
 
@@ -65,6 +79,7 @@ class Options(usage.Options):
         ["port", "p", None, "Serve raw echo on this port number or endpoint (0: any port)."],
         ["line-port", None, None, "Serve line echo on this port number or endpoint."],
         ["dns-port", None, None, "Serve length-prefixed echo on this port number or endpoint."],
+        ["udp-port", None, None, "Serve UDP echo on this port number or endpoint."],
         ["interface", None, "127.0.0.1", "The address for whatever does not name one."],
         ["config", "c", None, "Read this TOML file. Listeners given here replace the file's."],
         [
@@ -136,11 +151,11 @@ class Options(usage.Options):
             sys.stdout.write(f"{self.registry.describe()}\n")
             sys.stderr.writelines(f"echod: {problem}\n" for problem in self.registry.problems)
             raise SystemExit(0)
-        for option, _, protocol in _PORTS:
+        for option, protocol, kind in _PORTS:
             value = self[option]
             if value is not None:
                 # A number is a port; anything else is an endpoint.
-                endpoint = value if ":" in value else f"tcp:{value}"
+                endpoint = value if ":" in value else f"{kind}:{value}"
                 self._request(f"--{option} {value}", protocol, endpoint)
         configuration = self._configuration()
         overrides = {
@@ -198,8 +213,9 @@ class Options(usage.Options):
 def _fromText(value: dict[str, str], kind: Any) -> Any:
     """Convert one option's text; the message names the option and the value."""
     ((key, text),) = value.items()
+    plain: Any = text.split(",") if key in _LISTS else text
     try:
-        return convert(value, kind, strict=False)
+        return convert({key: plain}, kind, strict=False)
     except ConfigurationError as error:
         _, _, what = str(error).partition(": ")
         raise ConfigurationError(f"--{_option(key)} {text!r}: {what}") from error

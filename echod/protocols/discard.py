@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from echod.connection import Connection
-from echod.maker import ConnectionMaker
+from echod.maker import BothMaker
+from echod.protocols.datagram import Discard
 
 __all__ = ["discard"]
 
@@ -13,4 +14,4 @@ class _Discard(Connection):
         """Counted, that is all."""
 
 
-discard = ConnectionMaker("discard", "everything is thrown away (RFC 863)", _Discard)
+discard = BothMaker("discard", "everything is thrown away (RFC 863)", _Discard, datagram=Discard)

@@ -7,14 +7,15 @@ RFC 7766; what is inside is not looked at.  ``int8`` and ``int32`` have one byte
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
 from echod import framing
 from echod.connection import SLICE, Connection, Reason
 from echod.framed import FramedConnection
-from echod.maker import ConnectionMaker
+from echod.maker import BothMaker, ConnectionMaker
+from echod.protocols.datagram import Echo
 
 __all__ = ["DNSOptions", "Int8Options", "Int32Options", "dns", "int8", "int32"]
 
@@ -41,13 +42,25 @@ class _DNS(FramedConnection):
             self.abort(Reason.EOF)
 
 
+class _DNSDatagram(Echo):
+    """A datagram is a message without its length (RFC 1035 section 4.2.1)."""
+
+    def __init__(self, settings: DNSOptions) -> None:
+        self._maxLength = settings.max_length
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        if len(datagram) <= self._maxLength:
+            super().datagramReceived(datagram, addr)
+
+
 # RFC 7766 section 6.2.3 asks for an idle timeout of seconds.
-dns = ConnectionMaker(
+dns = BothMaker(
     "dns",
-    "messages with a 2-byte length come back (RFC 1035 4.2.2)",
+    "messages with a 2-byte length come back (RFC 1035 4.2.2); over UDP without one",
     _DNS,
     DNSOptions,
     {"idle_timeout": 30.0},
+    datagram=_DNSDatagram,
 )
 
 

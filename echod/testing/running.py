@@ -67,7 +67,8 @@ class Process:
 
     :param command: what starts it in the foreground, as a list.
     :ivar lines: what it has printed so far.
-    :ivar ports: the ports it listens on, by protocol: the first of each.
+    :ivar ports: the ports it listens on, by protocol: the first of each; of datagrams as
+        ``udp/udp``.
     """
 
     def __init__(self, command: Sequence[str], cwd: Any = None) -> None:
@@ -96,9 +97,10 @@ class Process:
             self.__exit__(*sys.exc_info())
             raise
         for line in self.lines:
-            match = re.search(r"listening (\S+) tcp \S+:(\d+)( \(.*)?$", line)
+            match = re.search(r"listening (\S+) (tcp|udp) \S+:(\d+)( \(.*)?$", line)
             if match:
-                self.ports.setdefault(match[1], int(match[2]))
+                name = match[1] if match[2] == "tcp" else f"{match[1]}/{match[2]}"
+                self.ports.setdefault(name, int(match[3]))
         return self
 
     def __exit__(

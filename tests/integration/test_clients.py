@@ -150,6 +150,17 @@ def test_dig(daemon: Daemon) -> None:
 
 
 @needs("dig")
+def test_digOverUDP() -> None:
+    """RFC 1035 4.2.1: over UDP a message has no length before it; dig is told the same."""
+    with Daemon("--listen", "dns=udp:0") as daemon:
+        output = dig(daemon.ports["dns/udp"], "+notcp", "example.com")
+        assert ";; Warning: query response not set" in output
+        assert "opcode: QUERY, status: NOERROR" in output
+        assert "(UDP)" in output
+        assert daemon.counters()["dns"]["datagrams_out"] == 1
+
+
+@needs("dig")
 def test_digKeepsOpen(daemon: Daemon) -> None:
     """F5: `dig +keepopen` asks three questions on one connection and has three answers."""
     before = waitForCounters(daemon, "dns", open=0)

@@ -262,7 +262,9 @@ async def test_listenerAlone(reactor: Any) -> None:
         client = await deferToThread(socket.create_connection, ("127.0.0.1", port), PATIENCE)
         assert await deferToThread(exchange, client, b"alone") == b"alone"
     finally:
-        await listener.stopService()
+        stopped = listener.stopService()
+        assert stopped is not None
+        await stopped
     assert not serves(port)
 
 

@@ -43,7 +43,10 @@ class Silent(Connection):
 SILENT = ConnectionMaker("silent", "answers nothing", Silent, Options, {"idle_timeout": 5.0})
 
 
-@pytest.mark.parametrize("maker", [*BUILTIN, SILENT], ids=lambda maker: str(maker.name))
+STREAMS = [maker for maker in BUILTIN if IStreamProtocolMaker.providedBy(maker)]
+
+
+@pytest.mark.parametrize("maker", [*STREAMS, SILENT], ids=lambda maker: str(maker.name))
 def test_makers(maker: IStreamProtocolMaker) -> None:
     """A maker keeps the contract, and its connections get the settings they need."""
     verifyObject(IStreamProtocolMaker, maker)
@@ -80,7 +83,7 @@ def test_unknownProtocol(name: str) -> None:
         Registry().get(name, "$.listener[2].protocol")
     assert str(caught.value) == (
         f"$.listener[2].protocol: no protocol {name!r} (there are: chargen, daytime, discard, dns,"
-        " int32, int8, line, netstring, raw, time, upper, whoami)"
+        " int32, int8, line, netstring, raw, time, udp, upper, whoami)"
     )
 
 
@@ -127,7 +130,7 @@ def test_describeBuiltin() -> None:
     heads = [line for line in lines if not line.startswith(" ")]
     assert [head.split()[0] for head in heads] == [
         *("raw", "line", "dns", "int8", "int32", "netstring"),
-        *("discard", "chargen", "daytime", "time", "whoami", "upper"),
+        *("udp", "discard", "chargen", "daytime", "time", "whoami", "upper"),
     ]
     options = [line.split(":")[0].strip() for line in lines if "options." in line]
     assert options == [

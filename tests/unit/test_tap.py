@@ -6,12 +6,13 @@ import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from echod import __version__
-from echod.endpoints import TCPEndpoint
+from echod.endpoints import Endpoint, TCPEndpoint
 from echod.limits import RESERVED, RESERVED_EACH
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
@@ -65,7 +66,7 @@ def answered(capsys: Capture, *arguments: str) -> list[str]:
     return out.splitlines()
 
 
-def served(made: Plan) -> list[tuple[str, TCPEndpoint]]:
+def served(made: Plan) -> list[tuple[str, Endpoint]]:
     """Protocol and address of each listener."""
     return [(listener.maker.name, listener.endpoint) for listener in made.listeners]
 
@@ -188,14 +189,27 @@ def test_protocolOptions(config: Path) -> None:
     assert made.listeners[0].options == LineOptions(prefix="", quit="q")
 
 
-@pytest.mark.parametrize("key", Limits.__struct_fields__)
+def test_limitsThatAreLists(capsys: Capture) -> None:
+    """A list is written with commas."""
+    (listener,) = parse("--udp-port", "0", "--reflector-ports", "7,19").listeners
+    assert listener.limits.reflector_ports == [7, 19]
+    for bad in ("", "7,", "7;9", "70000", "-1", "x"):
+        message = refused(capsys, f"--reflector-ports={bad}")
+        assert message.startswith(f"--reflector-ports {bad!r}: Expected `int`")
+
+
+NUMBERS = [key for key in Limits.__struct_fields__ if key != "reflector_ports"]
+
+
+@pytest.mark.parametrize("key", NUMBERS)
 def test_everyLimitIsAnOption(capsys: Capture, key: str) -> None:
     """DESIGN: ``--max-connections``, ``--idle-timeout`` and the like set ``[defaults]``."""
     option = "--" + key.replace("_", "-")
     for listener in parse(option, "17").listeners:
-        expected = {**listener.maker.defaults, key: 17}
+        expected: dict[str, Any] = {**listener.maker.defaults, key: 17}
         assert listener.limits == Limits(**expected)
-    assert parse(f"{option}=18", "--port", "0").listeners[0].limits == Limits(**{key: 18})
+    eighteen: dict[str, Any] = {key: 18}
+    assert parse(f"{option}=18", "--port", "0").listeners[0].limits == Limits(**eighteen)
     for bad in ("", "x", "-1", "nan", "inf", "true", "1,5", "99999999999"):
         message = refused(capsys, f"{option}={bad}")
         assert message.startswith(f"{option} {bad!r}: ")
@@ -279,7 +293,7 @@ def test_listProtocols(capsys: Capture) -> None:
     lines = answered(capsys, "--list-protocols")
     assert [line.split()[0] for line in lines if not line.startswith(" ")] == [
         *("raw", "line", "dns", "int8", "int32", "netstring"),
-        *("discard", "chargen", "daytime", "time", "whoami", "upper"),
+        *("udp", "discard", "chargen", "daytime", "time", "whoami", "upper"),
     ]
     assert "    options.strict: bool = false" in "\n".join(lines)
 
@@ -299,7 +313,7 @@ def test_help(capsys: Capture) -> None:
         assert f"--{name}" in text
     words = " ".join(text.split())
     for field in msgspec.structs.fields(Limits):
-        assert f"[{field.default:g}]" in words
+        assert field.default is None or f"[{field.default:g}]" in words
     assert "127.0.0.1" in words
     assert "[default: None]" not in words
 

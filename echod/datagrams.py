@@ -1,0 +1,120 @@
+"""
+One listener of datagrams: a protocol at an endpoint, and the guard before it.
+
+A Twisted service like `echod.listening.Listener`, but there are no connections: nobody is
+admitted, drained or owed anything.  At the end what the kernel holds is answered, then the port
+closes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+from echod.endpoints import UDPEndpoint
+from echod.errors import ConfigurationError
+from echod.guard import REFLECTORS, Guard
+from echod.listening import ListenerPlan
+from echod.transports.udp import UDPPort
+
+__all__ = ["DatagramListener"]
+
+_log = Logger()
+
+
+class DatagramListener(Service):
+    """
+    See the module's docstring.
+
+    :param plan: what to serve, where, within which limits.
+    :param reactor: a Twisted reactor.
+    :param ownPorts: the ports of all listeners of datagrams; this one adds its own.
+    :param monotonic: the clock that rates are measured with.
+    :raises ConfigurationError: the protocol's maker raised.
+    """
+
+    #: Connections that were still owed bytes when we gave up: there are none.
+    cutCount = 0
+
+    def __init__(
+        self,
+        plan: ListenerPlan,
+        reactor: Any,
+        ownPorts: set[int],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plan = plan
+        # As planned, then, once bound, as the system gave it.
+        self._endpoint = plan.endpoint
+        self._ownPorts = ownPorts
+        limits = plan.limits
+        reflectors = REFLECTORS if limits.reflector_ports is None else limits.reflector_ports
+        guard = Guard(limits.datagrams_per_second, reflectors, ownPorts)
+        try:
+            protocol = plan.maker.makeDatagram(plan.options)
+        except Exception as error:
+            raise ConfigurationError(
+                f"{plan.place}: protocol {plan.maker.name!r} cannot be served:"
+                f" {type(error).__name__}: {error}"
+            ) from error
+        protocol.noisy = False
+        assert isinstance(plan.endpoint, UDPEndpoint)
+        self._port = UDPPort(plan.endpoint, protocol, guard, monotonic, reactor)
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind.
+
+        :raises ListenError: if the address cannot be had.
+        """
+        self._port.startListening()
+        port = self._port.getHost().port
+        self._endpoint = UDPEndpoint(self._endpoint.host, port)
+        self._ownPorts.add(port)
+        _log.info("listening {listener}", listener=self.describe())
+
+    def startService(self) -> None:
+        """Bind, unless the privileged hook has: ``twist`` calls this one alone (TRAPS 7.9)."""
+        if not self._port.connected:
+            self.privilegedStartService()
+        super().startService()
+
+    def stopService(self) -> None:
+        """Answer what has come, then close."""
+        super().stopService()
+        if self._port.connected:
+            self._port.serveQueue()
+            self._port.close()
+
+    def abandon(self) -> None:
+        """Close the port at once: another listener could not be bound, nothing was served."""
+        if self._port.connected:
+            self._port.close()
+
+    def cut(self) -> None:
+        """Nothing is left to abort."""
+
+    def describe(self) -> str:
+        """``udp udp 127.0.0.1:7``, with the port that the system chose."""
+        return f"{self._plan.maker.name} {self._endpoint}"
+
+    def counters(self) -> dict[str, Any]:
+        """All counters of this listener, as plain values."""
+        port = self._port
+        return {
+            "listener": self.describe(),
+            "datagrams_in": port.received,
+            "datagrams_out": port.answered,
+            "bytes_in": port.bytesIn,
+            "bytes_out": port.bytesOut,
+            "refused": dict(port.refused),
+            "errors": dict(port.errors),
+        }
+
+    def getHost(self) -> Any:
+        """The bound address, as an ``IAddress``."""
+        return self._port.getHost()

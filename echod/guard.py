@@ -1,0 +1,82 @@
+"""
+Which datagrams may be answered: an echo over UDP must be no reflector and no loop.
+
+An answer goes to whatever address a datagram claims to come from (REQUIREMENTS E6, E7;
+CVE-1999-0103, CVE-2024-2169).  So nothing is answered that claims to come from a port where
+something else answers by itself, from one of our own, or from many at once; and of what is left,
+no more than a rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container
+
+from echod.rates import Rate, Rates
+
+__all__ = ["REFLECTORS", "Guard", "isUnicast"]
+
+#: Source ports that answer by themselves: echo, discard, daytime, qotd, chargen, time, domain,
+#: tftp, portmap, ntp, netbios, snmp, ldap, rip, memcached, ssdp, ws-discovery, mdns, coap ...
+REFLECTORS = frozenset(
+    {
+        *(7, 9, 13, 17, 19, 37, 53, 69, 111, 123, 137, 138, 161, 177, 389, 427, 520, 623, 1194),
+        *(1434, 1701, 1900, 3283, 3478, 3702, 5060, 5093, 5353, 5683, 10001, 11211, 27015),
+    }
+)
+#: How many times the rate of one source all together may have.
+TOGETHER = 10
+
+
+class Guard:
+    """
+    See the module's docstring.
+
+    :param perSecond: datagrams a second of one source; all together `TOGETHER` times that; 0 for
+        no limit.
+    :param reflectors: source ports that are not answered.
+    :param ownPorts: the ports of all our own datagram listeners; may grow.
+    """
+
+    def __init__(
+        self, perSecond: int, reflectors: Collection[int], ownPorts: Container[int]
+    ) -> None:
+        self._reflectors = frozenset(reflectors)
+        self._ownPorts = ownPorts
+        self._bySource = Rates(perSecond)
+        self._together = Rate(perSecond * TOGETHER)
+
+    def refusal(self, host: str, port: int, now: float) -> str | None:
+        """
+        Why a datagram from there is not answered at ``now``, in monotonic seconds.
+
+        :returns: one of ``port_zero``, ``own_port``, ``reflector``, ``not_unicast``,
+            ``source_rate`` and ``rate``, the key of a counter; ``None`` if it is answered.
+        """
+        if port == 0:
+            return "port_zero"
+        if port in self._ownPorts:
+            return "own_port"
+        if port in self._reflectors:
+            return "reflector"
+        if not isUnicast(host):
+            return "not_unicast"
+        if not self._bySource.take(host, now):
+            return "source_rate"
+        if not self._together.take(now):
+            return "rate"
+        return None
+
+
+def isUnicast(host: str) -> bool:
+    """
+    Whether a numeric address may be a single host's: not multicast, broadcast or unspecified.
+
+    The broadcast address of a network cannot be told from a host's; the system refuses to send
+    to it.
+    """
+    lower = host.lower()
+    if lower.startswith("::ffff:") and "." in lower:
+        lower = lower[7:]
+    if ":" in lower:
+        return not (lower.startswith("ff") or lower == "::")
+    return 0 < int(lower.partition(".")[0]) < 224

@@ -1,0 +1,234 @@
+"""
+UDP for listeners: a port that no datagram can stop.
+
+Whole datagrams, a bounded number of them a turn, answers from the address that was asked
+(``IP_PKTINFO``, ip(7); ``IPV6_PKTINFO``, RFC 3542 section 6), errors counted and never raised.
+Twisted's own port cuts datagrams at 8192 bytes, reads empty ones without end, logs a traceback for
+each error of a send and is dead after an error of a receive (TRAPS 9).  A private part of it known
+here: ``Port._realPortNumber``.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet import base, udp
+from twisted.logger import Logger
+
+from echod.endpoints import UDPEndpoint
+from echod.errors import ListenError
+from echod.transports.stream import require
+
+__all__ = ["DATAGRAMS", "LARGEST", "Admission", "UDPPort"]
+
+_log = Logger()
+
+#: Datagrams received in one turn at most: an empty one costs as much as any.
+DATAGRAMS = 64
+#: Bytes of the largest datagram: 65 535 less the headers of IPv4 and UDP; over IPv6 20 more.
+LARGEST = 65_527
+
+# Linux's, which the standard library has not: ip(7).
+_IP_PKTINFO = 8
+
+_IN4 = struct.Struct("=I4s4s")  # struct in_pktinfo: interface, our address, the header's
+_IN6 = struct.Struct("=16sI")  # struct in6_pktinfo: our address, interface
+
+require(udp.Port, "_realPortNumber")
+
+
+class Admission(Protocol):
+    """Who may be answered: see `echod.guard.Guard`."""
+
+    def refusal(self, host: str, port: int, now: float) -> str | None:
+        """Why a datagram from there is not answered, as a counter's key, or ``None``."""
+
+
+class UDPPort(udp.Port):
+    """
+    A datagram socket at a `UDPEndpoint`.
+
+    The protocol's ``transport.write`` answers the datagram that it is being given, and no other:
+    to its sender, with no more bytes than it had in all (E7).
+
+    :param admission: asked before the protocol sees a datagram.
+    :param monotonic: the clock that it is told.
+    :ivar received: datagrams that came, refused ones too; ``bytesIn`` what was in them.
+    :ivar answered: datagrams that were sent; ``bytesOut`` what was in them.
+    :ivar refused: those not answered, by reason.
+    :ivar errors: errors of the socket, by name.
+    """
+
+    #: Whether the last turn did not empty the queue: for `Poller`, which lets others go first.
+    readsMuch = False
+
+    def __init__(
+        self,
+        endpoint: UDPEndpoint,
+        protocol: Any,
+        admission: Admission,
+        monotonic: Callable[[], float],
+        reactor: Any,
+    ) -> None:
+        super().__init__(endpoint.port, protocol, endpoint.host, LARGEST + 1, reactor)
+        self._endpoint = endpoint
+        self._admission = admission
+        self._monotonic = monotonic
+        self._buffer = bytearray(LARGEST + 1)
+        self._ancillarySize = socket.CMSG_SPACE(_IN4.size) + socket.CMSG_SPACE(_IN6.size)
+        # The datagram at hand, which alone can be answered: who sent it, how many bytes may go
+        # back, and the address to send them from.
+        self._sender: Any = None
+        self._allowance = 0
+        self._from: list[tuple[int, int, bytes]] = []
+        self.received = 0
+        self.bytesIn = 0
+        self.answered = 0
+        self.bytesOut = 0
+        self.refused: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+
+    def startListening(self) -> None:
+        """
+        Bind, now.
+
+        :raises ListenError: in one line that names the address.
+        """
+        skt = self.createInternetSocket()
+        try:
+            if self.addressFamily == socket.AF_INET6:
+                skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            # Of IPv4 datagrams at an IPv6 socket, too.
+            skt.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            skt.bind(self._address(skt))
+        except OSError as error:
+            skt.close()
+            reason = error.strerror or str(error)
+            hint = "; who holds it: ss -lnup" if error.errno == errno.EADDRINUSE else ""
+            raise ListenError(f"cannot listen on {self._endpoint}: {reason}{hint}") from error
+        self._realPortNumber = skt.getsockname()[1]
+        self.socket = skt
+        self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
+        self.connected = True
+        self.protocol.makeConnection(self)
+        self.startReading()
+
+    def _address(self, skt: socket.socket) -> Any:
+        found = socket.getaddrinfo(
+            self.interface,
+            self.port,
+            self.addressFamily,
+            socket.SOCK_DGRAM,
+            flags=socket.AI_NUMERICHOST,
+        )
+        return found[0][4]
+
+    def doRead(self) -> None:
+        """Receive a batch of datagrams; whatever happens, the port goes on."""
+        now = self._monotonic()
+        for _ in range(DATAGRAMS):
+            try:
+                if not self._receive(now):
+                    self.readsMuch = False
+                    return
+            except OSError as error:
+                # Such as ENOMEM, or what ICMP told of an answer: the next may be fine.
+                self._count(error)
+        self.readsMuch = True
+
+    def _receive(self, now: float) -> bool:
+        """One datagram; ``False`` if there is none."""
+        try:
+            length, ancillary, _, sender = self.socket.recvmsg_into(
+                [self._buffer], self._ancillarySize
+            )
+        except BlockingIOError:
+            return False
+        self.received += 1
+        self.bytesIn += length
+        self._from, unicast = _whereTo(ancillary)
+        why = self._admission.refusal(sender[0], sender[1], now) if unicast else "not_unicast"
+        if why is not None:
+            self.refused[why] += 1
+            return True
+        self._sender, self._allowance = sender, length
+        try:
+            self.protocol.datagramReceived(bytes(memoryview(self._buffer)[:length]), sender[:2])
+        except Exception:
+            self.errors["protocol"] += 1
+            if self.errors["protocol"] == 1:
+                _log.failure("{port} raised; told once, then counted", port=self._endpoint)
+        finally:
+            self._sender = None
+        return True
+
+    def write(self, datagram: bytes, addr: Any = None) -> None:
+        """Answer the datagram at hand; anything else is counted and not sent."""
+        if self._sender is None or (addr is not None and tuple(addr[:2]) != self._sender[:2]):
+            self.refused["unasked"] += 1
+            return
+        if len(datagram) > self._allowance:
+            self.refused["amplified"] += 1
+            return
+        self._allowance -= len(datagram)
+        try:
+            self.socket.sendmsg([datagram], self._from, 0, self._sender)
+        except OSError as error:
+            self._count(error)
+        else:
+            self.answered += 1
+            self.bytesOut += len(datagram)
+
+    def serveQueue(self) -> None:
+        """Answer what the kernel holds by now, bounded by what it can hold."""
+        size = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        # An empty datagram takes some hundred bytes of it.
+        for _ in range(size // 512 // DATAGRAMS + 1):
+            self.doRead()
+            if not self.readsMuch:
+                return
+
+    def close(self) -> None:
+        """Stop listening now; ``stopListening`` takes a turn to it."""
+        self.stopReading()
+        self.connectionLost()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """As Twisted's, without its line in the log: the listener reports its own end."""
+        base.BasePort.connectionLost(self, reason)
+        self._realPortNumber = None
+        self.connected = False
+        self.protocol.doStop()
+        self.socket.close()
+        del self.socket
+        del self.fileno
+
+    def _count(self, error: OSError) -> None:
+        self.errors[errno.errorcode.get(error.errno or 0, str(error))] += 1
+
+
+def _whereTo(
+    ancillary: list[tuple[int, int, bytes]],
+) -> tuple[list[tuple[int, int, bytes]], bool]:
+    """
+    Where a datagram was sent to.
+
+    :returns: what sends the answer from there, and whether it is one host's address alone.
+    """
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
+            _, ours, header = _IN4.unpack_from(data)
+            # Of a broadcast or multicast one, ours is that of the interface.
+            return [(level, kind, _IN4.pack(0, ours, bytes(4)))], ours == header
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+            header, interface = _IN6.unpack_from(data)
+            linkLocal = header[0] == 0xFE and header[1] & 0xC0 == 0x80
+            back = _IN6.pack(header, interface if linkLocal else 0)
+            return [(level, kind, back)], header[0] != 0xFF
+    return [], True
