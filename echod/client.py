@@ -42,6 +42,8 @@ class _Owner:
     """All connections that were made with one reactor: one facade, one sweep."""
 
     limits = Limits()
+    byteRate = None
+    payload = None
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = Facade(reactor)

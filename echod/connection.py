@@ -41,7 +41,7 @@ a slow reader is busy, not idle (TRAPS 2.3).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import ClassVar, Protocol
 
@@ -55,6 +55,7 @@ from zope.interface import implementer
 
 from echod.deadlines import Sweep
 from echod.interfaces import IConnectionTransport
+from echod.rates import Rate
 from echod.settings import Limits
 
 __all__ = ["Connection", "Owner", "Reason", "State"]
@@ -93,6 +94,8 @@ class Reason(str, Enum):
     IDLE = "idle"  # nothing for idle_timeout
     STALLED = "stalled"  # unsent bytes, or answers still to come, stood still for stall_timeout
     MAX_AGE = "max_age"  # older than max_age
+    MAX_BYTES = "max_bytes"  # it sent as much as it may
+    FIRST_BYTE = "first_byte"  # nothing at all for first_byte_timeout
     EVICTED = "evicted"  # idle, and others wanted its place
     DRAIN = "drain"  # the daemon stopped
     ERROR = "error"  # the protocol raised
@@ -108,6 +111,14 @@ class Owner(Protocol):
     @property
     def limits(self) -> Limits:
         """The deadlines to keep."""
+
+    @property
+    def byteRate(self) -> Rate | None:
+        """What all of its connections together may read, if that is limited."""
+
+    @property
+    def payload(self) -> Callable[[Connection, bytes], None] | None:
+        """Is shown what is read, if anybody wants to see it."""
 
     def opened(self, connection: Connection) -> None:
         """It has its transport."""
@@ -130,6 +141,7 @@ _GONE = (State.CLOSED, State.ABORTED)
 _OUTPUT_FULL = 1
 _INPUT_HELD = 2
 _NEXT_TURN = 4
+_RATE = 8
 
 #: Slices made in one turn at most: a peer that reads as fast as they are made would have the
 #: turn for itself.
@@ -199,6 +211,10 @@ class Connection(TwistedProtocol):
     _outputEnding = False
     # Input still to be answered before the drain ends us; written by drain and dataReceived.
     _quota = 0
+    # Whether each read is looked at by _meter; with which rates; until when reading rests.
+    _metered = False
+    _rates: Sequence[Rate] = ()
+    _restsUntil = 0.0
     # When the protocol last made progress, when the peer last acknowledged something or
     # began to owe, up to which byte, and whether it owed anything at the last sweep.
     _progressAt = 0.0
@@ -298,7 +314,7 @@ class Connection(TwistedProtocol):
         self.owner.lingering(self)
         self._sweep.hurry(self)
         # Input is thrown away at any speed: nothing can fill up any more.
-        self._paused &= ~_INPUT_HELD
+        self._paused &= ~(_INPUT_HELD | _RATE)
         self.transport.resumeProducing()
         self.ended()
         self._endOutput()
@@ -309,6 +325,10 @@ class Connection(TwistedProtocol):
         """Answer what the kernel holds by now, then end (`Reason.DRAIN`)."""
         if self.state is State.OPEN:
             self.transport.echoUnseen(False)
+            if self._paused & _RATE:
+                # There is a deadline now, and what it may send is known.
+                self._paused &= ~_RATE
+                self._readOn()
             self._quota = self.transport.unread()
             if self._quota:
                 self.state = State.DRAINING
@@ -343,6 +363,16 @@ class Connection(TwistedProtocol):
             return
         limits = self.owner.limits
         active = state is State.OPEN or state is State.DRAINING
+        if self._paused & _RATE:
+            self._restOrReadOn(now)
+        if (
+            limits.first_byte_timeout
+            and active
+            and not self.bytesIn
+            and now - self.openedAt >= limits.first_byte_timeout
+        ):
+            self.end(Reason.FIRST_BYTE)
+            return
         if limits.max_age:
             age = now - self.openedAt
             if active and age >= limits.max_age:
@@ -393,8 +423,9 @@ class Connection(TwistedProtocol):
         try:
             self._sweep = sweep = self.owner.sweep
             self.openedAt = self._progressAt = self._deliveredAt = sweep.now
+            self._beginToMeter()
             self.transport.limitReads(self.largestRead)
-            if self.verbatim:
+            if self.verbatim and not self._metered:
                 self.transport.echoUnseen(True)
             sweep.add(self)
             self.transport.registerProducer(self, True)
@@ -408,6 +439,8 @@ class Connection(TwistedProtocol):
         if self.state is not _OPEN:
             self._lateData(data)
             return
+        if self._metered:
+            data = self._meter(data)
         self.bytesIn += len(data)
         if self.bytesAreProgress:
             self._progressAt = self._sweep.now
@@ -415,6 +448,8 @@ class Connection(TwistedProtocol):
             self.received(data)
         except Exception:
             self._raised()
+        if self._metered and 0 < self.owner.limits.max_bytes <= self.bytesIn:
+            self.end(Reason.MAX_BYTES)
 
     def echoed(self, count: int) -> None:
         """Input went back unseen (`verbatim`)."""
@@ -493,8 +528,45 @@ class Connection(TwistedProtocol):
     def stopProducing(self) -> None:
         """The transport is going down (`IPushProducer`); ``connectionLost`` follows."""
 
+    # -- Bytes that are limited --------------------------------------------------------------
+
+    def _beginToMeter(self) -> None:
+        owner, limits = self.owner, self.owner.limits
+        if limits.bytes_per_second:
+            self._rates = (Rate(limits.bytes_per_second),)
+        if owner.byteRate is not None:
+            self._rates = (*self._rates, owner.byteRate)
+        for rate in (limits.bytes_per_second, limits.listener_bytes_per_second):
+            # So that one read is paid for in a second.
+            self.largestRead = min(self.largestRead, rate or self.largestRead)
+        self._metered = bool(self._rates or limits.max_bytes or owner.payload)
+
+    def _meter(self, data: bytes) -> bytes:
+        """Show a read, pay for it, and cut off what is more than the peer may send."""
+        if self.owner.payload is not None:
+            self.owner.payload(self, data)
+        now = self._sweep.now
+        rest = max((rate.spend(now, len(data)) for rate in self._rates), default=0.0)
+        if rest:
+            self._restsUntil = now + rest
+            self._pause(_RATE)
+            self._sweep.hurry(self)
+        most = self.owner.limits.max_bytes
+        if most and len(data) > most - self.bytesIn:
+            self.discarded += len(data) - (most - self.bytesIn)
+            return data[: most - self.bytesIn]
+        return data
+
+    def _restOrReadOn(self, now: float) -> None:
+        # Whoever may not send is not idle.
+        self._progressAt = now
+        if now >= self._restsUntil:
+            self._paused &= ~_RATE
+            self._sweep.relax(self)
+            self._readOn()
+
     def _stopsReading(self, why: int) -> bool:
-        return bool(why & _INPUT_HELD or (why and not self.alwaysReads))
+        return bool(why & (_INPUT_HELD | _RATE) or (why and not self.alwaysReads))
 
     def _pause(self, why: int) -> None:
         self._paused |= why

@@ -15,10 +15,13 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.logger import Logger
 
+from echod.deadlines import Sweep
 from echod.endpoints import UDPEndpoint
 from echod.errors import ConfigurationError
 from echod.guard import REFLECTORS, Guard
 from echod.listening import ListenerPlan
+from echod.report import RefusalLog
+from echod.sources import Networks
 from echod.transports.udp import UDPPort
 
 __all__ = ["DatagramListener"]
@@ -32,6 +35,7 @@ class DatagramListener(Service):
 
     :param plan: what to serve, where, within which limits.
     :param reactor: a Twisted reactor.
+    :param sweep: tells when a second has passed; shared by all listeners.
     :param ownPorts: the ports of all listeners of datagrams; this one adds its own.
     :param monotonic: the clock that rates are measured with.
     :raises ConfigurationError: the protocol's maker raised.
@@ -44,16 +48,19 @@ class DatagramListener(Service):
         self,
         plan: ListenerPlan,
         reactor: Any,
+        sweep: Sweep,
         ownPorts: set[int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
         # As planned, then, once bound, as the system gave it.
         self._endpoint = plan.endpoint
+        self._sweep = sweep
         self._ownPorts = ownPorts
         limits = plan.limits
         reflectors = REFLECTORS if limits.reflector_ports is None else limits.reflector_ports
-        guard = Guard(limits.datagrams_per_second, reflectors, ownPorts)
+        networks = Networks(limits.allow, limits.deny)
+        guard = Guard(limits.datagrams_per_second, reflectors, ownPorts, networks)
         try:
             protocol = plan.maker.makeDatagram(plan.options)
         except Exception as error:
@@ -75,6 +82,8 @@ class DatagramListener(Service):
         port = self._port.getHost().port
         self._endpoint = UDPEndpoint(self._endpoint.host, port)
         self._ownPorts.add(port)
+        self._refusals = RefusalLog(self.describe(), self._port.refused)
+        self._sweep.add(self._refusals)
         _log.info("listening {listener}", listener=self.describe())
 
     def startService(self) -> None:
@@ -89,6 +98,7 @@ class DatagramListener(Service):
         if self._port.connected:
             self._port.serveQueue()
             self._port.close()
+            self._sweep.discard(self._refusals)
 
     def abandon(self) -> None:
         """Close the port at once: another listener could not be bound, nothing was served."""

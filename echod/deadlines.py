@@ -45,6 +45,8 @@ class Sweep:
     :param reactor: schedules the ticks.
     :param monotonic: the clock that deadlines are measured with.
     :ivar now: the time of the last tick, in seconds.
+    :ivar lag: how much later than it should that tick came, in seconds: what held the reactor.
+    :ivar worstLag: the most so far.
     """
 
     def __init__(self, reactor: IReactorTime, monotonic: Callable[[], float]) -> None:
@@ -58,12 +60,16 @@ class Sweep:
         # Those to be looked at each tick; written by hurry and discard.
         self._hurried: dict[Swept, None] = {}
         self._tickCount = 0
+        self._due = self.now
+        self.lag = 0.0
+        self.worstLag = 0.0
         self._call: IDelayedCall | None = None
 
     def start(self) -> None:
         """Begin to tick."""
         self.now = self._monotonic()
         if self._call is None:
+            self._due = self.now + TICK
             self._call = self._reactor.callLater(TICK, self._tick)
 
     def stop(self) -> None:
@@ -82,6 +88,10 @@ class Sweep:
         """Look at ``swept`` each tick."""
         self._hurried[swept] = None
 
+    def relax(self, swept: Swept) -> None:
+        """Look at ``swept`` once a second again, after `hurry`."""
+        self._hurried.pop(swept, None)
+
     def discard(self, swept: Swept) -> None:
         """Look at ``swept`` no more; a second call does nothing."""
         shard = self._shardOf.pop(swept, None)
@@ -92,6 +102,9 @@ class Sweep:
     def _tick(self) -> None:
         self._call = self._reactor.callLater(TICK, self._tick)
         self.now = now = self._monotonic()
+        self.lag = max(0.0, now - self._due)
+        self.worstLag = max(self.worstLag, self.lag)
+        self._due = now + TICK
         self._tickCount += 1
         for swept in [*self._hurried, *self._shards[self._tickCount % SHARDS]]:
             try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container
 
 from echod.rates import Rate, Rates
+from echod.sources import Networks
 
 __all__ = ["REFLECTORS", "Guard", "isUnicast"]
 
@@ -35,13 +36,19 @@ class Guard:
         no limit.
     :param reflectors: source ports that are not answered.
     :param ownPorts: the ports of all our own datagram listeners; may grow.
+    :param networks: who may come.
     """
 
     def __init__(
-        self, perSecond: int, reflectors: Collection[int], ownPorts: Container[int]
+        self,
+        perSecond: int,
+        reflectors: Collection[int],
+        ownPorts: Container[int],
+        networks: Networks | None = None,
     ) -> None:
         self._reflectors = frozenset(reflectors)
         self._ownPorts = ownPorts
+        self._networks = networks
         self._bySource = Rates(perSecond)
         self._together = Rate(perSecond * TOGETHER)
 
@@ -49,7 +56,7 @@ class Guard:
         """
         Why a datagram from there is not answered at ``now``, in monotonic seconds.
 
-        :returns: one of ``port_zero``, ``own_port``, ``reflector``, ``not_unicast``,
+        :returns: one of ``port_zero``, ``own_port``, ``reflector``, ``not_unicast``, ``denied``,
             ``source_rate`` and ``rate``, the key of a counter; ``None`` if it is answered.
         """
         if port == 0:
@@ -60,6 +67,8 @@ class Guard:
             return "reflector"
         if not isUnicast(host):
             return "not_unicast"
+        if self._networks and not self._networks.admit(host):
+            return "denied"
         if not self._bySource.take(host, now):
             return "source_rate"
         if not self._together.take(now):

@@ -1,22 +1,26 @@
 """
-Who is admitted: connections of a listener, and descriptors of the process.
+Who is admitted: sources and connections of a listener, and descriptors of the process.
 
 `ConnectionLimit` stands outermost, in the factory that the port calls.  At the limit the
 connection that has been idle longest makes room, gracefully (RFC 9210 section 4); if none
-has been idle for a second, the new one is refused.
+has been idle for a second, the new one is refused.  `SourceLimit` is asked before.
 """
 
 from __future__ import annotations
 
 import math
 import resource
+from collections import Counter
 from collections.abc import Sequence
 
 from echod.connection import Connection, Reason
 from echod.errors import ConfigurationError
+from echod.rates import Rates
+from echod.settings import Limits
+from echod.sources import Networks, Source, sourceOf
 from echod.transports.accepting import ACCEPTS
 
-__all__ = ["ConnectionLimit", "fitDescriptors", "raiseDescriptorLimit"]
+__all__ = ["ConnectionLimit", "SourceLimit", "fitDescriptors", "raiseDescriptorLimit"]
 
 #: Seconds a connection must have been idle before another may take its place.
 IDLE_ENOUGH = 1.0
@@ -93,6 +97,51 @@ class ConnectionLimit:
             if since is not None and now - since >= IDLE_ENOUGH:
                 return connection
         return None
+
+
+class SourceLimit:
+    """
+    Who may come to one listener, how many of them from one source, and how quickly.
+
+    :param limits: of the listener.
+    :ivar counts: whether `opened` and `closed` must be called.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._networks = Networks(limits.allow, limits.deny)
+        self._maximum = limits.max_per_source
+        self._prefixes = limits.source_prefix
+        self._rates = Rates(limits.new_per_second)
+        self.counts = bool(limits.max_per_source)
+        self._sources = bool(limits.max_per_source or limits.new_per_second)
+        self._open: Counter[Source] = Counter()
+
+    def refusal(self, host: str, now: float) -> str | None:
+        """
+        Why a connection from ``host`` may not come at ``now`` (monotonic seconds).
+
+        :returns: ``denied``, ``source_full`` or ``source_rate``, the key of a counter; or ``None``.
+        """
+        if self._networks and not self._networks.admit(host):
+            return "denied"
+        if self._sources:
+            source = sourceOf(host, self._prefixes)
+            if self.counts and self._open.get(source, 0) >= self._maximum:
+                return "source_full"
+            if not self._rates.take(source, now):
+                return "source_rate"
+        return None
+
+    def opened(self, host: str) -> None:
+        """One came from there."""
+        self._open[sourceOf(host, self._prefixes)] += 1
+
+    def closed(self, host: str) -> None:
+        """One is gone."""
+        source = sourceOf(host, self._prefixes)
+        self._open[source] -= 1
+        if not self._open[source]:
+            del self._open[source]
 
 
 def raiseDescriptorLimit() -> int:

@@ -9,6 +9,7 @@ the port closes, each connection answers what it holds, sends FIN and lingers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -23,8 +24,9 @@ from echod.deadlines import Sweep
 from echod.endpoints import Endpoint, TCPEndpoint
 from echod.errors import ConfigurationError
 from echod.hosted import asConnection, halfCloses
-from echod.limits import ConnectionLimit
-from echod.report import ConnectionLog, Totals
+from echod.limits import ConnectionLimit, SourceLimit
+from echod.rates import Rate
+from echod.report import ConnectionLog, RefusalLog, Totals
 from echod.settings import Limits
 from echod.transports.tcp import TCPPort
 
@@ -58,11 +60,18 @@ class Listener(Service):
     :param reactor: a Twisted reactor.
     :param sweep: keeps the deadlines; shared by all listeners.
     :param logConnections: whether each connection gets its lines in the log.
+    :param logPayload: whether each read gets one.
     :raises ConfigurationError: the protocol's maker raised.
     """
 
     def __init__(
-        self, plan: ListenerPlan, reactor: Any, sweep: Sweep, *, logConnections: bool = False
+        self,
+        plan: ListenerPlan,
+        reactor: Any,
+        sweep: Sweep,
+        *,
+        logConnections: bool = False,
+        logPayload: bool = False,
     ) -> None:
         self._plan = plan
         # As planned, then, once bound, as the system gave it.
@@ -71,6 +80,11 @@ class Listener(Service):
         self.limits = plan.limits
         self.totals = Totals()
         self._admission = ConnectionLimit(plan.limits.max_connections)
+        self._sources = SourceLimit(plan.limits)
+        rate = plan.limits.listener_bytes_per_second
+        self.byteRate = Rate(rate) if rate else None
+        self.payload: Callable[[Connection, bytes], None] | None = None
+        self._logPayload = logPayload
         # Every connection that has not been closed yet, whatever its state.
         self._live: dict[Connection, None] = {}
         self._logConnections = logConnections
@@ -106,6 +120,10 @@ class Listener(Service):
         self._endpoint = TCPEndpoint(self._endpoint.host, self._port.getHost().port)
         if self._logConnections:
             self._log = ConnectionLog(self.describe())
+        if self._logPayload:
+            self.payload = ConnectionLog(self.describe()).payload
+        self._refusals = RefusalLog(self.describe(), self.totals.refused)
+        self.sweep.add(self._refusals)
         _log.info("listening {listener}", listener=self.describe())
 
     def startService(self) -> None:
@@ -124,6 +142,7 @@ class Listener(Service):
         self._port.close()
         for connection in list(self._live):
             connection.drain()
+        self.sweep.discard(self._refusals)
         self._gone = Deferred()
         self._fireIfEmpty()
         return self._gone
@@ -166,17 +185,22 @@ class Listener(Service):
 
     # -- The owner of connections ------------------------------------------------------------
 
-    def admit(self) -> bool:
-        """Whether one more connection may come; a refusal is counted."""
-        if self._admission.admit(self.sweep.now):
-            return True
-        self.totals.refused["full"] += 1
-        return False
+    def admit(self, address: Any) -> bool:
+        """Whether one more connection may come, from there; a refusal is counted."""
+        now = self.sweep.now
+        why = self._sources.refusal(address.host, now)
+        if why is None and not self._admission.admit(now):
+            why = "full"
+        if why is not None:
+            self.totals.refused[why] += 1
+        return why is None
 
     def opened(self, connection: Connection) -> None:
         """See `Owner.opened`."""
         self.totals.accepted += 1
         self._live[connection] = None
+        if self._sources.counts:
+            self._sources.opened(_hostOf(connection))
         self._admission.opened(connection)
         if self._log is not None:
             self._log.opened(connection)
@@ -195,11 +219,18 @@ class Listener(Service):
         if connection not in self._live:
             return
         del self._live[connection]
+        if self._sources.counts:
+            self._sources.closed(_hostOf(connection))
         self._admission.closed(connection)
         self.totals.add(connection)
         if self._log is not None:
             self._log.closed(connection, self.sweep.now)
         self._fireIfEmpty()
+
+
+def _hostOf(connection: Connection) -> str:
+    peer: Any = connection.transport.getPeer()
+    return str(peer.host)
 
 
 class _ListenerFactory(Factory):
@@ -228,7 +259,7 @@ class _ListenerFactory(Factory):
         An exception here would leave the socket open (TRAPS 1.14).
         """
         try:
-            if not self._listener.admit():
+            if not self._listener.admit(addr):
                 return None
             protocol = self._inner.buildProtocol(addr)
             if protocol is None:

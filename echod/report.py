@@ -7,9 +7,10 @@ when somebody asks (`Totals.snapshot`) or when a connection is gone (`Totals.add
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -19,9 +20,12 @@ from twisted.logger import Logger
 from echod.connection import Connection, Reason, State
 from echod.endpoints import formatAddress
 
-__all__ = ["ConnectionLog", "Totals", "formatPeer", "toJSON"]
+__all__ = ["ConnectionLog", "RefusalLog", "SlowLog", "Totals", "formatPeer", "toJSON"]
 
 _log = Logger()
+
+#: Bytes of a read that are shown at most.
+PAYLOAD = 64
 
 _SUMMED = ("bytesIn", "bytesOut", "discarded", "messages", "truncated", "pauses")
 _summed = operator.attrgetter(*_SUMMED)
@@ -131,4 +135,67 @@ class ConnectionLog:
             seconds=now - connection.openedAt,
             reason=(connection.reason or Reason.EOF).value,
             end="abort" if aborted else "rst" if connection.broken else "fin",
+        )
+
+    def payload(self, connection: Connection, data: bytes) -> None:
+        """``payload … size=5 data=b'hello'``: at most `PAYLOAD` bytes, escaped."""
+        _log.info(
+            "payload {listener} peer={peer} size={size} data={data!r}",
+            listener=self._listener,
+            peer=formatPeer(connection.transport.getPeer()),
+            size=len(data),
+            data=bytes(data[:PAYLOAD]),
+        )
+
+
+class RefusalLog:
+    """
+    One line a second at most about whom a listener refused, however many there are.
+
+    :param listener: what names the listener in the line.
+    :param refused: counts them by reason.
+    """
+
+    def __init__(self, listener: str, refused: Counter[str]) -> None:
+        self._listener = listener
+        self._refused = refused
+        self._told: Counter[str] = Counter(refused)
+
+    def sweep(self, now: float) -> None:
+        """See `echod.deadlines.Swept`."""
+        new = self._refused - self._told
+        if new:
+            self._told = Counter(self._refused)
+            reasons = " ".join(f"{reason}={count}" for reason, count in sorted(new.items()))
+            _log.warn("refused {listener} {reasons}", listener=self._listener, reasons=reasons)
+
+
+class SlowLog:
+    """
+    One line a second at most about what held the reactor.
+
+    :param monotonic: the clock.
+    :ivar count: how often something did.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._quietUntil = -math.inf
+        self.count = 0
+
+    def __call__(self, descriptor: Any, seconds: float) -> None:
+        """``descriptor`` was served for so long."""
+        self.count += 1
+        now = self._monotonic()
+        if now < self._quietUntil:
+            return
+        self._quietUntil = now + 1
+        protocol = getattr(descriptor, "protocol", None)
+        owner = getattr(protocol, "owner", None)
+        _log.warn(
+            "slow {listener} protocol={protocol} milliseconds={milliseconds} count={count}",
+            listener=repr(descriptor) if owner is None else owner.describe(),
+            protocol=type(protocol).__name__ if protocol is not None else "none",
+            milliseconds=round(seconds * 1000),
+            count=self.count,
         )

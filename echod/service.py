@@ -26,7 +26,7 @@ from echod.interfaces import IDatagramProtocolMaker, IStreamProtocolMaker
 from echod.limits import fitDescriptors
 from echod.listening import Listener, ListenerPlan
 from echod.registry import Registry
-from echod.report import toJSON
+from echod.report import SlowLog, toJSON
 from echod.settings import Configuration, Limits, resolveLimits
 from echod.transports.reactor import Facade
 
@@ -66,6 +66,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     listeners: Sequence[ListenerPlan]
     drainTimeout: float
     logConnections: bool
+    logPayload: bool = False
     notes: Sequence[str] = ()
 
 
@@ -177,7 +178,12 @@ def plan(
         listeners=listeners,
         drainTimeout=configuration.drain_timeout,
         logConnections=configuration.log_connections,
-        notes=[*registry.problems, *notes],
+        logPayload=configuration.log_payload,
+        notes=[
+            *registry.problems,
+            *notes,
+            *(["log_payload is on: what clients send is in the log"] * configuration.log_payload),
+        ],
     )
 
 
@@ -233,13 +239,20 @@ class EchodService(MultiService):
         self.cutShort = False
         self._cutBefore = 0
         self._bound = False
-        facade = Facade(reactor)
+        self._slow = SlowLog(monotonic)
+        facade = Facade(reactor, self._slow)
         # Of all listeners of datagrams: they must not answer each other.
         ports: set[int] = set()
         self.listeners: list[Listener | DatagramListener] = [
-            DatagramListener(listener, facade, ports, monotonic)
+            DatagramListener(listener, facade, self._sweep, ports, monotonic)
             if isinstance(listener.endpoint, UDPEndpoint)
-            else Listener(listener, facade, self._sweep, logConnections=plan.logConnections)
+            else Listener(
+                listener,
+                facade,
+                self._sweep,
+                logConnections=plan.logConnections,
+                logPayload=plan.logPayload,
+            )
             for listener in plan.listeners
         ]
         for listener in self.listeners:
@@ -293,7 +306,14 @@ class EchodService(MultiService):
 
     def counters(self) -> str:
         """All counters of all listeners: one line of JSON."""
-        return toJSON({"listeners": [listener.counters() for listener in self.listeners]})
+        return toJSON(
+            {
+                "listeners": [listener.counters() for listener in self.listeners],
+                "lag_ms": round(self._sweep.lag * 1000, 1),
+                "worst_lag_ms": round(self._sweep.worstLag * 1000, 1),
+                "slow": self._slow.count,
+            }
+        )
 
     def _cutConnections(self) -> None:
         for listener in self.listeners:

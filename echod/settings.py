@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from echod.errors import ConfigurationError
+from echod.sources import Networks
 
 __all__ = [
     "Configuration",
@@ -51,6 +52,34 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_age: Annotated[Seconds, Meta(description="seconds a connection may live; 0: for ever")] = (
         0.0
     )
+    first_byte_timeout: Annotated[
+        Seconds, Meta(description="seconds until a peer must have sent something; 0: never")
+    ] = 0.0
+    max_bytes: Annotated[
+        int, Meta(ge=0, le=1 << 53, description="bytes that one connection may send; 0: no limit")
+    ] = 0
+    bytes_per_second: Annotated[
+        int, Meta(ge=0, le=1 << 40, description="bytes a second read of a connection; 0: no limit")
+    ] = 0
+    listener_bytes_per_second: Annotated[
+        int, Meta(ge=0, le=1 << 40, description="bytes a second read of all; 0: no limit")
+    ] = 0
+    max_per_source: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="connections of one source; 0: no limit")
+    ] = 0
+    new_per_second: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="new connections a second of one source; 0: any")
+    ] = 0
+    source_prefix: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=32)], Annotated[int, Meta(ge=0, le=128)]],
+        Meta(description="bits of IPv4 and IPv6 addresses that tell sources apart [32,128]"),
+    ] = (32, 128)
+    allow: Annotated[
+        list[str], Meta(description="networks that may come; if given, nobody else may")
+    ] = msgspec.field(default_factory=list)
+    deny: Annotated[list[str], Meta(description="networks that may not come")] = msgspec.field(
+        default_factory=list
+    )
     datagrams_per_second: Annotated[
         int,
         Meta(ge=0, le=10_000_000, description="datagrams a second of one source; 0: no limit"),
@@ -62,6 +91,13 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keepalive: Annotated[
         int, Meta(ge=0, le=32767, description="idle seconds before TCP asks; 0: off")
     ] = 60
+
+    def __post_init__(self) -> None:
+        try:
+            Networks(self.allow, self.deny)
+        except ConfigurationError as error:
+            # So that msgspec says where.
+            raise ValueError(str(error)) from error
 
 
 class ListenerSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,6 +118,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     drain_timeout: Seconds = 10.0
     log_connections: bool = False
+    log_payload: bool = False
     defaults: dict[str, Any] = msgspec.field(default_factory=dict)
     listener: list[dict[str, Any]] | None = None
 

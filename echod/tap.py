@@ -72,6 +72,7 @@ class Options(usage.Options):
 
     optFlags = [
         ["log-connections", None, "Log when a connection opens, half-closes and ends."],
+        ["log-payload", None, "Log the first 64 bytes of whatever is read."],
         ["check-config", None, "Read and check everything, say so, exit 0 or 1."],
         ["list-protocols", None, "Print the protocols with their options, and exit."],
     ]
@@ -201,6 +202,8 @@ class Options(usage.Options):
             changes["drain_timeout"] = given.drain_timeout
         if self["log-connections"]:
             changes["log_connections"] = True
+        if self["log-payload"]:
+            changes["log_payload"] = True
         return msgspec.structs.replace(configuration, **changes)
 
     def _inFile(self, error: ConfigurationError) -> ConfigurationError:

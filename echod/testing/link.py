@@ -29,6 +29,7 @@ from echod.connection import Connection
 from echod.deadlines import TICK, Sweep
 from echod.endpoints import TCPEndpoint
 from echod.hosted import asConnection
+from echod.rates import Rate
 from echod.settings import Limits
 from echod.testing.loop import Loop
 from echod.testing.sockets import MemorySocket
@@ -58,6 +59,9 @@ class _Owner:
         self.sweep = Sweep(loop, loop.seconds)
         self.sweep.start()
         self.limits = limits
+        rate = limits.listener_bytes_per_second
+        self.byteRate = Rate(rate) if rate else None
+        self.payload = None
         self.openConnections = 0
 
     def opened(self, connection: Connection) -> None:

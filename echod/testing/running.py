@@ -158,16 +158,21 @@ class Process:
 
     def counters(self) -> dict[str, Any]:
         """SIGUSR1's counters: the first listener of each protocol, by protocol."""
+        listeners: dict[str, Any] = {}
+        for listener in self.allCounters()["listeners"]:
+            listeners.setdefault(listener["listener"].split()[0], listener)
+        return listeners
+
+    def allCounters(self) -> dict[str, Any]:
+        """SIGUSR1's counters, as they are."""
         start = len(self.lines)
         if not self.ports:
             # Before the reactor runs the signal would kill it.
             self._waitUntilHandled()
         self.signal(signal.SIGUSR1)
         line = self.waitForLine("counters {", start)
-        listeners: dict[str, Any] = {}
-        for listener in msgspec.json.decode(line.partition("counters ")[2])["listeners"]:
-            listeners.setdefault(listener["listener"].split()[0], listener)
-        return listeners
+        found: dict[str, Any] = msgspec.json.decode(line.partition("counters ")[2])
+        return found
 
     def _waitUntilHandled(self) -> None:
         bit = 1 << (signal.SIGUSR1 - 1)

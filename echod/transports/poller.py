@@ -17,7 +17,7 @@ errors unasked: a peer's RST ends a paused connection at once (TRAPS 2.2).
 from __future__ import annotations
 
 import select
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
@@ -44,6 +44,8 @@ BATCH = 128
 
 #: Seconds after which those with much to do wait for others.
 LOOK = 50e-6
+#: Seconds that one descriptor may have in one turn before somebody is told.
+SLOW = 0.1
 
 _IN = 1  # EPOLLIN, in numbers so that the module imports where there is no epoll
 _OUT = 4  # EPOLLOUT
@@ -63,12 +65,15 @@ class Poller:
     The epoll object lives from the first descriptor to the last.
 
     :param reactor: the real one, an ``IReactorFDSet`` too.
+    :param slow: told of a descriptor that held everybody else up for more than `SLOW`, and for how
+        many seconds.
     """
 
     connected = True
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, slow: Callable[[Any, float], None] | None = None) -> None:
         self._reactor = reactor
+        self._slow = slow
         self._epoll: Any = None
         # By number: the descriptor, and what epoll is asked for.  Written by _add, _remove
         # and _forget, always together with epoll itself.
@@ -223,6 +228,7 @@ class Poller:
         """
         stale, descriptors, masks = self._stale, self._descriptors, self._masks
         later: list[tuple[int, int]] = []
+        before = monotonic()
         for number, event in events:
             descriptor = descriptors.get(number)
             if descriptor is None or (stale and number in stale):
@@ -262,6 +268,10 @@ class Poller:
                 why = error
             if why:
                 self._disconnect(number, descriptor, why, reading)
+            after = monotonic()
+            if after - before > SLOW and self._slow is not None:
+                self._slow(descriptor, after - before)
+            before = after
         return later
 
     def _disconnect(self, number: int, descriptor: Any, why: BaseException, reading: bool) -> None:

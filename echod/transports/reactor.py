@@ -12,6 +12,7 @@ part of Twisted known here: ``Port._fromListeningDescriptor``.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet
@@ -33,11 +34,12 @@ class Facade:
     See the module's docstring.
 
     :param reactor: the real one.
+    :param slow: see `Poller`.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, slow: Callable[[Any, float], None] | None = None) -> None:
         self._reactor = reactor
-        descriptors: Any = Poller(reactor) if available() else reactor
+        descriptors: Any = Poller(reactor, slow) if available() else reactor
         self.addReader = descriptors.addReader
         self.addWriter = descriptors.addWriter
         self.removeReader = descriptors.removeReader

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -156,7 +157,9 @@ def test_forgedSources() -> None:
         counters = waitForCount(daemon, "datagrams_in", 2)
         assert counters["refused"] == {"port_zero": 1, "own_port": 1}
         assert counters["datagrams_out"] == 0
-        assert all("counters" in line for line in daemon.lines[lines:])
+        told = [line for line in daemon.lines[lines:] if "counters" not in line]
+        assert len(told) <= 2
+        assert all("refused udp udp 127.0.0.1" in line for line in told)
 
 
 @raw
@@ -199,19 +202,26 @@ def test_loopOnTwoPorts() -> None:
 
 
 def test_rateOfOneSource() -> None:
-    """A flood is answered within the bucket, the rest counted; the log has no line of it."""
+    """A flood is answered within the bucket, the rest counted; the log has a line a second."""
     few = udp("--datagrams-per-second", "100")
     with few as daemon, client() as skt, client("127.0.0.2") as two:
         lines = len(daemon.lines)
         began = time.monotonic()
         for _ in range(5000):
             skt.sendto(b"", addressOf(daemon))
-        two.sendto(b"me", addressOf(daemon))
-        assert two.recv(10) == b"me"
+        # The queue may be full: what UDP loses is asked again.
+        two.settimeout(0.1)
+        got = b""
+        while got != b"me":
+            two.sendto(b"me", addressOf(daemon))
+            with contextlib.suppress(TimeoutError):
+                got = two.recv(10)
         counters = waitForCount(daemon, "datagrams_in", 1)
         assert counters["datagrams_out"] <= 101 + 100 * (time.monotonic() - began)
         assert counters["refused"]["source_rate"] > 0
-        assert all("counters" in line for line in daemon.lines[lines:])
+        told = [line for line in daemon.lines[lines:] if "counters" not in line]
+        assert len(told) <= 2 + (time.monotonic() - began)
+        assert all("refused udp udp 127.0.0.1" in line for line in told)
 
 
 def test_floodDelaysNobody() -> None:

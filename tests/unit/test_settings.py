@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Any
 
 import msgspec
@@ -91,6 +92,17 @@ def test_defaultsOfLimits() -> None:
         "stall_timeout": 60.0,
         "linger_timeout": 5.0,
         "max_age": 0.0,
+        "first_byte_timeout": 0.0,
+        "max_bytes": 0,
+        "bytes_per_second": 0,
+        "listener_bytes_per_second": 0,
+        "max_per_source": 0,
+        "new_per_second": 0,
+        "source_prefix": (32, 128),
+        "allow": [],
+        "deny": [],
+        "datagrams_per_second": 10_000,
+        "reflector_ports": None,
         "keepalive": 60,
     }
 
@@ -148,9 +160,30 @@ BOUNDS: list[tuple[str, list[str], list[str]]] = [
     ("keepalive", ["0", "1", "32767"], ["-1", "32768"]),
     *(
         (key, ["0", "0.0", "0.25", "31536000"], ["-0.1", "-1", "31536001", "nan", "inf", "-inf"])
-        for key in ("idle_timeout", "stall_timeout", "linger_timeout", "max_age")
+        for key in (
+            *("idle_timeout", "stall_timeout", "linger_timeout", "max_age"),
+            "first_byte_timeout",
+        )
+    ),
+    *(
+        (key, ["0", "1", str(most)], ["-1", "0.5", str(most + 1)])
+        for key, most in (
+            ("max_bytes", 1 << 53),
+            ("bytes_per_second", 1 << 40),
+            ("listener_bytes_per_second", 1 << 40),
+            ("max_per_source", 1_000_000),
+            ("new_per_second", 1_000_000),
+            ("datagrams_per_second", 10_000_000),
+        )
     ),
 ]
+#: Keys whose values are lists, each with what is good and bad in one.
+LISTS: dict[str, tuple[list[str], list[str]]] = {
+    "source_prefix": (["[0, 0]", "[32, 128]"], ["[33, 1]", "[1, 129]", "[1]", "[-1, 0]", "24"]),
+    "allow": (["[]", "['10.0.0.0/8', '::1']"], ["['x']", "['10.0.0.1/8']", "[1]", "'::1'"]),
+    "deny": (["[]", "['fe80::/10']"], ["['10.0.0.0/33']", "['']", "['localhost']"]),
+    "reflector_ports": (["[]", "[0, 65535]"], ["[65536]", "[-1]", "['7']", "7"]),
+}
 WHERE = [("[defaults]\n", "$.defaults"), (LISTENER, "$.listener[0]")]
 
 
@@ -169,7 +202,27 @@ def test_bounds(head: str, place: str, key: str, good: list[str], bad: list[str]
 
 def test_allBoundsAreTested() -> None:
     """A new key needs a line in `BOUNDS`."""
-    assert {key for key, _, _ in BOUNDS} == set(Limits.__struct_fields__)
+    assert {key for key, _, _ in BOUNDS} | set(LISTS) == set(Limits.__struct_fields__)
+
+
+@pytest.mark.parametrize(("head", "place"), WHERE)
+@pytest.mark.parametrize("key", LISTS)
+def test_lists(head: str, place: str, key: str) -> None:
+    """Networks, ports and prefixes: what is none is refused, by place."""
+    good, bad = LISTS[key]
+    for value in good:
+        configuration = parseConfiguration(f"{head}{key} = {value}")
+        layer = configuration.defaults or (configuration.listener or [{}])[0]
+        assert list(getattr(resolveLimits(layer), key)) == tomllib.loads(f"x = {value}")["x"]
+    for value in bad:
+        assert refused(f"{head}{key} = {value}").startswith(place)
+
+
+def test_networksMend() -> None:
+    """What is nearly a network is told with the mend."""
+    assert refused("[defaults]\ndeny = ['10.0.0.1/8']") == (
+        "$.defaults: '10.0.0.1/8' is no network: 10.0.0.1/8 has host bits set; write 10.0.0.0/8"
+    )
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "-inf", "31536001", "true"])
@@ -189,7 +242,8 @@ LIMIT_KEYS = ", ".join(sorted(Limits.__struct_fields__))
             "nope = 1",
             (
                 "$: Object contains unknown field `nope`"
-                " (there are: defaults, drain_timeout, listener, log_connections)"
+                " (there are: defaults, drain_timeout, listener, log_connections,"
+                " log_payload)"
             ),
         ),
         (
@@ -330,7 +384,7 @@ def test_laterLayersWin() -> None:
     assert limits == Limits(idle_timeout=0.0, max_age=1.0, backlog=2, max_connections=7)
 
 
-keys = st.sampled_from(Limits.__struct_fields__)
+keys = st.sampled_from([key for key, _, _ in BOUNDS])
 layers = st.lists(st.dictionaries(keys, st.integers(1, 1000)), max_size=4)
 
 

@@ -1,0 +1,83 @@
+"""
+Where a peer comes from: networks that may or may not, and what counts as one source.
+
+Pure.  An IPv4 address that is written as an IPv6 one (``::ffff:192.0.2.1``, RFC 4291 section
+2.5.5.2) counts as IPv4; a zone (``%eth0``) is no part of an address here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from echod.errors import ConfigurationError
+
+__all__ = ["Networks", "Source", "parseAddress", "sourceOf"]
+
+#: A network of the given prefix length, as version and bits.
+Source = tuple[int, int]
+
+
+def parseAddress(host: str) -> IPv4Address | IPv6Address:
+    """
+    A peer's numeric address as a value.
+
+    :raises ValueError: it is none.
+    """
+    address = ip_address(host.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def sourceOf(host: str, prefixes: tuple[int, int]) -> Source:
+    """
+    What counts as one source.
+
+    :param prefixes: how many bits of an IPv4 and of an IPv6 address tell sources apart.
+    """
+    address = parseAddress(host)
+    kept = prefixes[0 if address.version == 4 else 1]
+    return address.version, int(address) >> (address.max_prefixlen - kept)
+
+
+class Networks:
+    """
+    Who may come: the longest prefix that an address is in decides.
+
+    :param allow: networks, as ``192.0.2.0/24``; if there are any, nobody else may.
+    :param deny: networks that may not; of two that are equal, this one counts.
+    :raises ConfigurationError: one is no network.
+    """
+
+    def __init__(self, allow: Iterable[str], deny: Iterable[str]) -> None:
+        allowed = [(_parseNetwork(text), True) for text in allow]
+        denied = [(_parseNetwork(text), False) for text in deny]
+        self._rest = not allowed
+        # The longest first; of equal ones the denial.
+        self._networks = sorted(
+            [*allowed, *denied], key=lambda entry: (-entry[0].prefixlen, entry[1])
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def admit(self, host: str) -> bool:
+        """Whether a peer with this numeric address may come."""
+        if not self._networks:
+            return True
+        address = parseAddress(host)
+        for network, admitted in self._networks:
+            if address in network:
+                return admitted
+        return self._rest
+
+
+def _parseNetwork(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        mend = ""
+        try:
+            mend = f"; write {ip_network(text, strict=False)}"
+        except ValueError:
+            mend = "; write one such as 192.0.2.0/24 or 2001:db8::/32"
+        raise ConfigurationError(f"{text!r} is no network: {error}{mend}") from error

@@ -1,0 +1,185 @@
+"""`echod.connection`: bytes that are limited, by number and by rate, and shown (issue 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from echod.connection import Connection, Reason, State
+from echod.protocols.line import LineOptions, line
+from echod.protocols.raw import RawOptions, raw
+from echod.settings import Limits
+from echod.testing import Link, memoryLink, tcpLink
+
+KIB = 1024
+
+
+def serve(limits: Limits, maker: Any = raw, settings: Any = None, make: Any = memoryLink) -> Link:
+    settings = settings or RawOptions()
+    return make(maker.makeFactory(settings).buildProtocol(None), limits=limits)  # type: ignore[no-any-return]  # a link
+
+
+@pytest.mark.parametrize("make", [memoryLink, tcpLink], ids=["memory", "tcp"])
+@pytest.mark.parametrize("pieces", [[b"x" * 10], [b"x" * 9, b"xxx"], [b"x" * 4, b"x" * 6, b"x"]])
+def test_maxBytes(make: Any, pieces: list[bytes]) -> None:
+    """What it may send comes back, no more; then our FIN, counted as that."""
+    link = serve(Limits(max_bytes=10), make=make)
+    for piece in pieces:
+        link.send(piece)
+        link.pump()
+    assert link.readAll() == b"x" * 10
+    assert link.connection.reason is Reason.MAX_BYTES
+    assert link.connection.bytesIn == 10
+    assert link.connection.bytesIn + link.connection.discarded == len(b"".join(pieces))
+    link.finish()
+    link.pump()
+    assert link.gone
+    link.close()
+
+
+def test_maxBytesAndMessages() -> None:
+    """A message that is cut by the limit is not answered; those before it are."""
+    link = serve(Limits(max_bytes=10), line, LineOptions())
+    link.send(b"one\ntwo\nthree\n")
+    assert link.readAll() == b"one\ntwo\n"
+    assert link.connection.reason is Reason.MAX_BYTES
+    link.finish()
+    link.pump()
+    assert link.gone
+
+
+@pytest.mark.parametrize("key", ["bytes_per_second", "listener_bytes_per_second"])
+def test_bytesPerSecond(key: str) -> None:
+    """A rate is a pause, never a drop: a second's worth at once, then as it grows back."""
+    link = serve(Limits(**{key: 10_000}))  # type: ignore[arg-type]  # a number
+    data = bytes(range(250)) * 200
+    assert link.send(data) == len(data)
+    got = bytearray()
+    seconds = 0.0
+    while len(got) < len(data):
+        link.pump()
+        got += link.receive() or b""
+        assert len(got) <= 10_000 * (1 + seconds) + 10_000
+        link.advance(0.1)
+        seconds += 0.1
+        assert seconds < 10
+    assert got == data
+    assert 3 <= seconds <= 5
+    # It has rested for seconds: whoever may not send is not idle.
+    assert link.connection.state is State.OPEN
+    link.finish()
+    link.advance(1.5)
+    assert link.readAll() == b""
+
+
+def test_restingIsNotIdle() -> None:
+    link = serve(Limits(bytes_per_second=100, idle_timeout=2))
+    link.send(bytes(600))
+    got = 0
+    for _ in range(60):
+        link.pump()
+        got += len(link.receive() or b"")
+        link.advance(0.1)
+    assert got == 600
+    assert link.connection.state is State.OPEN
+    link.advance(4)
+    assert link.connection.reason is Reason.IDLE
+    link.finish()
+    link.pump()
+
+
+def test_restIsAPauseOfItsOwn() -> None:
+    """TRAPS 6.4: a rate does not resume what waits for its peer, nor the other way round."""
+    connection = raw.makeFactory(RawOptions()).buildProtocol(None)  # type: ignore[arg-type]  # no address
+    link = memoryLink(
+        connection,
+        limits=Limits(bytes_per_second=50_000),
+        sendBuffer=4 * KIB,
+        receiveBuffer=4 * KIB,
+    )
+    sent = 0
+    for _ in range(100):
+        sent += link.send(bytes(4 * KIB))
+        link.pump()
+        link.advance(0.1)
+    # Not read by the peer: full, however long it has rested.
+    assert link.connection.bytesIn <= 65536 + 50_000 + 8 * KIB
+    before = link.connection.bytesIn
+    link.advance(5)
+    assert link.connection.bytesIn == before
+    link.finish()
+    got = 0
+    for _ in range(400):
+        link.pump()
+        piece = link.receive()
+        if piece == b"":
+            break
+        got += len(piece or b"")
+        link.advance(0.1)
+    assert got == sent
+
+
+def test_drainDoesNotRest() -> None:
+    """O1: what the kernel held is read at any speed once the daemon stops."""
+    link = serve(Limits(bytes_per_second=1000))
+    link.send(bytes(20_000))
+    link.pump()
+    assert link.connection.bytesIn < 20_000
+    link.connection.drain()
+    assert link.readAll() == bytes(20_000)
+    assert link.connection.reason is Reason.DRAIN
+    link.finish()
+    link.pump()
+    assert link.gone
+
+
+def test_firstByte() -> None:
+    """Who says nothing at all is ended; who has said something is not."""
+    limits = Limits(first_byte_timeout=3)
+    silent, talking = serve(limits), serve(limits)
+    for link in (silent, talking):
+        link.advance(2)
+    talking.send(b"x")
+    for link in (silent, talking):
+        link.advance(2)
+    assert silent.readAll() == b""
+    assert silent.connection.reason is Reason.FIRST_BYTE
+    assert talking.connection.state is State.OPEN
+    talking.advance(10)
+    assert talking.connection.state is State.OPEN
+    for link in (silent, talking):
+        link.finish()
+        link.pump()
+        link.advance(0.5)
+
+
+def test_payloadIsShown() -> None:
+    """Each read is shown as it comes, whatever the protocol."""
+    seen: list[bytes] = []
+    link = memoryLink(raw.makeFactory(RawOptions()).buildProtocol(None))  # type: ignore[arg-type]  # no address
+    assert not link.connection._metered
+
+    class Showing(Connection):
+        verbatim = True
+
+        def received(self, data: bytes) -> None:
+            self.reply(data)
+
+    connection = Showing()
+    begin = connection._beginToMeter
+
+    def beginToMeter() -> None:
+        connection.owner.payload = lambda _, data: seen.append(data)  # type: ignore[misc]  # the link's own
+        begin()
+
+    connection._beginToMeter = beginToMeter  # type: ignore[method-assign]  # before it begins
+    shown = memoryLink(connection)
+    shown.send(b"one")
+    shown.pump()
+    shown.send(b"two")
+    shown.finish()
+    assert shown.readAll() == b"onetwo"
+    assert seen == [b"one", b"two"]
+    link.reset()
+    link.pump()
