@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from echod.errors import EchodError
 from echod.service import EchodService
 
-__all__ = ["Signals", "printEchodErrors"]
+__all__ = ["Signals", "printEchodErrors", "shedGroups"]
 
 _log = Logger()
 
@@ -74,6 +74,17 @@ class Signals:
         if self._service.cutShort:
             # `twistd` has its pid file to remove yet, and no way to hand on a status.
             atexit.register(_exitWithOne)
+
+
+def shedGroups() -> None:
+    """
+    Keep no group of root's beside the one that ``twistd --gid`` has given.
+
+    Without ``--uid`` Twisted leaves the supplementary groups as they are (TRAPS 7.5).
+    """
+    group = os.getegid()
+    if os.geteuid() == 0 and group != 0:
+        os.setgroups([group])
 
 
 def _exitWithOne() -> None:

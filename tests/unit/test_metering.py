@@ -91,13 +91,9 @@ def test_restingIsNotIdle() -> None:
 
 def test_restIsAPauseOfItsOwn() -> None:
     """TRAPS 6.4: a rate does not resume what waits for its peer, nor the other way round."""
-    connection = raw.makeFactory(RawOptions()).buildProtocol(None)  # type: ignore[arg-type]  # no address
-    link = memoryLink(
-        connection,
-        limits=Limits(bytes_per_second=50_000),
-        sendBuffer=4 * KIB,
-        receiveBuffer=4 * KIB,
-    )
+    connection: Any = raw.makeFactory(RawOptions()).buildProtocol(None)  # type: ignore[arg-type]  # no address
+    limits = Limits(bytes_per_second=50_000)
+    link = memoryLink(connection, limits=limits, sendBuffer=4 * KIB, receiveBuffer=4 * KIB)
     sent = 0
     for _ in range(100):
         sent += link.send(bytes(4 * KIB))
