@@ -1,5 +1,5 @@
 """
-The command: ``python -m benchmarks``; see ``README.md`` here.
+The command: ``python -m benchmarks``, or ``python -m benchmarks soak``; see ``README.md`` here.
 
 Exit status 0: every chosen row was measured for echod; 1: one was not, or nothing could be; it
 says nothing about targets, which a shared machine may miss.
@@ -23,6 +23,7 @@ from benchmarks.report import bound, environment, json_, markdown, measured
 from benchmarks.rows import ECHOD, PEERS, ROWS, Row, chooseRows
 from benchmarks.run import Bench, Progress, chooseCPUs, siblingsOf
 from benchmarks.servers import Children, ServerError, build, missing
+from benchmarks.soak import main as soak
 from benchmarks.units import axis, show
 
 RESULTS = Path(__file__).parent / "results"
@@ -194,4 +195,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(soak(sys.argv[2:]) if sys.argv[1:2] == ["soak"] else main())

@@ -3,8 +3,9 @@ Messages and a function that answers each: `AnsweringConnection`.
 
 On top of `echod.framed`: a framer takes the stream apart, the function is given each payload and
 returns an answer, a Deferred or a coroutine of one, or ``None`` for no answer.  Answers leave in
-the order of their messages.  At most so many messages are being answered at a time, and none is
-begun while what was answered waits for the peer; until then nothing more is read.
+the order of their messages.  At most so many messages are being answered at a time, of at most
+64 KiB together with the answers that wait for those before them (and one more), and none is begun
+while what was answered waits for the peer; until then nothing more is read.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from echod.connection import SLICE, Reason
+from echod.connection import SLICE, SLICES, Reason
 from echod.framed import FramedConnection
 from echod.framing import Framer
 
@@ -36,10 +37,16 @@ Answer = Callable[
 
 
 class _Flight:
-    """A message that is being answered: ``answer`` is framed, or ``None`` while unknown."""
+    """
+    A message that is being answered.
+
+    :ivar answer: framed, or ``None`` while unknown.
+    :ivar size: bytes of both.
+    """
 
     def __init__(self, message: bytes) -> None:
         self.message = message
+        self.size = len(message)
         self.answer: bytes | None = None
         self.waiting: Deferred[None] | None = None
 
@@ -60,7 +67,11 @@ class AnsweringConnection(FramedConnection):
         # What is left of the block at hand, and what has been begun, in order.
         self._messages: Iterator[tuple[bytes, bytes]] | None = None
         self._flights: deque[_Flight] = deque()
+        # Bytes of the messages and answers in it.
+        self._held = 0
         self._working = False
+        # A turn to go on in is on its way.
+        self._later = False
 
     def messagesReceived(self, block: bytes) -> None:
         """Begin to answer them."""
@@ -83,9 +94,13 @@ class AnsweringConnection(FramedConnection):
             if flight.waiting is not None:
                 flight.waiting.cancel()
 
+    def _nextTurn(self) -> None:
+        self._later = False
+        self._work()
+
     def _work(self) -> None:
         """Begin what may be begun, send what is next in order; until neither is possible."""
-        if self._working or not self.canReply():
+        if self._working or self._later or not self.canReply():
             return
         self._working = True
         try:
@@ -94,7 +109,7 @@ class AnsweringConnection(FramedConnection):
             self._broke(None, Failure(error))
         finally:
             self._working = False
-        if self._messages is not None:
+        if self._messages is not None or self._later:
             self.holdInput()
         else:
             self.releaseInput()
@@ -103,11 +118,11 @@ class AnsweringConnection(FramedConnection):
 
     def _begin(self) -> None:
         ready: list[bytes] = []
-        size = 0
+        size = slices = 0
         flights = self._flights
-        while not self.outputFull():
+        while self.canReply() and not self.outputFull():
             while flights and (answer := flights[0].answer) is not None:
-                flights.popleft()
+                self._held -= flights.popleft().size
                 ready.append(answer)
                 size += len(answer)
                 if size >= SLICE:
@@ -116,8 +131,15 @@ class AnsweringConnection(FramedConnection):
                 self.reply(b"".join(ready))
                 self.progressed()
                 ready, size = [], 0
+                slices += 1
+                if slices == SLICES:
+                    # Others have their turn.
+                    self._later = True
+                    self.transport.reactor.callLater(0, self._nextTurn)
+                    return
                 continue
-            if self._messages is None or len(flights) >= self._inFlight:
+            full = len(flights) >= self._inFlight or self._held >= SLICE
+            if self._messages is None or full:
                 break
             found = next(self._messages, None)
             if found is None:
@@ -130,6 +152,7 @@ class AnsweringConnection(FramedConnection):
 
     def _ask(self, payload: bytes, message: bytes) -> _Flight:
         flight = _Flight(message)
+        self._held += flight.size
         answer = self._answer(payload)
         if isinstance(answer, Coroutine):
             answer = Deferred.fromCoroutine(answer)
@@ -147,10 +170,13 @@ class AnsweringConnection(FramedConnection):
             raise TypeError(f"{self._answer!r} answered {answer!r}; bytes or None can be sent")
         flight.answer = b"" if answer is None else self._framer.wrap(answer, flight.message)
         flight.waiting = None
+        self._held += len(flight.answer)
+        flight.size += len(flight.answer)
         self._work()
 
     def _broke(self, flight: _Flight | None, failure: Failure) -> None:
-        if failure.check(CancelledError) and not self.canReply():
+        if not self.canReply():
+            # Cancelled because nobody wants the answer; or one fault is told already.
             return
         _log.failure("{answer} raised; its connection is aborted", failure, answer=self._answer)
         self.abort(Reason.ERROR)

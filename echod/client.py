@@ -21,6 +21,7 @@ import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.protocol import Factory
 
@@ -48,12 +49,17 @@ class _Owner:
     def __init__(self, reactor: Any) -> None:
         self.reactor = Facade(reactor)
         self.sweep = Sweep(reactor, time.monotonic)
+        # Who needs the clock: connections, and those that are being made.
         self._live: set[Connection] = set()
 
-    def opened(self, connection: Connection) -> None:
+    def begin(self, connection: Connection) -> None:
+        """It is about to be made."""
         if not self._live:
             self.sweep.start()
         self._live.add(connection)
+
+    def opened(self, connection: Connection) -> None:
+        pass
 
     def lingering(self, connection: Connection) -> None:
         pass
@@ -97,8 +103,12 @@ async def connect(
     connection.owner = owner
     factory = Factory.forProtocol(lambda: connection)
     factory.noisy = False
+    owner.begin(connection)
     try:
         await HostnameEndpoint(owner.reactor, host, port, timeout=timeout).connect(factory)
-    except Exception as error:
+    except BaseException as error:
+        owner.closed(connection)
+        if not isinstance(error, Exception) or isinstance(error, CancelledError):
+            raise
         raise ConnectFailed(f"cannot connect to {formatAddress(host, port)}: {error}") from error
     return connection.stream

@@ -207,7 +207,9 @@ class Connection(TwistedProtocol):
     # The peer's FIN is in; our FIN is with the kernel.
     _inputEnded = False
     _outputEnded = False
-    # Our FIN has been asked for; written by _endOutput.
+    # Our FIN is to follow all that is answered; it has been asked for.  Written by finishOutput
+    # and by _endOutput.
+    _finishing = False
     _outputEnding = False
     # Input still to be answered before the drain ends us; written by drain and dataReceived.
     _quota = 0
@@ -253,7 +255,7 @@ class Connection(TwistedProtocol):
 
     def answered(self) -> None:
         """To be called when `unanswered` has become false."""
-        if self.state is State.FINISHING or self.state is State.LINGERING:
+        if self._finishing or self.state is State.FINISHING or self.state is State.LINGERING:
             self._endOutput()
 
     def canReply(self) -> bool:
@@ -276,6 +278,7 @@ class Connection(TwistedProtocol):
 
     def finishOutput(self) -> None:
         """Send FIN when all is flushed; what the peer sends is still delivered."""
+        self._finishing = True
         self._endOutput()
 
     def reply(self, data: bytes) -> None:
@@ -316,7 +319,11 @@ class Connection(TwistedProtocol):
         # Input is thrown away at any speed: nothing can fill up any more.
         self._paused &= ~(_INPUT_HELD | _RATE)
         self.transport.resumeProducing()
-        self.ended()
+        self._quota = 0
+        try:
+            self.ended()
+        except Exception:
+            self._raised()
         self._endOutput()
 
     # -- What the owner calls --------------------------------------------------------------
@@ -397,7 +404,7 @@ class Connection(TwistedProtocol):
                 if unsent or self._owing:
                     self._deliveredAt = now
             self._owing = unsent > 0
-        unanswered = not unsent and self.unanswered()
+        unanswered = not (unsent or self._outputEnding) and self.unanswered()
         if unsent or (unanswered and not active):
             since = self._deliveredAt if unsent else max(self._progressAt, self._deliveredAt)
             if limits.stall_timeout and now - since >= limits.stall_timeout:
@@ -470,6 +477,8 @@ class Connection(TwistedProtocol):
             return
         self.state = State.FINISHING
         self.reason = self.reason or Reason.EOF
+        # Answers that are still to come have their deadline from here.
+        self._progressAt = self._sweep.now
         try:
             self.inputFinished()
         except Exception:
@@ -487,6 +496,8 @@ class Connection(TwistedProtocol):
 
     def writeConnectionLost(self) -> None:
         """Our FIN is with the kernel."""
+        if self.state is State.ABORTED:
+            return
         self._outputEnded = True
         self._deliveredAt = self._sweep.now
         if self._inputEnded:
@@ -519,10 +530,13 @@ class Connection(TwistedProtocol):
     def resumeProducing(self) -> None:
         """The transport has sent all it had (`IPushProducer`): make more, or read on."""
         self._paused &= ~_OUTPUT_FULL
-        if not self._paused & _NEXT_TURN:
-            self._makeSlices()
-        if not self._paused & _OUTPUT_FULL:
-            self.outputReady()
+        try:
+            if not self._paused & _NEXT_TURN:
+                self._makeSlices()
+            if not self._paused & _OUTPUT_FULL:
+                self.outputReady()
+        except Exception:
+            self._raised()
         self._readOn()
 
     def stopProducing(self) -> None:
@@ -594,7 +608,10 @@ class Connection(TwistedProtocol):
 
     def _makeMoreSlices(self) -> None:
         self._paused &= ~_NEXT_TURN
-        self._makeSlices()
+        try:
+            self._makeSlices()
+        except Exception:
+            self._raised()
         self._readOn()
 
     def _lateData(self, data: bytes) -> None:

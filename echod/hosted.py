@@ -28,7 +28,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from echod.connection import Connection, Reason
+from echod.connection import Connection, Reason, State
 
 __all__ = ["Hosted", "asConnection", "halfCloses"]
 
@@ -55,8 +55,9 @@ class Hosted(Connection):
         self._protocol = protocol
         self._halfCloses = IHalfCloseableProtocol.providedBy(protocol)
         self._facade = _Transport(self)
-        # It has asked for its end, or that of its output.
+        # It has asked for its end, or that of its output; it has been told of the peer's.
         self._finished = False
+        self._heardEOF = False
         self._producer: Any = None
         self._streaming = True
         # A turn to ask a pull producer in is on its way.
@@ -75,6 +76,7 @@ class Hosted(Connection):
     def inputFinished(self) -> None:
         """The peer's FIN."""
         if self._halfCloses:
+            self._heardEOF = True
             self._protocol.readConnectionLost()  # type: ignore[attr-defined]  # it provides it
 
     def writeConnectionLost(self) -> None:
@@ -87,17 +89,40 @@ class Hosted(Connection):
         super().writeConnectionLost()
 
     def unanswered(self) -> bool:
-        """Whether it may still write: it has not ended its output, and can hear of EOF."""
-        if self._finished:
-            return self._producer is not None
-        return self._producer is not None or (self._halfCloses and self._inputEnded)
+        """
+        Whether it may still write.
+
+        A pull producer will; a push producer may, as far as its end is asked for: some protocols
+        have one for all their life.  And one that has heard of EOF may, until it ends its output.
+        """
+        if self._producer is not None:
+            ending = self._finished or self.state is not State.OPEN
+            return ending or not self._streaming
+        return self._heardEOF and not self._finished
+
+    def sweep(self, now: float) -> None:
+        """As any connection; and a push producer that says nothing more is not waited for."""
+        super().sweep(now)
+        if (
+            self._producer is not None
+            and self._streaming
+            and not self._heardEOF
+            and (self.state is State.FINISHING or self.state is State.LINGERING)
+            and not self.transport.unsent()
+            and now - max(self._progressAt, self._deliveredAt) >= self.owner.limits.linger_timeout
+        ):
+            producer, self._producer = self._producer, None
+            producer.stopProducing()
+            self.answered()
 
     def lost(self, reason: Failure) -> None:
         """The end."""
         producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.stopProducing()
-        self._protocol.connectionLost(reason)
+        try:
+            if producer is not None:
+                producer.stopProducing()
+        finally:
+            self._protocol.connectionLost(reason)
 
     # -- Its producer ----------------------------------------------------------------------
 
@@ -153,7 +178,10 @@ class Hosted(Connection):
     def _pullMore(self) -> None:
         self._pulling = False
         if self.canReply():
-            self._pull()
+            try:
+                self._pull()
+            except Exception:
+                self._raised()
 
     # -- What the protocol asks for ----------------------------------------------------------
 

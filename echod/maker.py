@@ -60,6 +60,11 @@ def _swapped(function: Callable[..., Any], settings: Any, argument: Any) -> Any:
     return function(argument, settings)
 
 
+def _checkLeast(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} is {value}; it must be {least} at least")
+
+
 @implementer(IStreamProtocolMaker)
 @dataclass(frozen=True)
 class StreamMaker:
@@ -69,6 +74,7 @@ class StreamMaker:
     :param handler: ``async def handler(stream)``; with options, ``handler(stream, settings)``.
     :param limit: bytes of input that wait for it; also what it can ask for at once.
     :raises TypeError: ``handler`` is no coroutine function.
+    :raises ValueError: ``limit`` is below 1.
     """
 
     name: str
@@ -82,6 +88,7 @@ class StreamMaker:
         called = getattr(self.handler, "__call__", None)  # noqa: B004  # its type is asked for
         if not (inspect.iscoroutinefunction(self.handler) or inspect.iscoroutinefunction(called)):
             raise TypeError(f"{self.handler!r} is no coroutine function; write it with async def")
+        _checkLeast("limit", self.limit, 1)
 
     def makeFactory(self, settings: Any) -> IProtocolFactory:
         """See `IStreamProtocolMaker.makeFactory`."""
@@ -103,6 +110,7 @@ class MessageMaker:
     :param maxLength: bytes of a payload, unless the options have a ``max_length``.
     :param inFlight: how many messages are being answered at a time, unless the options have an
         ``in_flight``.
+    :raises ValueError: ``inFlight`` is below 1 or ``maxLength`` below 0.
     """
 
     name: str
@@ -113,6 +121,10 @@ class MessageMaker:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     maxLength: int = SLICE
     inFlight: int = IN_FLIGHT
+
+    def __post_init__(self) -> None:
+        _checkLeast("inFlight", self.inFlight, 1)
+        _checkLeast("maxLength", self.maxLength, 0)
 
     def makeFactory(self, settings: Any) -> IProtocolFactory:
         """See `IStreamProtocolMaker.makeFactory`."""

@@ -25,12 +25,12 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from echod.connection import SLICE, Connection, Reason
+from echod.connection import SLICE, SLICES, Connection, Reason
 from echod.errors import (
     IncompleteRead,
     LimitExceeded,
@@ -86,8 +86,11 @@ class Stream:
         self._input: Deferred[None] | None = None
         self._output: Deferred[None] | None = None
         self._gone: list[Deferred[None]] = []
-        # Reads since the last one that had to wait; written by _take and _more.
+        # Reads, and bytes written, since others had their turn.
         self._reads = 0
+        self._written = 0
+        #: The last error that was raised because of the peer.
+        self.error: StreamError | None = None
 
     @property
     def peer(self) -> IAddress:
@@ -96,7 +99,13 @@ class Stream:
 
     @property
     def host(self) -> IAddress:
-        """Our end's address."""
+        """
+        Our end's address.
+
+        :raises StreamLost: the connection is gone, and nobody remembers.
+        """
+        if self._lost:
+            raise StreamLost("the connection is lost") from self._lost.value
         return self._connection.transport.getHost()
 
     # -- Reading ---------------------------------------------------------------------------
@@ -131,7 +140,7 @@ class Stream:
         try:
             while len(self._buffer) < size:
                 if not await self._more():
-                    raise IncompleteRead(await self._take(len(self._buffer)))
+                    raise self._fail(IncompleteRead(await self._take(len(self._buffer))))
             return await self._take(size)
         finally:
             self._reading = False
@@ -154,10 +163,10 @@ class Stream:
             searched = 0
             while (at := self._buffer.find(delimiter, searched, most)) < 0:
                 if len(self._buffer) >= most:
-                    raise LimitExceeded(most)
+                    raise self._fail(LimitExceeded(most))
                 searched = max(0, len(self._buffer) - len(delimiter) + 1)
                 if not await self._more():
-                    raise IncompleteRead(await self._take(len(self._buffer)))
+                    raise self._fail(IncompleteRead(await self._take(len(self._buffer))))
             return await self._take(at + len(delimiter))
         finally:
             self._reading = False
@@ -180,6 +189,8 @@ class Stream:
         :raises StreamLost: the connection is gone.
         :raises StreamClosed: we have ended our direction.
         """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"{data!r} is not bytes")
         if self._writing:
             raise StreamBusy("another write is waiting; await it first")
         self._checkOutput()
@@ -187,12 +198,18 @@ class Stream:
         connection = self._connection
         try:
             data = bytes(data)
+            # An earlier write may have been cancelled while it waited.
+            if connection.outputFull():
+                await self._room()
             for start in range(0, len(data), SLICE):
-                connection.reply(data[start : start + SLICE])
+                piece = data[start : start + SLICE]
+                connection.reply(piece)
                 connection.progressed()
-                while connection.outputFull():
-                    self._output = Deferred()
-                    await self._output
+                self._written += len(piece)
+                if connection.outputFull():
+                    await self._room()
+                elif self._written >= SLICES * SLICE:
+                    await self._nextTurn()
                     self._checkOutput()
         finally:
             self._writing = False
@@ -218,7 +235,7 @@ class Stream:
             self._writing = False
             self._output = None
         if self._lost and not self._lost.check(ConnectionDone):
-            raise StreamLost("the connection is lost") from self._lost.value
+            raise self._fail(StreamLost("the connection is lost")) from self._lost.value
 
     # -- The end ---------------------------------------------------------------------------
 
@@ -259,7 +276,8 @@ class Stream:
         if kind is None:
             self.close()
         else:
-            self.abort()
+            self._finished = True
+            self._connection.abort(Reason.ERROR)
         await self.waitClosed()
 
     # -- Inside ----------------------------------------------------------------------------
@@ -273,9 +291,9 @@ class Stream:
         """Wait for input; False when there will be none."""
         if self._eof:
             if self._lost and not self._lost.check(ConnectionDone):
-                raise StreamLost("the connection is lost") from self._lost.value
+                raise self._fail(StreamLost("the connection is lost")) from self._lost.value
             return False
-        self._reads = 0
+        self._reads = self._written = 0
         self._input = Deferred()
         self._connection.releaseInput()
         try:
@@ -288,8 +306,7 @@ class Stream:
         """Cut ``size`` bytes off the buffer's front; others have their turn now and then."""
         self._reads += 1
         if self._reads >= READS:
-            self._reads = 0
-            await deferLater(self._connection.transport.reactor, 0)
+            await self._nextTurn()
         buffer = self._buffer
         if size == len(buffer):
             data = bytes(buffer)
@@ -303,11 +320,29 @@ class Stream:
             self._connection.releaseInput()
         return data
 
+    async def _room(self) -> None:
+        """Wait until there is room for more output."""
+        self._written = 0
+        while self._connection.outputFull():
+            self._output = Deferred()
+            await self._output
+            self._checkOutput()
+
+    async def _nextTurn(self) -> None:
+        """Let others have theirs."""
+        self._reads = self._written = 0
+        await deferLater(self._connection.transport.reactor, 0)
+
     def _checkOutput(self) -> None:
         if self._lost:
-            raise StreamLost("the connection is lost") from self._lost.value
+            raise self._fail(StreamLost("the connection is lost")) from self._lost.value
         if self._finished or not self._connection.canReply():
-            raise StreamClosed("it has been closed on this side")
+            raise self._fail(StreamClosed("it has been closed on this side"))
+
+    def _fail(self, error: StreamError) -> StreamError:
+        """What is raised because of the peer: its handler need not catch it."""
+        self.error = error
+        return error
 
     # -- What the connection tells -----------------------------------------------------------
 
@@ -327,10 +362,10 @@ class Stream:
         _fire(self._output)
 
     def lose(self, reason: Failure) -> bool:
-        """The connection is gone; returns whether somebody was waiting and has been told."""
+        """The connection is gone; returns whether somebody was waiting, and is told."""
         self._lost = reason
         self._eof = True
-        told = bool(self._input or self._output)
+        told = bool(self._reading or self._writing or self._gone)
         _fire(self._input)
         _fire(self._output)
         for gone in self._gone[:]:
@@ -359,7 +394,9 @@ class StreamConnection(Connection):
 
     :param handler: the coroutine function that is run on the stream, if any: when it returns,
         the stream is closed; when it raises, it is aborted and the log has the traceback, except
-        that a `StreamError` is the peer's doing and closes it like a return.
+        that a `StreamError` of this stream is the peer's doing and closes it like a return.  When
+        the connection is lost while it waits for something else, it is cancelled at once; while
+        it waits for the stream, that raises, and it has ``linger_timeout`` to clean up.
     :param limit: see `Stream`.
     """
 
@@ -368,6 +405,8 @@ class StreamConnection(Connection):
         self.largestRead = min(BUFFER, limit)
         self._handler = handler
         self._running: Deferred[object] | None = None
+        # When it is ended although it was told of the loss.
+        self._deadline: IDelayedCall | None = None
 
     def close(self) -> None:
         """See `Stream.close`."""
@@ -407,21 +446,33 @@ class StreamConnection(Connection):
     def lost(self, reason: Failure) -> None:
         """Tell whoever waits for the stream; a handler that waits for something else is ended."""
         told = self.stream.lose(reason)
-        if self._running is not None and not told and not reason.check(ConnectionDone):
-            self._running.cancel()
+        running = self._running
+        if running is None or reason.check(ConnectionDone):
+            return
+        if told:
+            # It knows, or somebody whom it has asked to read does; it has a while for its cleanup.
+            grace = self.owner.limits.linger_timeout
+            self._deadline = self.transport.reactor.callLater(grace, running.cancel)
+        else:
+            running.cancel()
+
+    def _over(self) -> None:
+        self._running = None
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
 
     def _returned(self, result: object) -> None:
-        self._running = None
+        self._over()
         self.stream.close()
 
     def _failed(self, failure: Failure) -> None:
-        self._running = None
+        self._over()
         error = failure.value
-        if isinstance(error, IncompleteRead):
+        if error is self.stream.error and isinstance(error, IncompleteRead):
             self.truncated = int(bool(error.partial))
-        if isinstance(error, LimitExceeded):
+        if error is self.stream.error and isinstance(error, LimitExceeded):
             self.end(Reason.TOO_LONG)
-        if isinstance(error, StreamError) and not isinstance(error, StreamBusy):
+        if error is self.stream.error:
             self.stream.close()
             return
         if not (failure.check(CancelledError) and not self.canReply()):

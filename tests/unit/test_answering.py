@@ -243,3 +243,111 @@ def test_deadline() -> None:
     link.advance(7)
     assert link.gone
     assert link.connection.reason is Reason.STALLED
+
+
+# -- What was found by looking for it ----------------------------------------------------------
+
+
+def test_heldBytesAreBounded() -> None:
+    """C5: long messages and answers that wait for the first are bounded in bytes too."""
+    waiting: list[Deferred[bytes | None]] = []
+
+    def answer(message: bytes) -> Deferred[bytes | None]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    link = serve(lines, answer, sendBuffer=4096)
+    data = memoryview((b"x" * 65535 + b"\n") * 20)
+    while taken := link.send(data[:4096]):  # type: ignore[arg-type]  # any buffer will do
+        data = data[taken:]
+        link.pump()
+    assert len(waiting) == 1
+    assert link.connection._held <= 2 * 65536  # type: ignore[attr-defined]  # an AnsweringConnection
+    link.reset()
+    link.pump()
+    link.advance(1.5)
+    assert link.gone
+
+
+def test_manyTurns() -> None:
+    """Answers that are much longer than their messages are made a few a turn."""
+    link = serve(lines, lambda line: bytes(65536), sendBuffer=1 << 30)
+    link.send(b"\n" * 1000)
+    before = most = 0
+    while link.loop.turn():
+        most = max(most, link.connection.bytesOut - before)
+        before = link.connection.bytesOut
+    assert before == 1000 * 65537
+    assert most <= 5 * 65537
+    link.finish()
+    assert len(link.readAll(1 << 20)) == before
+    assert link.gone
+
+
+def test_oneFaultIsToldOnce(loggedErrors: LoggedErrors) -> None:
+    """One peer cannot fill the log with a fault."""
+    calls = 0
+
+    async def answer(message: bytes) -> bytes:
+        nonlocal calls
+        calls += 1
+        raise KeyError(message)
+
+    link = serve(lines, answer)
+    link.send(b"a\n" * 12)
+    link.pump()
+    assert calls == 1
+    assert len(loggedErrors.flush()) == 1
+    with pytest.raises(ConnectionResetError):
+        link.readAll()
+
+
+def test_noneOfTheBlockIsForgotten() -> None:
+    """FIN waits for messages that have not been begun yet."""
+    link = serve(lines, lambda line: line * 100, sendBuffer=4096)
+    link.send(b"x" * 100 + b"\n")
+    link.send(b"".join(b"%09d\n" % number for number in range(300)))
+    link.finish()
+    data = link.readAll()
+    assert data.count(b"\n") == 301
+    link.advance(0.5)
+    assert link.gone
+
+
+def test_lateAnswersAreProgress() -> None:
+    """F7: neither while an answer is made nor just after it is the connection idle."""
+    later = Later()
+    link = serve(lines, later, limits=Limits(idle_timeout=5))
+    link.send(b"1\n")
+    link.pump()
+    link.advance(20)
+    assert link.connection.state is State.OPEN
+    later.answer(b"1", b"one")
+    link.pump()
+    assert link.receive() == b"one\n"
+    link.advance(3)
+    assert link.connection.state is State.OPEN
+    link.advance(4)
+    assert link.connection.reason is Reason.IDLE
+    link.finish()
+    link.pump()
+
+
+def test_cancelledAnswer(loggedErrors: LoggedErrors) -> None:
+    """An answer that somebody else cancels is a fault like any, not a wait for ever."""
+    later = Later()
+    link = serve(lines, later)
+    link.send(b"1\n")
+    link.pump()
+    later.waiting[b"1"].cancel()
+    with pytest.raises(ConnectionResetError):
+        link.readAll()
+    assert link.connection.reason is Reason.ERROR
+    assert len(loggedErrors.flush()) == 1
+
+
+def test_refused() -> None:
+    with pytest.raises(ValueError, match="inFlight is 0; it must be 1 at least"):
+        MessageMaker("x", "x", lines, bytes, inFlight=0)
+    with pytest.raises(ValueError, match="maxLength is -1; it must be 0 at least"):
+        MessageMaker("x", "x", lines, bytes, maxLength=-1)

@@ -851,3 +851,277 @@ def test_facts() -> None:
     assert (stream.host.host, stream.host.port) == ("127.0.0.1", 7)  # type: ignore[attr-defined]  # of TCP
     link.reset()
     link.pump()
+
+
+# -- What was found by looking for it ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [memoryLink, tcpLink], ids=["memory", "tcp"])
+def test_deadlineOfAnswersBeginsAtFIN(make: Any) -> None:
+    """However long it was silent before: a late answer has its time from the peer's FIN on."""
+    late: Deferred[None] = Deferred()
+
+    async def handler(stream: Stream) -> None:
+        async for _ in stream:
+            pass
+        await late
+        await stream.write(b"bye")
+
+    link = serve(handler, make=make, limits=Limits(stall_timeout=60))
+    link.send(b"x")
+    link.pump()
+    link.advance(120)
+    link.finish()
+    link.pump()
+    link.advance(30)
+    late.callback(None)
+    assert link.readAll() == b"bye"
+    link.advance(0.5)
+    assert link.gone
+    link.close()
+
+
+def test_cancelledWritesDoNotPileUp() -> None:
+    """C5: a write that was cancelled while it waited for room leaves the next one waiting."""
+    link, stream = bare(sendBuffer=4096, receiveBuffer=4096)
+    for _ in range(100):
+        writing = Deferred.fromCoroutine(stream.write(bytes(65536)))
+        writing.addErrback(lambda failure: None)
+        writing.cancel()
+    assert link.connection.transport.unsent() <= 3 * 65536
+    link.reset()
+    link.pump()
+
+
+def test_writerIsOneOfMany() -> None:
+    """A coroutine that writes without end to a peer as quick as it is lets others have a turn."""
+    written = 0
+
+    async def handler(stream: Stream) -> None:
+        nonlocal written
+        await stream.read()
+        while written < 10_000_000:
+            await stream.write(bytes(10_000))
+            written += 10_000
+
+    link = serve(handler, sendBuffer=1 << 30)
+    link.send(b"x")
+    before = most = 0
+    while link.loop.turn():
+        most = max(most, written - before)
+        before = written
+    assert written == 10_000_000
+    assert most <= 5 * 65536
+    link.reset()
+    link.pump()
+
+
+def test_lostDuringATurnForOthers() -> None:
+    """What had arrived is read although the connection is lost while others have their turn."""
+    seen = 0
+    errors = []
+
+    async def handler(stream: Stream) -> None:
+        nonlocal seen
+        try:
+            while True:
+                await stream.readUntil(b"\n")
+                seen += 1
+        except BaseException as error:
+            errors.append(type(error))
+            raise
+
+    link = serve(handler)
+    link.send(b"\n" * 1000)
+    link.pump(lambda: link.connection.bytesIn == 1000)
+    assert seen < 1000
+    link.reset()
+    link.pump()
+    assert seen == 1000
+    assert errors == [StreamLost]
+
+
+def test_lossWhileAHelperReads() -> None:
+    """A handler that waits for something else is ended, though somebody reads for it."""
+    seen = []
+
+    async def handler(stream: Stream) -> None:
+        helper = Deferred.fromCoroutine(stream.read())
+        helper.addErrback(lambda failure: seen.append(failure.type))
+        try:
+            await Deferred()
+        finally:
+            seen.append("finally")
+
+    link = serve(handler, limits=Limits(linger_timeout=3))
+    link.reset()
+    link.pump()
+    link.advance(1.5)
+    assert seen == [StreamLost]
+    link.loop.advance(3)
+    assert seen == [StreamLost, "finally"]
+
+
+def test_cleanupAfterLoss() -> None:
+    """Who was told of the loss has a while for what it has to do besides."""
+    cleaned: Deferred[str] = Deferred()
+    seen = []
+
+    async def handler(stream: Stream) -> None:
+        await stream.waitClosed()
+        seen.append(await cleaned)
+
+    link = serve(handler)
+    link.reset()
+    link.pump()
+    link.loop.advance(1)
+    cleaned.callback("cleaned")
+    assert seen == ["cleaned"]
+    assert link.loop.getDelayedCalls() == link.loop.getDelayedCalls()[:1]
+
+
+def test_errorOfAnotherStream(loggedErrors: LoggedErrors) -> None:
+    """A proxy whose upstream is lost has not answered: that is no clean end."""
+    other, upstream = bare()
+
+    async def proxy(stream: Stream) -> None:
+        await stream.write(await upstream.read())
+        await stream.write(await upstream.readExactly(10))
+
+    link = serve(proxy)
+    other.send(b"half")
+    other.pump()
+    link.pump()
+    other.reset()
+    other.pump()
+    link.pump()
+    with pytest.raises(ConnectionResetError):
+        link.readAll()
+    assert link.connection.reason is Reason.ERROR
+    assert len(loggedErrors.flush()) == 1
+
+
+def test_exceptionInAContext(loggedErrors: LoggedErrors) -> None:
+    """``async with stream`` does not hide why it was aborted."""
+
+    async def handler(stream: Stream) -> None:
+        async with stream:
+            raise KeyError("mine")
+
+    link = serve(handler)
+    link.pump()
+    assert link.connection.reason is Reason.ERROR
+    assert len(loggedErrors.flush()) == 1
+
+
+def test_busyIsAFault(loggedErrors: LoggedErrors) -> None:
+    """Two reads at a time are the handler's fault, not the peer's: the log says so."""
+
+    async def handler(stream: Stream) -> None:
+        Deferred.fromCoroutine(stream.read()).addErrback(lambda failure: None)
+        await stream.read()
+
+    link = serve(handler)
+    link.pump()
+    assert link.connection.reason is Reason.ERROR
+    assert len(loggedErrors.flush()) == 1
+
+
+def test_wrongArguments() -> None:
+    link, stream = bare()
+    for wrong in (5, "text", None):
+        (error,) = start(stream.write(wrong))  # type: ignore[arg-type]  # that is the point
+        assert isinstance(error, TypeError)
+    link.reset()
+    link.pump()
+    with pytest.raises(StreamLost):
+        _ = stream.host
+    with pytest.raises(ValueError, match="limit is 0; it must be 1 at least"):
+        StreamMaker("x", "x", echo, limit=0)
+
+
+def test_waitingForMoreThanIsHeld() -> None:
+    """Reading goes on for a read that needs more than there was when it paused."""
+    link, stream = bare()
+    stream.limit = 100
+    first = start(stream.readExactly(1))
+    link.send(bytes(100))
+    link.pump()
+    assert first == [bytes(1)]
+    link.send(bytes(200))
+    link.pump()
+    assert start(stream.readExactly(30)) == [bytes(30)]
+    for _ in range(2):
+        results = start(stream.readExactly(100))
+        link.pump()
+        assert results == [bytes(100)]
+    link.reset()
+    link.pump()
+
+
+def test_forgottenWaiters() -> None:
+    """Who no longer waits for the end is not kept."""
+    link, stream = bare()
+    for _ in range(3):
+        waiting = Deferred.fromCoroutine(stream.waitClosed())
+        waiting.addErrback(lambda failure: None)
+        waiting.cancel()
+    assert stream._gone == []
+    link.reset()
+    link.pump()
+
+
+def test_abortedIsNotOwed() -> None:
+    """A handler that aborts has nothing more to answer."""
+
+    async def handler(stream: Stream) -> None:
+        await stream.read()
+        stream.abort()
+
+    link = serve(handler)
+    link.send(b"x")
+    link.pump()
+    assert link.connection.cut == 0
+    with pytest.raises(ConnectionResetError):
+        link.readAll()
+
+
+def test_returnsDuringADrain() -> None:
+    """What it does not want to read is not owed."""
+
+    async def handler(stream: Stream) -> None:
+        await stream.readExactly(100)
+
+    link = serve(handler, limits=Limits(linger_timeout=3))
+    link.send(bytes(5000))
+    link.connection.drain()
+    assert link.readAll() == b""
+    link.advance(5)
+    assert link.gone
+    assert link.connection.cut == 0
+    link.close()
+
+
+def test_writeEOFWhileFull() -> None:
+    """Our FIN is asked for while the peer does not read: its own bytes are read all the same."""
+    got: list[Any] = []
+
+    async def handler(stream: Stream) -> None:
+        writing = Deferred.fromCoroutine(stream.write(bytes(100_000)))
+        writing.addErrback(lambda failure: None)
+        writing.cancel()
+        ending = Deferred.fromCoroutine(stream.writeEOF())
+        async for data in stream:
+            got.append(data)  # noqa: PERF401  # this is what is tested
+        await ending
+
+    link = serve(handler, sendBuffer=4096, receiveBuffer=4096)
+    link.pump()
+    link.send(b"early")
+    link.pump()
+    assert got == [b"early"]
+    link.finish()
+    link.pump()
+    assert len(link.readAll()) == 100_000
+    link.advance(0.5)
+    assert link.gone

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPullProducer, IPushProducer
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.basic import LineReceiver
 from twisted.protocols.wire import QOTD, Chargen, Echo
 from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from echod.connection import Connection, Reason, State
@@ -385,3 +389,176 @@ def test_drain() -> None:
     link.pump()
     assert link.gone
     assert link.connection.reason is Reason.DRAIN
+
+
+# -- What was found by looking for it ----------------------------------------------------------
+
+
+def test_endsAfterItsProducer() -> None:
+    """Our end while a producer still writes: its rest, then FIN, whatever the peer does."""
+    protocol = HalfClosing()
+    link = memoryLink(protocol, limits=Limits(stall_timeout=0, linger_timeout=60))
+    protocol.transport.registerProducer(Pushing(), True)
+    link.connection.drain()
+    link.pump()
+    link.finish()
+    link.pump()
+    protocol.transport.write(b"rest")
+    protocol.transport.unregisterProducer()
+    assert link.readAll() == b"rest"
+    link.advance(0.5)
+    assert link.gone
+
+
+def test_settlesAfterOurEnd() -> None:
+    """After our FIN and the peer's there is nothing to wait for."""
+    protocol = HalfClosing()
+    link = memoryLink(
+        protocol, limits=Limits(stall_timeout=20), sendBuffer=8 * KIB, receiveBuffer=4 * KIB
+    )
+    protocol.transport.write(bytes(6000))
+    link.connection.drain()
+    link.pump()
+    link.finish()
+    assert link.readAll() == bytes(6000)
+    link.advance(0.5)
+    assert link.gone
+    assert link.connection.cut == 0
+
+
+def test_producerForLife() -> None:
+    """One that has a push producer for all its life is idle like any, and ends at a FIN."""
+    limits = Limits(idle_timeout=10, linger_timeout=2)
+    protocol = Recording()
+    link = memoryLink(protocol, limits=limits)
+    protocol.transport.registerProducer(Pushing(), True)
+    assert link.connection.idleSince() is not None
+    link.finish()
+    link.pump()
+    assert not link.gone
+    link.advance(3.5)
+    assert link.readAll() == b""
+    assert link.gone
+    assert link.connection.state is State.CLOSED
+    assert protocol.calls == ["made", "ConnectionDone"]
+    link = memoryLink(Recording(), limits=limits)
+    link.connection._protocol.transport.registerProducer(Pushing(), True)
+    link.advance(12)
+    assert link.connection.reason is Reason.IDLE
+    link.finish()
+    link.advance(4)
+    assert link.gone
+
+
+def test_web() -> None:
+    """twisted.web, whose every channel is its own producer."""
+
+    class Hello(Resource):
+        isLeaf = True
+
+        def render_GET(self, request: Request) -> bytes:  # Twisted's name
+            return b"hello"
+
+    channel = Site(Hello()).buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+    link = memoryLink(channel, limits=Limits(linger_timeout=2))
+    link.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    link.pump()
+    assert (link.receive() or b"").endswith(b"\r\n\r\nhello")
+    link.finish()
+    link.advance(3.5)
+    assert link.readAll() == b""
+    assert link.gone
+    assert link.connection.state is State.CLOSED
+
+
+@pytest.mark.parametrize("kind", [True, False], ids=["push", "pull"])
+def test_producerRaises(kind: bool, loggedErrors: LoggedErrors) -> None:
+    """A producer that raises costs its connection, once, and is not taken for the peer's reset."""
+
+    class Raising(Pushing):
+        def resumeProducing(self) -> None:
+            super().resumeProducing()
+            if kind or len(self.calls) > 1:
+                raise KeyError("mine")
+
+    protocol, producer = Recording(), Raising()
+    link = memoryLink(protocol, sendBuffer=4 * KIB, receiveBuffer=4 * KIB)
+    protocol.transport.registerProducer(producer, kind)
+    protocol.transport.write(bytes(100 * KIB))
+    drainTo(link, 60 * KIB)
+    link.pump()
+    for _ in range(200):
+        if link.gone:
+            break
+        with contextlib.suppress(ConnectionResetError):
+            link.receive()
+        link.pump()
+    assert link.gone
+    assert link.connection.reason is Reason.ERROR
+    assert not link.connection.broken
+    assert len(loggedErrors.flush()) == 1
+
+
+def test_stopProducingRaises(loggedErrors: LoggedErrors) -> None:
+    """Whatever its producer does, the protocol hears of the end."""
+
+    class Raising(Pushing):
+        def stopProducing(self) -> None:
+            raise KeyError("mine")
+
+    protocol = Recording()
+    link = memoryLink(protocol)
+    protocol.transport.registerProducer(Raising(), True)
+    link.reset()
+    link.pump()
+    assert protocol.calls == ["made", "ConnectionLost"]
+    assert len(loggedErrors.flush()) == 1
+
+
+def test_abortsAtItsFIN() -> None:
+    """An abort in the middle of our end is an abort."""
+
+    class Aborting(HalfClosing):
+        def writeConnectionLost(self) -> None:
+            self.transport.abortConnection()
+
+    protocol = Aborting()
+    link = memoryLink(protocol, sendBuffer=8 * KIB, receiveBuffer=4 * KIB)
+    protocol.transport.write(bytes(6000))
+    link.finish()
+    link.pump()
+    protocol.transport.loseWriteConnection()
+    link.pump()
+    assert link.connection.state is State.ABORTED
+    assert link.gone
+
+
+def test_raisesAtItsFIN(loggedErrors: LoggedErrors) -> None:
+    """A fault there is told, and costs the connection."""
+
+    class Faulty(HalfClosing):
+        def writeConnectionLost(self) -> None:
+            raise KeyError("mine")
+
+    protocol = Faulty()
+    link = memoryLink(protocol)
+    protocol.transport.loseWriteConnection()
+    link.pump()
+    assert link.connection.reason is Reason.ERROR
+    assert len(loggedErrors.flush()) == 1
+
+
+def test_halfClosingIsIdleToo() -> None:
+    """One that could answer after EOF is idle before it."""
+    protocol = HalfClosing()
+    link = memoryLink(protocol, limits=Limits(idle_timeout=5))
+    link.advance(3)
+    protocol.transport.write(b"x")
+    link.pump()
+    link.receive()
+    link.advance(3)
+    assert link.connection.state is State.OPEN
+    link.advance(4)
+    assert link.connection.reason is Reason.IDLE
+    link.finish()
+    link.pump()
