@@ -12,6 +12,7 @@ import atexit
 import os
 import signal
 import sys
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -20,7 +21,7 @@ from twisted.logger import Logger
 from echod.errors import EchodError
 from echod.service import EchodService
 
-__all__ = ["Signals", "printEchodErrors", "shedGroups"]
+__all__ = ["Signals", "printEchodErrors", "shedGroups", "useMonotonicClock"]
 
 _log = Logger()
 
@@ -74,6 +75,17 @@ class Signals:
         if self._service.cutShort:
             # `twistd` has its pid file to remove yet, and no way to hand on a status.
             atexit.register(_exitWithOne)
+
+
+def useMonotonicClock(reactor: Any) -> None:
+    """
+    Let the reactor's timers run by the monotonic clock.
+
+    Its own is the wall clock: a step back stops every timer for as long, and with them all
+    deadlines.  Not if somebody has timers by the other clock already.
+    """
+    if not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic
 
 
 def shedGroups() -> None:

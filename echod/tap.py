@@ -17,7 +17,7 @@ from twisted.python import usage
 from echod import __version__
 from echod.errors import ConfigurationError, EchodError, oneLine
 from echod.limits import raiseDescriptorLimit
-from echod.process import Signals, printEchodErrors, shedGroups
+from echod.process import Signals, printEchodErrors, shedGroups, useMonotonicClock
 from echod.registry import discover
 from echod.service import EchodService, ListenerRequest, Plan, plan, requestsOf
 from echod.settings import Configuration, Limits, convert, parseConfiguration
@@ -248,6 +248,7 @@ def makeService(options: Options) -> EchodService:
 
     assert options.plan is not None
     printEchodErrors()
+    useMonotonicClock(reactor)
     service = EchodService(options.plan, reactor)
     reactor.callWhenRunning(shedGroups)
     reactor.callWhenRunning(Signals(service, reactor).install)
