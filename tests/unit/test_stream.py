@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet import tcp, unix
+from twisted.internet import tcp, udp, unix
 from twisted.internet.endpoints import (
     AdoptedStreamServerEndpoint,
     TCP4ServerEndpoint,
@@ -174,7 +174,7 @@ def testAcceptMeans() -> None:
 
 # -- Twisted's private parts -----------------------------------------------------------------
 
-MODULES = ("accepting", "poller", "reactor", "stream", "tcp", "unix")
+MODULES = ("accepting", "poller", "reactor", "stream", "tcp", "udp", "unix")
 
 
 def sources() -> dict[str, ast.Module]:
@@ -207,7 +207,7 @@ def listed(tree: ast.Module) -> set[str]:
     return {name.rpartition(".")[2] for name in re.findall(r"``([\w.]+)``", text)}
 
 
-TWISTEDS_OWN = (tcp, tcp.Server, tcp.Port, unix.Server, unix.Port)
+TWISTEDS_OWN = (tcp, tcp.Server, tcp.Port, udp.Port, unix.Server, unix.Port)
 
 
 def testPrivatePartsAreListed() -> None:

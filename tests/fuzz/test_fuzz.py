@@ -1,0 +1,67 @@
+"""100 000 random inputs for each target of `tests.fuzz.targets` (issue 5), the same in each run."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.targets import TARGETS
+
+#: What inputs are made of, besides any bytes.
+WORDS = {
+    "settings": (
+        b"[defaults]\n|[[listener]]\n|protocol = |endpoint = |'raw'|1|=\n|max_connections|\n|nan"
+        b"|idle_timeout|allow|deny|[|]|'10.0.0.0/8'|-1|{|}|\"|'''|1e400|0x|2020-01-01|options|."
+    ).split(b"|"),
+    "endpoint": (
+        b"tcp|udp|:|port=|interface=|0|65536|127.0.0.1|\\:|\\|::1|%|fe80\\:\\:1%eth0|=| "
+    ).split(b"|"),
+    "networks": b"10.0.0.0/8|::/0|/|,|;|1.2.3.4|fe80::|/129|%eth0".split(b"|"),
+}
+FRAMES = (
+    b"\n|\r\n|\0|\0\5|\0\0\0\3|\xff|5:|hello|,|0:,|12:|xxxxxxxxxxxxxxxxxxxx|:|0|-|5:hello,"
+).split(b"|")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", TARGETS)
+def test_randomInputs(name: str) -> None:
+    """No exception outside `EchodError`, and the same blocks whatever the pieces."""
+    choose = random.Random(name)
+    words = WORDS.get(name, FRAMES)
+    target = TARGETS[name]
+    for _ in range(100_000):
+        parts = [
+            choose.choice(words) if choose.random() < 0.8 else choose.randbytes(choose.randrange(4))
+            for _ in range(choose.randrange(12))
+        ]
+        head = choose.randbytes(2) if name not in WORDS else b""
+        data = head + b"".join(parts)
+        try:
+            target(data)
+        except BaseException as error:
+            raise AssertionError(f"{name} fails for {data!r}") from error
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None, reason="atheris is not installed (extra: fuzz)"
+)
+def test_guidedByCoverage(tmp_path: Path) -> None:
+    """A minute of inputs that atheris looks for: none of them breaks a promise."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz.targets", "-max_total_time=60", f"{tmp_path}/"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "DONE" in done.stderr
