@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import select
 import socket
-from errno import ECONNRESET
+from errno import EAGAIN, ECONNRESET
 from itertools import count
 from termios import FIONREAD, TIOCOUTQ
 from typing import Any
@@ -59,7 +59,10 @@ class MemorySocket:
     One end of an imitated, non-blocking TCP connection, with the socket methods in use here.
 
     Errors are those of the real calls: ``BlockingIOError``, ``ConnectionResetError``,
-    ``BrokenPipeError``.
+    ``BrokenPipeError``; others come when they are put in.
+
+    :ivar faults: errors that the next calls raise instead of doing anything, by the call's name:
+        ``{"recv": [ENOMEM], "send": [ENOBUFS, ENOBUFS]}``.
     """
 
     _numbers = count(1 << 20)
@@ -72,6 +75,7 @@ class MemorySocket:
         self._error = 0
         self._abortive = False
         self.closed = False
+        self.faults: dict[str, list[int]] = {}
 
     @classmethod
     def pair(cls, sendBuffer: int, receiveBuffer: int) -> tuple[MemorySocket, MemorySocket]:
@@ -89,6 +93,7 @@ class MemorySocket:
 
     def send(self, data: bytes | memoryview) -> int:
         """See ``socket.send``."""
+        self._fault("send")
         self._raiseError()
         if self._outgoing.finished:
             raise BrokenPipeError
@@ -97,25 +102,30 @@ class MemorySocket:
             return len(data)
         taken = self._outgoing.push(data)
         if not taken and data:
-            raise BlockingIOError
+            raise BlockingIOError(EAGAIN, "nothing at the moment")
         return taken
 
     def recv(self, limit: int) -> bytes:
         """See ``socket.recv``: bytes that arrived before an RST are read before it."""
+        self._fault("recv")
+        return self._receive(limit)
+
+    def _receive(self, limit: int) -> bytes:
         if self._incoming.arrived:
             return self._incoming.take(limit)
         self._raiseError()
         if self._incoming.ended:
             return b""
-        raise BlockingIOError
+        raise BlockingIOError(EAGAIN, "nothing at the moment")
 
     def recv_into(self, buffer: memoryview, size: int = 0, flags: int = 0) -> int:
         """See ``socket.recv_into``: ``MSG_PEEK`` only looks, ``MSG_TRUNC`` only drops."""
         size = size or len(buffer)
+        self._fault("recv_into")
         if flags & socket.MSG_PEEK and self._incoming.arrived:
             data = bytes(self._incoming.arrived[:size])
         else:
-            data = self.recv(size)
+            data = self._receive(size)
         if not flags & socket.MSG_TRUNC:
             buffer[: len(data)] = data
         return len(data)
@@ -181,6 +191,10 @@ class MemorySocket:
             self._error = ECONNRESET
         self._outgoing.sent.clear()
         self._incoming.sent.clear()
+
+    def _fault(self, call: str) -> None:
+        if self.faults.get(call):
+            raise OSError(self.faults[call].pop(0), "put in by a test")
 
     def _raiseError(self) -> None:
         if self._error:

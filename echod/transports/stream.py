@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from errno import ENOBUFS, ENOMEM, EPIPE
+from errno import EAGAIN, EINTR, ENOBUFS, ENOMEM, EPIPE
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
 from typing import Any
@@ -34,11 +34,13 @@ from zope.interface import implementer
 
 from echod.interfaces import IConnectionTransport
 
-__all__ = ["Stream", "require"]
+__all__ = ["TRY_AGAIN", "Stream", "require"]
 
 #: Errors of a send after which a read is still told of a broken connection; after any other
 #: it would see EOF.
 _TELLS_NOTHING = frozenset({ENOBUFS, ENOMEM, EPIPE})
+#: Errors that pass: nothing was read or sent, the next call may do.
+TRY_AGAIN = frozenset({EAGAIN, EINTR, ENOBUFS, ENOMEM})
 #: Bytes a read asks for, at first and at most.
 FIRST_READ = 2048
 LARGEST_READ = 65536
@@ -129,10 +131,8 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
             else:
                 data = self.socket.recv(size)
                 length = len(data)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return CONNECTION_LOST
+        except OSError as error:
+            return None if error.errno in TRY_AGAIN else CONNECTION_LOST
         if not length:
             return CONNECTION_LOST if self._broken else CONNECTION_DONE
         if unseen:
@@ -162,14 +162,14 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
             count = skt.recv_into(_scratch, 0, socket.MSG_PEEK)
             try:
                 sent = skt.send(_scratch[:count])
-            except BlockingIOError:
+            except OSError as error:
+                if error.errno not in TRY_AGAIN:
+                    raise
                 sent = 0
-            if sent and skt.recv_into(_scratch, sent, socket.MSG_TRUNC) != sent:
-                # It would be sent twice.  A reset alone could take it away.
-                return CONNECTION_LOST
-        except BlockingIOError:
-            return None
-        except OSError:
+        except OSError as error:
+            return None if error.errno in TRY_AGAIN else CONNECTION_LOST
+        if sent and not self._takeOut(sent):
+            # It would be sent twice.  A reset alone could take it away.
             return CONNECTION_LOST
         if not count:
             return CONNECTION_LOST if self._broken else CONNECTION_DONE
@@ -183,6 +183,13 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
         elif 2 * count < LARGEST_READ:
             self._readSize = LARGEST_READ // 2
         return None
+
+    def _takeOut(self, count: int) -> bool:
+        """Drop what was looked at and sent; returns whether that was done."""
+        try:
+            return self.socket.recv_into(_scratch, count, socket.MSG_TRUNC) == count
+        except OSError:
+            return False
 
     def write(self, data: bytes) -> None:
         """Send now what the kernel takes, if nothing waits before it; buffer the rest."""

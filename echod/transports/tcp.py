@@ -16,11 +16,13 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv6Address
+from twisted.internet.error import ConnectionLost
+from twisted.internet.main import CONNECTION_LOST
 
 from echod.endpoints import TCPEndpoint
 from echod.errors import ListenError
 from echod.transports.accepting import Accepting
-from echod.transports.stream import Stream, require
+from echod.transports.stream import TRY_AGAIN, Stream, require
 
 __all__ = ["Client", "Connector", "Port", "Server", "TCPPort"]
 
@@ -35,7 +37,18 @@ require(tcp.Connector, "_makeTransport")
 require(tcp.Port, "_realPortNumber", "_logConnectionLostMsg")
 
 
-class Server(Stream, tcp.Server):  # type: ignore[misc]  # abortConnection replaces methods
+class _Sending(Stream):
+    """What both kinds of connections do otherwise than Twisted's."""
+
+    def writeSomeData(self, data: bytes) -> int | ConnectionLost:
+        """As Twisted's; but no error that passes is the end."""
+        try:
+            return self.socket.send(memoryview(data)[: self.SEND_LIMIT])
+        except OSError as error:
+            return 0 if error.errno in TRY_AGAIN else CONNECTION_LOST
+
+
+class Server(_Sending, tcp.Server):  # type: ignore[misc]  # abortConnection replaces methods
     """
     One accepted TCP connection.
 
@@ -74,7 +87,7 @@ class Server(Stream, tcp.Server):  # type: ignore[misc]  # abortConnection repla
         return f"<{type(self).__name__} #{self.sessionno} of {self.hostname}>"
 
 
-class Client(Stream, tcp.Client):  # type: ignore[misc]  # as Server
+class Client(_Sending, tcp.Client):  # type: ignore[misc]  # as Server
     """One TCP connection that we have made."""
 
 
