@@ -1,0 +1,187 @@
+"""
+A state machine over one connection: whatever a client does, in whatever order, the promise holds.
+
+Hypothesis chooses what the client does next, and what time does; after each step what came back
+is a beginning of what was sent and what is held is bounded, and at the end it is all there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.internet.interfaces import IProtocol
+from twisted.protocols.wire import Echo
+
+from echod.answering import AnsweringConnection
+from echod.connection import State
+from echod.framing import fixed
+from echod.protocols.raw import RawOptions, raw
+from echod.settings import Limits
+from echod.stream import Stream, StreamConnection
+from echod.testing import Link, memoryLink
+
+POOL = random.Random(5).randbytes(1 << 20)
+LIMITS = Limits(stall_timeout=30, linger_timeout=5)
+HELD = 384 * 1024
+
+
+async def _echo(stream: Stream) -> None:
+    async for data in stream:
+        await stream.write(data)
+
+
+async def _sips(stream: Stream) -> None:
+    while data := await stream.read(100):
+        await stream.write(data)
+
+
+def _raw(**options: Any) -> IProtocol:
+    protocol = raw.makeFactory(RawOptions(**options)).buildProtocol(None)  # type: ignore[arg-type]  # no address
+    assert protocol is not None
+    return protocol
+
+
+#: All of them give back every byte.
+ECHOES: list[Callable[[], IProtocol]] = [
+    _raw,
+    lambda: _raw(quit="a word that nobody says"),
+    lambda: StreamConnection(_echo),
+    lambda: StreamConnection(_sips, 5000),
+    lambda: AnsweringConnection(fixed(1)(1), lambda message: message),
+    Echo,
+]
+
+
+class Client(RuleBasedStateMachine):
+    """What a client may do."""
+
+    link: Link
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = 0
+        self.got = bytearray()
+        self.finished = self.vanished = self.ended = self.late = False
+
+    @initialize(
+        echo=st.sampled_from(ECHOES),
+        buffers=st.sampled_from([64, 4099, 65536]),
+        rate=st.sampled_from([0, 0, 0, 20_000]),
+    )
+    def connect(self, echo: Callable[[], IProtocol], buffers: int, rate: int) -> None:
+        limits = Limits(stall_timeout=30, linger_timeout=5, bytes_per_second=rate)
+        self.link = memoryLink(echo(), limits=limits, sendBuffer=buffers, receiveBuffer=buffers)
+
+    def connected(self) -> bool:
+        return not (self.vanished or self.ended)
+
+    @precondition(lambda self: self.connected() and not self.finished)
+    @rule(size=st.sampled_from([1, 2, 100, 5000, 70_000]))
+    def send(self, size: int) -> None:
+        taken = self.link.send(POOL[self.sent : self.sent + size])
+        self.late = self.late or (taken > 0 and self.link.connection.state is not State.OPEN)
+        self.sent += taken
+
+    @precondition(connected)
+    @rule(size=st.sampled_from([1, 1000, 1 << 20]))
+    def receive(self, size: int) -> None:
+        piece = self.link.receive(size)
+        if piece == b"":
+            self.ended = True
+        self.got += piece or b""
+
+    @rule()
+    def turns(self) -> None:
+        self.link.pump()
+
+    @rule()
+    def oneTurn(self) -> None:
+        self.link.loop.turn()
+
+    @rule(ticks=st.integers(1, 30))
+    def time(self, ticks: int) -> None:
+        self.link.advance(ticks / 10)
+
+    @precondition(lambda self: self.connected() and not self.finished)
+    @rule()
+    def finish(self) -> None:
+        self.link.finish()
+        self.finished = True
+
+    @precondition(connected)
+    @rule(chance=st.integers(0, 9))
+    def vanish(self, chance: int) -> None:
+        if not chance:
+            self.link.reset()
+            self.vanished = True
+
+    @precondition(lambda self: self.connected() and self.link.connection.state is State.OPEN)
+    @rule(chance=st.integers(0, 9))
+    def drain(self, chance: int) -> None:
+        if not chance:
+            # What is not with the server's kernel by now need not be answered.
+            waiting = self.link._client._outgoing.sent
+            self.late = self.late or bool(waiting)
+            self.link.connection.drain()
+
+    @invariant()
+    def nothingElse(self) -> None:
+        assert POOL.startswith(bytes(self.got))
+        assert len(self.got) <= self.sent
+
+    @invariant()
+    def bounded(self) -> None:
+        if hasattr(self, "link") and not self.link.gone:
+            transport: Any = self.link.connection.transport
+            held = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+            assert held <= HELD
+
+    def teardown(self) -> None:
+        if not hasattr(self, "link"):
+            return
+        link = self.link
+        if self.connected():
+            if not self.finished:
+                link.finish()
+            for _ in range(3000):
+                link.pump()
+                try:
+                    piece = link.receive(1 << 20)
+                except ConnectionResetError:
+                    # Only a deadline may do this, and only to who did not read for so long.
+                    assert link.connection.state is State.ABORTED
+                    return
+                if piece == b"":
+                    break
+                if piece is None:
+                    link.advance(0.5)
+                self.got += piece or b""
+            else:
+                raise AssertionError(f"no end: {link.connection.state}")
+            assert bytes(self.got) == POOL[: len(self.got)]
+            if not self.late:
+                assert len(self.got) == self.sent, link.connection.state
+        if not self.vanished:
+            link.close()
+        link.pump()
+        link.advance(LIMITS.stall_timeout + LIMITS.linger_timeout + 5)
+        assert link.gone, link.connection.state
+
+
+def test_whateverAClientDoes() -> None:
+    """Issue 5: a Hypothesis state machine over the connection, in each way to write an echo."""
+    run_state_machine_as_test(
+        Client, settings=settings(max_examples=600, stateful_step_count=40, deadline=None)
+    )
