@@ -16,16 +16,13 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from echod.connection import SLICE, SLICES, Reason
+from echod.connection import SLICE, SLICES
 from echod.framed import FramedConnection
 from echod.framing import Framer
 
 __all__ = ["IN_FLIGHT", "Answer", "AnsweringConnection"]
-
-_log = Logger()
 
 #: Messages that are being answered at a time, if nothing else is said.
 IN_FLIGHT = 16
@@ -178,5 +175,4 @@ class AnsweringConnection(FramedConnection):
         if not self.canReply():
             # Cancelled because nobody wants the answer; or one fault is told already.
             return
-        _log.failure("{answer} raised; its connection is aborted", failure, answer=self._answer)
-        self.abort(Reason.ERROR)
+        self.fault(failure, repr(self._answer))

@@ -43,6 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
+from time import monotonic
 from typing import ClassVar, Protocol
 
 from twisted.internet.error import ConnectionDone
@@ -132,6 +133,9 @@ class Owner(Protocol):
     def closed(self, connection: Connection) -> None:
         """It is gone; its counters are final."""
 
+
+# Tracebacks in the log: ten at once, then one a second.
+_faults = Rate(1, burst=10)
 
 # Looked up once for each read.
 _OPEN = State.OPEN
@@ -660,6 +664,16 @@ class Connection(TwistedProtocol):
         self.transport.closeNow()
 
     def _raised(self) -> None:
-        """The protocol raised: say so, and end this connection alone."""
-        _log.failure("{protocol} raised; its connection is aborted", protocol=type(self).__name__)
+        """The protocol raised: end this connection alone."""
+        self.fault(Failure(), type(self).__name__)
+
+    def fault(self, failure: Failure, name: str) -> None:
+        """
+        Say in the log that ``name`` raised, and end this connection alone.
+
+        A peer that knows how to make it raise must not fill the log: after a few tracebacks
+        there is one a second, and the counter of `Reason.ERROR` tells the rest.
+        """
+        if _faults.take(monotonic()):
+            _log.failure("{name} raised; its connection is aborted", failure, name=name)
         self.abort(Reason.ERROR)

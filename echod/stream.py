@@ -27,7 +27,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from echod.connection import SLICE, SLICES, Connection, Reason
@@ -41,8 +40,6 @@ from echod.errors import (
 )
 
 __all__ = ["BUFFER", "Handler", "Stream", "StreamConnection"]
-
-_log = Logger()
 
 #: Bytes of input that wait for the coroutine before reading stops, if nothing else is said;
 #: one read of at most as many may come on top.
@@ -476,6 +473,4 @@ class StreamConnection(Connection):
             self.stream.close()
             return
         if not (failure.check(CancelledError) and not self.canReply()):
-            name = getattr(self._handler, "__qualname__", repr(self._handler))
-            _log.failure("{name} raised; its connection is aborted", failure, name=name)
-        self.abort(Reason.ERROR)
+            self.fault(failure, getattr(self._handler, "__qualname__", repr(self._handler)))

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IProtocol
 from twisted.protocols.wire import Echo
 
 from echod.answering import AnsweringConnection
-from echod.connection import State
+from echod.connection import Reason, State
 from echod.framing import fixed
 from echod.protocols.raw import RawOptions, raw
 from echod.settings import Limits
@@ -84,20 +84,34 @@ class Client(RuleBasedStateMachine):
         limits = Limits(stall_timeout=30, linger_timeout=5, bytes_per_second=rate)
         self.link = memoryLink(echo(), limits=limits, sendBuffer=buffers, receiveBuffer=buffers)
 
+    def cutOff(self) -> None:
+        """Only a deadline may do this: to who did not read, or did not end after our FIN."""
+        assert self.link.connection.state in (State.ABORTED, State.CLOSED)
+        assert self.link.connection.reason in (Reason.STALLED, Reason.DRAIN)
+        self.ended = True
+
     def connected(self) -> bool:
         return not (self.vanished or self.ended)
 
     @precondition(lambda self: self.connected() and not self.finished)
     @rule(size=st.sampled_from([1, 2, 100, 5000, 70_000]))
     def send(self, size: int) -> None:
-        taken = self.link.send(POOL[self.sent : self.sent + size])
+        try:
+            taken = self.link.send(POOL[self.sent : self.sent + size])
+        except (ConnectionResetError, BrokenPipeError):
+            self.cutOff()
+            return
         self.late = self.late or (taken > 0 and self.link.connection.state is not State.OPEN)
         self.sent += taken
 
     @precondition(connected)
     @rule(size=st.sampled_from([1, 1000, 1 << 20]))
     def receive(self, size: int) -> None:
-        piece = self.link.receive(size)
+        try:
+            piece = self.link.receive(size)
+        except ConnectionResetError:
+            self.cutOff()
+            return
         if piece == b"":
             self.ended = True
         self.got += piece or b""
@@ -160,9 +174,8 @@ class Client(RuleBasedStateMachine):
                 try:
                     piece = link.receive(1 << 20)
                 except ConnectionResetError:
-                    # Only a deadline may do this, and only to who did not read for so long.
-                    assert link.connection.state is State.ABORTED
-                    return
+                    self.cutOff()
+                    break
                 if piece == b"":
                     break
                 if piece is None:
@@ -171,7 +184,7 @@ class Client(RuleBasedStateMachine):
             else:
                 raise AssertionError(f"no end: {link.connection.state}")
             assert bytes(self.got) == POOL[: len(self.got)]
-            if not self.late:
+            if not self.late and link.connection.state is not State.ABORTED:
                 assert len(self.got) == self.sent, link.connection.state
         if not self.vanished:
             link.close()

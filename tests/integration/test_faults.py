@@ -32,7 +32,7 @@ ROOT = os.geteuid() == 0
 @contextlib.contextmanager
 def unharmed(daemon: Daemon) -> Iterator[None]:
     """Other clients' bytes come back meanwhile, and afterwards all is as it was within 10 s."""
-    descriptors = daemon.descriptors()
+    descriptors, memory = daemon.descriptors(), daemon.memory()
     stop = threading.Event()
     faults: list[str] = []
     rounds = 0
@@ -59,8 +59,9 @@ def unharmed(daemon: Daemon) -> Iterator[None]:
     assert faults == []
     assert rounds > 0
     deadline = time.monotonic() + 10
-    while daemon.descriptors() > descriptors:
-        assert time.monotonic() < deadline, daemon.descriptors()
+    # What one round of each kind needs stays with Python's allocator.
+    while daemon.descriptors() > descriptors or daemon.memory() > memory + (4 << 20):
+        assert time.monotonic() < deadline, (daemon.descriptors(), daemon.memory())
         time.sleep(0.05)
     assert daemon.process.poll() is None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import TWISTD, Daemon, exchange, waitFor
+from tests.integration.daemon import MODULE, TWISTD, Daemon, exchange, run, waitFor
 from tests.integration.peers import connect
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to give up")
@@ -77,3 +77,26 @@ def test_gidAlone(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_whoMayWriteTheFile(tmp_path: Path) -> None:
+    """A configuration that anybody may have written is not read; sticky folders are fine."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = folder / "echod.toml"
+    file.write_text("drain_timeout = 1.0\n")
+
+    def check() -> str:
+        done = run("--config", str(file), "--check-config", command=MODULE)
+        assert done.returncode == (1 if done.stderr else 0)
+        return done.stderr
+
+    assert check() == ""
+    folder.chmod(0o777)
+    assert check() == (
+        f"echod: anybody may write to {folder}: chmod o-w it, or use another place\n"
+    )
+    folder.chmod(0o1777)
+    assert check() == ""
+    file.chmod(0o666)
+    assert f"anybody may write to {file}: " in check()

@@ -8,6 +8,7 @@ import pytest
 
 from echod.connection import Connection, Reason, State
 from echod.protocols.line import LineOptions, line
+from echod.rates import Rate
 from echod.settings import Limits
 from echod.testing import memoryLink
 from tests.conftest import LoggedErrors
@@ -182,3 +183,19 @@ def test_canReply() -> None:
     link.finish()
     link.pump()
     assert not link.connection.canReply()
+
+
+def test_faultsDoNotFillTheLog(loggedErrors: LoggedErrors, monkeypatch: pytest.MonkeyPatch) -> None:
+    """O5: a peer that knows how to make a protocol raise gets a few tracebacks, all are counted."""
+    monkeypatch.setattr("echod.connection._faults", Rate(1, burst=10))
+
+    class Faulty(Echo):
+        def received(self, data: bytes) -> None:
+            raise KeyError(data)
+
+    for _ in range(100):
+        link = memoryLink(Faulty())
+        link.send(b"x")
+        link.pump()
+        assert link.connection.reason is Reason.ERROR
+    assert 10 <= len(loggedErrors.flush()) <= 20
