@@ -54,6 +54,7 @@ class DatagramListener(Service):
     ) -> None:
         self._plan = plan
         # As planned, then, once bound, as the system gave it.
+        assert isinstance(plan.endpoint, UDPEndpoint)
         self._endpoint = plan.endpoint
         self._sweep = sweep
         self._ownPorts = ownPorts
@@ -69,7 +70,6 @@ class DatagramListener(Service):
                 f" {type(error).__name__}: {error}"
             ) from error
         protocol.noisy = False
-        assert isinstance(plan.endpoint, UDPEndpoint)
         self._port = UDPPort(plan.endpoint, protocol, guard, monotonic, reactor)
 
     def privilegedStartService(self) -> None:

@@ -1,22 +1,34 @@
 r"""
 Endpoint words: where a listener listens, as an operator writes it.
 
-``tcp:PORT[:interface=ADDRESS]``, or the same with ``udp``, in the escaping of Twisted's endpoint
-strings (``\:`` is a colon inside a value), parsed to a value.  Pure: nothing is resolved
-or bound here.
+``tcp:PORT[:interface=ADDRESS]``, or the same with ``udp``, or ``unix:PATH[:mode=MODE]``, in the
+escaping of Twisted's endpoint strings (``\:`` is a colon inside a value), parsed to a value.  Pure:
+nothing is resolved or bound here.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from echod.errors import ConfigurationError
 
-__all__ = ["Endpoint", "TCPEndpoint", "UDPEndpoint", "formatAddress", "parseEndpoint"]
+__all__ = [
+    "Endpoint",
+    "TCPEndpoint",
+    "UDPEndpoint",
+    "UNIXEndpoint",
+    "formatAddress",
+    "parseEndpoint",
+]
 
 _SHAPE = "PORT[:interface=ADDRESS]"
+_UNIX = "unix:PATH[:mode=660]"
+#: Bytes of a path that fit into ``struct sockaddr_un`` with a NUL after them (unix(7)).
+_LONGEST_PATH = 107
 
 
 def formatAddress(host: str, port: int) -> str:
@@ -46,8 +58,35 @@ class UDPEndpoint:
         return f"udp {formatAddress(self.host, self.port)}"
 
 
-Endpoint = TCPEndpoint | UDPEndpoint
-_WORDS: dict[str, type[Endpoint]] = {"tcp": TCPEndpoint, "udp": UDPEndpoint}
+@dataclass(frozen=True)
+class UNIXEndpoint:
+    """
+    A UNIX socket to listen on.
+
+    :ivar path: of the file; or, after ``@``, a name that is in no file system (unix(7)).
+    :ivar mode: of the file; not part of what it is.
+    """
+
+    path: str
+    mode: int = field(default=0o660, compare=False)
+
+    @property
+    def abstract(self) -> bool:
+        """Whether it has no file."""
+        return self.path.startswith("@")
+
+    @property
+    def address(self) -> bytes:
+        """As the system wants it."""
+        path = os.fsencode(self.path)
+        return b"\0" + path[1:] if self.abstract else path
+
+    def __str__(self) -> str:
+        return f"unix {self.path}"
+
+
+Endpoint = TCPEndpoint | UDPEndpoint | UNIXEndpoint
+_WORDS: dict[str, type[TCPEndpoint | UDPEndpoint]] = {"tcp": TCPEndpoint, "udp": UDPEndpoint}
 
 
 def parseEndpoint(text: str, interface: str = "127.0.0.1") -> Endpoint:
@@ -58,27 +97,57 @@ def parseEndpoint(text: str, interface: str = "127.0.0.1") -> Endpoint:
     :raises ConfigurationError: naming the text and what would be right.
     """
     fields = _split(text)
+    if fields[0] == "unix":
+        return _parseUNIX(text, fields[1:])
     kind = _WORDS.get(fields[0])
     if kind is None:
         raise ConfigurationError(
-            f"cannot listen on {text!r}: write tcp:{_SHAPE}, or udp: for datagrams"
+            f"cannot listen on {text!r}: write tcp:{_SHAPE}, or udp: for datagrams, or {_UNIX}"
         )
     shape = f"{fields[0]}:{_SHAPE}"
     ports: list[str] = []
     host = interface
-    for index, field in enumerate(fields[1:], 1):
-        key, equals, value = field.partition("=")
+    for index, word in enumerate(fields[1:], 1):
+        key, equals, value = word.partition("=")
         if not equals and index == 1:
-            ports.append(field)
+            ports.append(word)
         elif equals and key == "port":
             ports.append(value)
         elif equals and key == "interface":
             host = value
         else:
-            raise ConfigurationError(f"endpoint {text!r} has no use for {field!r}: write {shape}")
+            raise ConfigurationError(f"endpoint {text!r} has no use for {word!r}: write {shape}")
     if len(ports) != 1:
         raise ConfigurationError(f"endpoint {text!r} needs one port: write {shape}")
     return kind(_checkHost(host, text), _checkPort(ports[0], text))
+
+
+def _parseUNIX(text: str, fields: list[str]) -> UNIXEndpoint:
+    paths: list[str] = []
+    modes: list[str] = []
+    for index, word in enumerate(fields):
+        key, equals, value = word.partition("=")
+        if key == "mode" and equals:
+            modes.append(value)
+        elif key == "address" and equals:
+            paths.append(value)
+        elif not index:
+            paths.append(word)
+        else:
+            raise ConfigurationError(f"endpoint {text!r} has no use for {word!r}: write {_UNIX}")
+    if len(paths) != 1 or len(modes) > 1 or paths[0] in ("", "@"):
+        raise ConfigurationError(f"endpoint {text!r} needs one path: write {_UNIX}")
+    (path,) = paths
+    if "\0" in path or len(os.fsencode(path)) > _LONGEST_PATH:
+        raise ConfigurationError(
+            f"{path!r} in {text!r} is no path of a socket: at most {_LONGEST_PATH} bytes, none NUL"
+        )
+    mode = modes[0] if modes else "660"
+    if not re.fullmatch("0?[0-7]{3}", mode):
+        raise ConfigurationError(
+            f"{mode!r} in {text!r} is no mode: write three octal digits, such as 660"
+        )
+    return UNIXEndpoint(path, int(mode, 8))
 
 
 def _split(text: str) -> list[str]:

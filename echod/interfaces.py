@@ -37,6 +37,9 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     """
 
     reactor: Any = Attribute("Has ``callLater`` (``IReactorTime``).")
+    credentials: Any = Attribute(
+        "Process, user and group of the peer over a UNIX socket (``SO_PEERCRED``), else ``None``."
+    )
 
     def unsent() -> int:
         """

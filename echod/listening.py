@@ -21,7 +21,7 @@ from twisted.logger import Logger
 
 from echod.connection import Connection, Reason
 from echod.deadlines import Sweep
-from echod.endpoints import Endpoint, TCPEndpoint
+from echod.endpoints import Endpoint, TCPEndpoint, UNIXEndpoint
 from echod.errors import ConfigurationError
 from echod.hosted import asConnection, halfCloses
 from echod.limits import ConnectionLimit, SourceLimit
@@ -29,6 +29,7 @@ from echod.rates import Rate
 from echod.report import ConnectionLog, RefusalLog, Totals
 from echod.settings import Limits
 from echod.transports.tcp import TCPPort
+from echod.transports.unix import UNIXListeningPort
 
 __all__ = ["Listener", "ListenerPlan"]
 
@@ -98,14 +99,15 @@ class Listener(Service):
                 f" {type(error).__name__}: {error}"
             ) from error
         self._halfCloses = halfCloses(factory)
-        assert isinstance(plan.endpoint, TCPEndpoint)
-        self._port = TCPPort(
-            plan.endpoint,
-            _ListenerFactory(self, factory),
-            plan.limits.backlog,
-            plan.limits.keepalive,
-            reactor,
-        )
+        outermost = _ListenerFactory(self, factory)
+        backlog = plan.limits.backlog
+        self._port: TCPPort | UNIXListeningPort
+        if isinstance(plan.endpoint, UNIXEndpoint):
+            self._port = UNIXListeningPort(plan.endpoint, outermost, backlog, reactor)
+        else:
+            assert isinstance(plan.endpoint, TCPEndpoint)
+            keepalive = plan.limits.keepalive
+            self._port = TCPPort(plan.endpoint, outermost, backlog, keepalive, reactor)
 
     # -- The service -----------------------------------------------------------------------
 
@@ -117,7 +119,8 @@ class Listener(Service):
         """
         self._port.startListening()
         self._gone = None
-        self._endpoint = TCPEndpoint(self._endpoint.host, self._port.getHost().port)
+        if isinstance(self._endpoint, TCPEndpoint):
+            self._endpoint = TCPEndpoint(self._endpoint.host, self._port.getHost().port)
         if self._logConnections:
             self._log = ConnectionLog(self.describe())
         if self._logPayload:
@@ -188,7 +191,9 @@ class Listener(Service):
     def admit(self, address: Any) -> bool:
         """Whether one more connection may come, from there; a refusal is counted."""
         now = self.sweep.now
-        why = self._sources.refusal(address.host, now)
+        host = getattr(address, "host", None)
+        # Who comes over a UNIX socket comes from this machine: the file's mode says who may.
+        why = None if host is None else self._sources.refusal(host, now)
         if why is None and not self._admission.admit(now):
             why = "full"
         if why is not None:
@@ -229,8 +234,8 @@ class Listener(Service):
 
 
 def _hostOf(connection: Connection) -> str:
-    peer: Any = connection.transport.getPeer()
-    return str(peer.host)
+    """What counts as a source: over a UNIX socket all are one."""
+    return str(getattr(connection.transport.getPeer(), "host", "::"))
 
 
 class _ListenerFactory(Factory):

@@ -95,6 +95,14 @@ def formatPeer(peer: Any) -> str:
     return repr(peer)
 
 
+def _peerOf(connection: Connection) -> str:
+    """Over a network its address, over a UNIX socket who it is."""
+    found = connection.transport.credentials
+    if found is not None:
+        return "process={},user={},group={}".format(*found)
+    return formatPeer(connection.transport.getPeer())
+
+
 class ConnectionLog:
     """
     A line when a connection opens, one for the peer's FIN, one when it is gone.
@@ -110,7 +118,7 @@ class ConnectionLog:
         _log.info(
             "opened {listener} peer={peer}",
             listener=self._listener,
-            peer=formatPeer(connection.transport.getPeer()),
+            peer=_peerOf(connection),
         )
 
     def inputEnded(self, connection: Connection) -> None:
@@ -118,7 +126,7 @@ class ConnectionLog:
         _log.info(
             "eof {listener} peer={peer} in={bytesIn}",
             listener=self._listener,
-            peer=formatPeer(connection.transport.getPeer()),
+            peer=_peerOf(connection),
             bytesIn=connection.bytesIn,
         )
 
@@ -129,7 +137,7 @@ class ConnectionLog:
             "closed {listener} peer={peer} in={bytesIn} out={bytesOut} seconds={seconds:.1f}"
             " reason={reason} end={end}",
             listener=self._listener,
-            peer=formatPeer(connection.transport.getPeer()),
+            peer=_peerOf(connection),
             bytesIn=connection.bytesIn,
             bytesOut=connection.bytesOut,
             seconds=now - connection.openedAt,
@@ -142,7 +150,7 @@ class ConnectionLog:
         _log.info(
             "payload {listener} peer={peer} size={size} data={data!r}",
             listener=self._listener,
-            peer=formatPeer(connection.transport.getPeer()),
+            peer=_peerOf(connection),
             size=len(data),
             data=bytes(data[:PAYLOAD]),
         )

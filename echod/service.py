@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from echod.datagrams import DatagramListener
 from echod.deadlines import Sweep
-from echod.endpoints import Endpoint, TCPEndpoint, UDPEndpoint, formatAddress, parseEndpoint
+from echod.endpoints import Endpoint, TCPEndpoint, UDPEndpoint, UNIXEndpoint, parseEndpoint
 from echod.errors import ConfigurationError
 from echod.interfaces import IDatagramProtocolMaker, IStreamProtocolMaker
 from echod.limits import fitDescriptors
@@ -38,6 +38,7 @@ _log = Logger()
 _KINDS: dict[type[Endpoint], tuple[str, Any]] = {
     TCPEndpoint: ("streams", IStreamProtocolMaker),
     UDPEndpoint: ("datagrams", IDatagramProtocolMaker),
+    UNIXEndpoint: ("streams", IStreamProtocolMaker),
 }
 
 #: What is served when nothing is asked for.
@@ -137,10 +138,11 @@ def plan(
                 f"{_at(place, 'endpoint')}: {request.endpoint} is for {kind}, and protocol"
                 f" {maker.name!r} is not; choose another"
             )
-        if endpoint.port and endpoint in taken:
+        if endpoint in taken and getattr(endpoint, "port", None) != 0:
+            _, _, address = str(endpoint).partition(" ")
             raise ConfigurationError(
-                f"{_at(place, 'endpoint')}: {formatAddress(endpoint.host, endpoint.port)} is taken"
-                f" by {taken[endpoint]}; give it another port"
+                f"{_at(place, 'endpoint')}: {address} is taken by {taken[endpoint]};"
+                " give it another"
             )
         taken[endpoint] = place
         settings = registry.settings(maker, request.options, _at(place, "options"), strict=True)

@@ -105,6 +105,11 @@ class Stream:
             raise StreamLost("the connection is lost") from self._lost.value
         return self._connection.transport.getHost()
 
+    @property
+    def credentials(self) -> tuple[int, int, int] | None:
+        """Process, user and group of the peer over a UNIX socket; ``None`` over a network."""
+        return self._connection.transport.credentials  # type: ignore[no-any-return]  # an attribute
+
     # -- Reading ---------------------------------------------------------------------------
 
     async def read(self, limit: int = BUFFER) -> bytes:

@@ -6,6 +6,7 @@ For those who want to know how they arrive: behind which address, through which 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import msgspec
@@ -22,16 +23,19 @@ def _describe(address: Any) -> str | None:
     if isinstance(address, IPv4Address | IPv6Address):
         return formatAddress(address.host, address.port)
     name = getattr(address, "name", None)
-    return None if name is None else str(name)
+    return None if name is None else "@".join(os.fsdecode(name).split("\0", 1))
 
 
 async def _whoami(stream: Stream) -> None:
-    facts = {
+    facts: dict[str, Any] = {
         "peer": _describe(stream.peer),
         "local": _describe(stream.host),
         "protocol": "whoami",
         "transport": getattr(stream.host, "type", "unix").lower(),
     }
+    if stream.credentials is not None:
+        process, user, group = stream.credentials
+        facts["credentials"] = {"process": process, "user": user, "group": group}
     await stream.write(msgspec.json.encode(facts) + b"\n")
 
 

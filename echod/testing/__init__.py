@@ -3,11 +3,11 @@ For those who test: what speaks to echod, and protocols of their own.
 
 * `running` starts a real listener and gives its port: for testing a client against echo.
 * `checkProtocol` holds a protocol maker to what every listener promises.
-* `memoryLink` and `tcpLink` give the client's end of one connection, turn by turn.
+* `memoryLink`, `tcpLink` and `unixLink` give the client's end of one connection, turn by turn.
 """
 
 from echod.testing.conformance import checkProtocol
-from echod.testing.link import Link, memoryLink, tcpLink
+from echod.testing.link import Link, memoryLink, tcpLink, unixLink
 from echod.testing.loop import Loop
 from echod.testing.running import Running, running
 from echod.testing.sockets import MemorySocket
@@ -21,4 +21,5 @@ __all__ = [
     "memoryLink",
     "running",
     "tcpLink",
+    "unixLink",
 ]

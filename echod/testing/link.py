@@ -27,15 +27,16 @@ from twisted.internet.protocol import Factory
 
 from echod.connection import Connection
 from echod.deadlines import TICK, Sweep
-from echod.endpoints import TCPEndpoint
+from echod.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.hosted import asConnection
 from echod.rates import Rate
 from echod.settings import Limits
 from echod.testing.loop import Loop
 from echod.testing.sockets import MemorySocket
 from echod.transports.tcp import Server, TCPPort
+from echod.transports.unix import UNIXListeningPort
 
-__all__ = ["Link", "memoryLink", "tcpLink"]
+__all__ = ["Link", "memoryLink", "tcpLink", "unixLink"]
 
 #: Bytes that one read of a client takes at most.
 CHUNK = 65536
@@ -210,6 +211,43 @@ def memoryLink(
     transport = _MemoryServer(ours, connection, ("127.0.0.1", 50000), None, 0, loop)  # type: ignore[arg-type]  # it is no socket, and has no port
     connection.makeConnection(transport)
     return Link(connection, theirs, loop, owner, real=False)
+
+
+def unixLink(
+    protocol: IProtocol,
+    *,
+    limits: Limits | None = None,
+    sendBuffer: int | None = None,
+    receiveBuffer: int | None = None,
+) -> Link:
+    """The same over a UNIX socket; ``receiveBuffer`` is its sender's there (unix(7))."""
+    loop = Loop()
+    owner = _Owner(loop, limits or Limits())
+    connection = asConnection(protocol)
+    connection.owner = owner
+    factory = Factory.forProtocol(lambda: connection)
+    factory.noisy = False
+    # A name that the kernel chooses, in no file system.
+    with socket.socket(socket.AF_UNIX) as unused:
+        unused.bind("")
+        name = "@" + unused.getsockname()[1:].decode()
+    port = UNIXListeningPort(UNIXEndpoint(name), factory, 1, loop)
+    port.startListening()
+    try:
+        client = socket.socket(socket.AF_UNIX)
+        if sendBuffer is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sendBuffer)
+        client.connect(UNIXEndpoint(name).address)
+        client.setblocking(False)
+        while not owner.openConnections:
+            loop.turn(1.0)
+        if receiveBuffer is not None:
+            accepted: Any = connection.transport
+            accepted.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receiveBuffer)
+    finally:
+        port.stopListening()
+        loop.advance(0)
+    return Link(connection, client, loop, owner, real=True)
 
 
 def tcpLink(

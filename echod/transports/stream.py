@@ -106,6 +106,8 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
     _echoes = False
     # Closing ends both directions by itself: descriptors are not inherited (FD_CLOEXEC).
     _shouldShutdown = False
+    #: See `IConnectionTransport`.
+    credentials: tuple[int, int, int] | None = None
     #: Whether the last read came back full: for `Poller`, which lets others go first.
     readsMuch = False
 

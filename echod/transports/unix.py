@@ -1,13 +1,41 @@
-"""UNIX stream sockets, with echod's accepting and echod's transport."""
+"""
+UNIX stream sockets (unix(7)): ports and connections, with echod's accepting and transport.
+
+A socket's file outlives its process.  One that nobody listens on any more is replaced, one that
+somebody does is refused, and what is removed at the end is the file that was made at the start.
+Private parts of Twisted known here: ``Port._bindPath`` and ``Port._logConnectionLostMsg``.
+"""
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
+import struct
+from contextlib import suppress
+from errno import ECONNREFUSED, ENOENT
+from pathlib import Path
+from typing import Any
+
 from twisted.internet import unix
 
+from echod.endpoints import UNIXEndpoint
+from echod.errors import ListenError
 from echod.transports.accepting import Accepting
-from echod.transports.stream import Stream
+from echod.transports.stream import Stream, require
 
-__all__ = ["UNIXPort", "UNIXServer"]
+__all__ = ["UNIXListeningPort", "UNIXPort", "UNIXServer", "credentialsOf"]
+
+require(unix.Port, "_logConnectionLostMsg")
+
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
+
+
+def credentialsOf(skt: socket.socket) -> tuple[int, int, int]:
+    """Process, user and group of who connected (``SO_PEERCRED``, unix(7))."""
+    data = skt.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    process, user, group = _CREDENTIALS.unpack(data)
+    return process, user, group
 
 
 class UNIXServer(Stream, unix.Server):  # type: ignore[misc]  # as tcp.Server
@@ -16,6 +44,18 @@ class UNIXServer(Stream, unix.Server):  # type: ignore[misc]  # as tcp.Server
 
     Descriptors that a peer passes are not received: nobody here has a use for them.
     """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol: Any,
+        client: Any,
+        server: Any,
+        sessionno: int,
+        reactor: Any,
+    ) -> None:
+        super().__init__(sock, protocol, client, server, sessionno, reactor)
+        self.credentials = credentialsOf(sock)
 
     def sendFileDescriptor(self, fileno: int) -> None:
         """See ``IUNIXTransport``: a descriptor travels with bytes that no `write` may overtake."""
@@ -27,3 +67,83 @@ class UNIXPort(Accepting, unix.Port):
     """Twisted's port at a path."""
 
     transport = UNIXServer
+
+
+class UNIXListeningPort(UNIXPort):
+    """A listening socket at a `UNIXEndpoint`."""
+
+    def __init__(self, endpoint: UNIXEndpoint, factory: Any, backlog: int, reactor: Any) -> None:
+        super().__init__(endpoint.address, factory, backlog, endpoint.mode, reactor)
+        self._endpoint = endpoint
+        # Device and number of the file that we made.
+        self._file: tuple[int, int] | None = None
+
+    def startListening(self) -> None:
+        """
+        Bind and listen, now.
+
+        :raises ListenError: in one line that names the path.
+        """
+        skt = self.createInternetSocket()
+        try:
+            self._makeRoom()
+            # From the first moment on nobody may connect who may not later.
+            mask = os.umask(0o777 & ~self._endpoint.mode)
+            try:
+                skt.bind(self._endpoint.address)
+            finally:
+                os.umask(mask)
+            skt.listen(self.backlog)
+            if not self._endpoint.abstract:
+                found = Path(self._endpoint.path).lstat()
+                self._file = (found.st_dev, found.st_ino)
+        except OSError as error:
+            skt.close()
+            reason = error.strerror or str(error)
+            raise ListenError(f"cannot listen on {self._endpoint}: {reason}") from error
+        except BaseException:
+            skt.close()
+            raise
+        self.factory.doStart()  # type: ignore[union-attr]  # the constructor set it
+        self.connected = True
+        self.socket = skt
+        self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
+        self.startReading()
+
+    def _makeRoom(self) -> None:
+        """
+        Remove the socket of an instance that has died.
+
+        :raises ListenError: there is a live one, or no socket.
+        """
+        path = self._endpoint.path
+        if self._endpoint.abstract or not os.path.lexists(path):
+            return
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ListenError(f"cannot listen on {self._endpoint}: it exists, and is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            status = probe.connect_ex(self._endpoint.address)
+        if status == ECONNREFUSED:
+            Path(path).unlink()
+        elif status != ENOENT:
+            raise ListenError(
+                f"cannot listen on {self._endpoint}: somebody does already; who: ss -lxp"
+            )
+
+    def connectionLost(self, reason: Any) -> None:
+        """See ``IReadDescriptor``: the file goes too, if it is still the one that we made."""
+        if self._file is not None:
+            path = Path(self._endpoint.path)
+            # Somebody else may have removed it, or its folder: it is gone, as it should be.
+            with suppress(OSError):
+                found = path.lstat()
+                if (found.st_dev, found.st_ino) == self._file:
+                    path.unlink()
+            self._file = None
+        # Twisted would remove whatever is there.
+        self._bindPath = b"\0"
+        super().connectionLost(reason)
+
+    def _logConnectionLostMsg(self) -> None:
+        """Say nothing: the listener reports its own end."""

@@ -18,7 +18,7 @@ from echod.protocols.line import LineOptions, line
 from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import RawOptions, raw
 from echod.settings import Limits
-from echod.testing import Link, memoryLink, tcpLink
+from echod.testing import Link, memoryLink, tcpLink, unixLink
 
 MakeLink = Callable[..., Link]
 
@@ -28,8 +28,19 @@ DNS = (dns, DNSOptions())
 ECHO_UNTIL_QUIT = (raw, RawOptions(quit="QUIT"))
 
 
-@pytest.fixture(params=[memoryLink, tcpLink], ids=["memory", "tcp"])
+@pytest.fixture(params=[memoryLink, tcpLink, unixLink], ids=["memory", "tcp", "unix"])
 def makeLink(request: pytest.FixtureRequest) -> MakeLink:
+    return request.param  # type: ignore[no-any-return]  # pytest does not type params
+
+
+@pytest.fixture(params=[memoryLink, tcpLink], ids=["memory", "tcp"])
+def makeTCPLink(request: pytest.FixtureRequest) -> MakeLink:
+    """
+    For what UNIX sockets have not.
+
+    There is no RST: an abort is an EOF where nothing is unread.  And what was sent is unsent until
+    the peer has read it, in the size that it takes in the kernel.
+    """
     return request.param  # type: ignore[no-any-return]  # pytest does not type params
 
 
@@ -190,9 +201,9 @@ def testLingeringEnds(makeLink: MakeLink) -> None:
 
 
 @pytest.mark.parametrize("moment", ["open", "pending", "half-closed", "lingering"])
-def testResetIsNoticed(makeLink: MakeLink, moment: str) -> None:
+def testResetIsNoticed(makeTCPLink: MakeLink, moment: str) -> None:
     """C3, TRAPS 2.2: RST in each state ends the connection, and is told from FIN."""
-    link = connect(makeLink, ECHO_UNTIL_QUIT, sendBuffer=4096, receiveBuffer=4096)
+    link = connect(makeTCPLink, ECHO_UNTIL_QUIT, sendBuffer=4096, receiveBuffer=4096)
     if moment == "lingering":
         link.send(b"QUIT")
         link.pump()
@@ -339,9 +350,9 @@ def testActiveIsNotIdle(makeLink: MakeLink) -> None:
     link.close()
 
 
-def testStrictDiscards(makeLink: MakeLink) -> None:
+def testStrictDiscards(makeTCPLink: MakeLink) -> None:
     """F8, RFC 7766 section 6.2.4: strict drops what is unsent when the peer finishes."""
-    link = connect(makeLink, (dns, DNSOptions(strict=True)), sendBuffer=4096, receiveBuffer=4096)
+    link = connect(makeTCPLink, (dns, DNSOptions(strict=True)), sendBuffer=4096, receiveBuffer=4096)
     sendUntilFull(link, message(bytes(30000)) * 2)
     link.finish()
     with pytest.raises(ConnectionResetError):
@@ -401,9 +412,9 @@ class Faulty(Connection):
         raise ZeroDivisionError("by the protocol")
 
 
-def testProtocolThatRaises(makeLink: MakeLink, loggedErrors: Any) -> None:
+def testProtocolThatRaises(makeTCPLink: MakeLink, loggedErrors: Any) -> None:
     """O4, TRAPS 1.14: it costs this connection, with one logged error, and nothing else."""
-    link = makeLink(Faulty())
+    link = makeTCPLink(Faulty())
     link.send(b"x")
     with pytest.raises(ConnectionResetError):
         link.readAll()
@@ -447,9 +458,9 @@ def testEndedTwice(makeLink: MakeLink) -> None:
     assert link.gone
 
 
-def testUnreadAndUnsent(makeLink: MakeLink) -> None:
+def testUnreadAndUnsent(makeTCPLink: MakeLink) -> None:
     """What the transport says of the kernel's queues is what the client did."""
-    link = connect(makeLink)
+    link = connect(makeTCPLink)
     transport = link.connection.transport
     assert (transport.unread(), transport.unsent(), transport.failed()) == (0, 0, False)
     link.send(b"12345")

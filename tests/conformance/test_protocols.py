@@ -25,7 +25,7 @@ from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
 from echod.registry import BUILTIN
 from echod.stream import Stream
-from echod.testing import checkProtocol, tcpLink
+from echod.testing import checkProtocol, tcpLink, unixLink
 from echod.testing.conformance import SAMPLE
 
 MAKERS: dict[str, Any] = {maker.name: maker for maker in BUILTIN}
@@ -87,10 +87,11 @@ def test_conforms(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["dns", *(name for name in CASES if name.startswith("rot13"))])
-def test_conformsOverTCP(case: str) -> None:
+@pytest.mark.parametrize("link", [tcpLink, unixLink], ids=["tcp", "unix"])
+def test_conformsOverAKernel(case: str, link: Any) -> None:
     """The same where a real kernel is between: each way to write a protocol."""
     maker, settings, sample, answer = CASES[case]
-    checkProtocol(maker, settings, sample=sample, answer=answer, link=tcpLink)
+    checkProtocol(maker, settings, sample=sample, answer=answer, link=link)
 
 
 def test_lowerMaximum() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.endpoints import TCPEndpoint, formatAddress, parseEndpoint
+from echod.endpoints import TCPEndpoint, UNIXEndpoint, formatAddress, parseEndpoint
 from echod.errors import ConfigurationError
 
 
@@ -71,7 +71,49 @@ def test_anyText(text: str) -> None:
         assert repr(text) in refused(text)
     else:
         assert text.startswith("tcp:")
+        assert isinstance(endpoint, TCPEndpoint)
         assert 0 <= endpoint.port <= 65535
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "mode"),
+    [
+        ("unix:/run/echod.sock", "/run/echod.sock", 0o660),
+        ("unix:/run/echod.sock:mode=600", "/run/echod.sock", 0o600),
+        ("unix:mode=0777:address=relative", "relative", 0o777),
+        (r"unix:/run/a\:b", "/run/a:b", 0o660),
+        ("unix:@echod", "@echod", 0o660),
+        ("unix:" + "x" * 107, "x" * 107, 0o660),
+    ],
+)
+def test_unix(text: str, path: str, mode: int) -> None:
+    """Issue 6: a path and the mode of its file; a name in no file system after ``@``."""
+    endpoint = parseEndpoint(text)
+    assert endpoint == UNIXEndpoint(path)
+    assert isinstance(endpoint, UNIXEndpoint)
+    assert endpoint.mode == mode
+    assert str(endpoint) == f"unix {path}"
+    assert endpoint.address == (b"\0echod" if path == "@echod" else path.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("unix", "needs one path: write unix:PATH[:mode=660]"),
+        ("unix:", "needs one path"),
+        ("unix:@", "needs one path"),
+        ("unix:/a:/b", "has no use for '/b': write unix:PATH[:mode=660]"),
+        ("unix:/a:address=/b", "needs one path"),
+        ("unix:/a:mode=660:mode=600", "needs one path"),
+        ("unix:/a:mode=rw", "'rw' in 'unix:/a:mode=rw' is no mode"),
+        ("unix:/a:mode=888", "is no mode"),
+        ("unix:/a:mode=60", "is no mode"),
+        ("unix:" + "x" * 108, "is no path of a socket: at most 107 bytes"),
+        ("unix:a\0b", "is no path of a socket"),
+    ],
+)
+def test_wrongUNIX(text: str, part: str) -> None:
+    assert part in refused(text)
 
 
 @pytest.mark.parametrize(

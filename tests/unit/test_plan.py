@@ -230,7 +230,7 @@ def test_twoListenersOnOneAddress() -> None:
     with pytest.raises(ConfigurationError) as caught:
         planOf(text)
     assert str(caught.value) == (
-        "$.listener[2].endpoint: 127.0.0.1:7 is taken by $.listener[0]; give it another port"
+        "$.listener[2].endpoint: 127.0.0.1:7 is taken by $.listener[0]; give it another"
     )
 
 

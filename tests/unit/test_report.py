@@ -53,7 +53,9 @@ def connectionWith(
     connection = Connection()
     connection.state = state
     connection.reason = reason
-    transport: Any = SimpleNamespace(getPeer=lambda: IPv4Address("TCP", "127.0.0.1", 40000))
+    transport: Any = SimpleNamespace(
+        credentials=None, getPeer=lambda: IPv4Address("TCP", "127.0.0.1", 40000)
+    )
     connection.transport = transport
     for name, value in counters.items():
         assert hasattr(Connection, name)

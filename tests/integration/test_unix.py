@@ -1,0 +1,165 @@
+"""UNIX sockets: the same promise, and a file that comes and goes with its daemon (issue 6)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon import MODULE, PATIENCE, Daemon, exchange, run, waitFor
+from tests.integration.peers import noise
+
+
+def connect(path: Path | str) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(PATIENCE)
+    client.connect(os.fspath(path))
+    return client
+
+
+def serving(path: Path | str, *arguments: str, protocol: str = "raw") -> Daemon:
+    return Daemon("--listen", f"{protocol}=unix:{path}", *arguments)
+
+
+@pytest.mark.parametrize("size", [0, 1, 65536, 3_000_000])
+def test_halfClose(tmp_path: Path, size: int) -> None:
+    """E1: every byte that was sent before the FIN comes back after it."""
+    data = noise(size)
+    with serving(tmp_path / "echod.sock") as daemon:
+        assert exchange(connect(tmp_path / "echod.sock"), data) == data
+        assert daemon.stop() == 0
+
+
+def test_stalledReader(tmp_path: Path) -> None:
+    """C5: a client that does not read is not read from; all comes once it does."""
+    path = tmp_path / "echod.sock"
+    with serving(path) as daemon, connect(path) as client:
+        data = noise(5_000_000)
+        client.settimeout(0.5)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < len(data):
+                sent += client.send(data[sent : sent + 65536])
+        assert sent < 2_000_000
+        client.settimeout(PATIENCE)
+        got = bytearray()
+
+        def read() -> None:
+            while piece := client.recv(65536):
+                got.extend(piece)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        client.sendall(data[sent:])
+        client.shutdown(socket.SHUT_WR)
+        reader.join()
+        assert bytes(got) == data
+        waitFor(lambda: daemon.counters()["raw"]["closed"] == {"eof": 1})
+
+
+@pytest.mark.parametrize("mode", [None, "600", "777"])
+def test_fileComesAndGoes(tmp_path: Path, mode: str | None) -> None:
+    """Its mode is what was asked for; it is gone with the daemon, and its line names it."""
+    path = tmp_path / "echod.sock"
+    words = f"{path}:mode={mode}" if mode else path
+    with serving(words) as daemon:
+        found = path.stat()
+        assert stat.S_ISSOCK(found.st_mode)
+        assert stat.S_IMODE(found.st_mode) == int(mode or "660", 8)
+        daemon.waitForLine(f"listening raw unix {path}")
+        assert daemon.stop() == 0
+    assert not path.exists()
+
+
+def test_staleSocket(tmp_path: Path) -> None:
+    """The socket of a dead instance is replaced."""
+    path = tmp_path / "echod.sock"
+    with serving(path) as daemon:
+        daemon.process.kill()
+        daemon.process.wait()
+    assert path.exists()
+    with serving(path):
+        assert exchange(connect(path), b"again") == b"again"
+
+
+def test_liveSocket(tmp_path: Path) -> None:
+    """That of a live one is refused in one line, exit 1; and it goes on."""
+    path = tmp_path / "echod.sock"
+    with serving(path):
+        done = run("--listen", f"raw=unix:{path}", command=MODULE)
+        assert done.returncode == 1
+        assert f"cannot listen on unix {path}: somebody does already" in done.stdout + done.stderr
+        assert exchange(connect(path), b"still here") == b"still here"
+
+
+def test_noSocket(tmp_path: Path) -> None:
+    """What is no socket is not touched; nor is a folder made that is not there."""
+    path = tmp_path / "file"
+    path.write_text("mine")
+    done = run("--listen", f"raw=unix:{path}", command=MODULE)
+    assert done.returncode == 1
+    assert "it exists, and is no socket" in done.stdout + done.stderr
+    assert path.read_text() == "mine"
+    done = run("--listen", f"raw=unix:{tmp_path}/none/echod.sock", command=MODULE)
+    assert done.returncode == 1
+    assert "No such file or directory" in done.stdout + done.stderr
+
+
+def test_removesItsOwnAlone(tmp_path: Path) -> None:
+    """A socket that somebody else has put there meanwhile stays."""
+    path = tmp_path / "echod.sock"
+    with serving(path) as daemon:
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            assert daemon.stop() == 0
+            assert path.exists()
+
+
+def test_abstractName() -> None:
+    """A name in no file system: ``@`` stands for the NUL before it."""
+    name = f"echod-test-{os.getpid()}"
+    with serving(f"@{name}"):
+        assert exchange(connect(f"\0{name}"), b"abstract") == b"abstract"
+        done = run("--listen", f"raw=unix:@{name}", command=MODULE)
+        assert done.returncode == 1
+        assert f"cannot listen on unix @{name}: Address already in use" in done.stdout + done.stderr
+
+
+def test_whoIsThere(tmp_path: Path) -> None:
+    """The peer's process, user and group are in ``whoami`` and in the log."""
+    path = tmp_path / "echod.sock"
+    me = {"process": os.getpid(), "user": os.geteuid(), "group": os.getegid()}
+    with serving(path, "--log-connections", protocol="whoami") as daemon:
+        with connect(path) as client:
+            facts = json.loads(client.makefile().readline())
+        assert facts["transport"] == "unix"
+        assert facts["credentials"] == me
+        assert facts["local"] == str(path)
+        words = "process={process},user={user},group={group}".format(**me)
+        daemon.waitForLine(f"opened whoami unix {path} peer={words}")
+        daemon.waitForLine(f"closed whoami unix {path} peer={words}")
+
+
+def test_limits(tmp_path: Path) -> None:
+    """Limits hold; networks are nothing to a UNIX socket."""
+    path = tmp_path / "echod.sock"
+    limits = ["--max-connections", "2", "--deny", "0.0.0.0/0", "--idle-timeout", "1"]
+    with serving(path, *limits) as daemon, connect(path) as first, connect(path) as second:
+        for client in (first, second):
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+        with connect(path) as third:
+            assert third.recv(1) == b""
+        assert daemon.counters()["raw"]["refused"] == {"full": 1}
+        assert first.recv(1) == b""
+        assert second.recv(1) == b""
+        first.close()
+        second.close()
+        waitFor(lambda: daemon.counters()["raw"]["closed"] == {"idle": 2})
