@@ -17,7 +17,6 @@ from twisted.logger import Logger
 
 from echod.deadlines import Sweep
 from echod.endpoints import UDPEndpoint
-from echod.errors import ConfigurationError
 from echod.guard import REFLECTORS, Guard
 from echod.listening import ListenerPlan
 from echod.report import RefusalLog
@@ -62,13 +61,7 @@ class DatagramListener(Service):
         reflectors = REFLECTORS if limits.reflector_ports is None else limits.reflector_ports
         networks = Networks(limits.allow, limits.deny)
         guard = Guard(limits.datagrams_per_second, reflectors, ownPorts, networks)
-        try:
-            protocol = plan.maker.makeDatagram(plan.options)
-        except Exception as error:
-            raise ConfigurationError(
-                f"{plan.place}: protocol {plan.maker.name!r} cannot be served:"
-                f" {type(error).__name__}: {error}"
-            ) from error
+        protocol = plan.make(plan.maker.makeDatagram)
         protocol.noisy = False
         self._port = UDPPort(plan.endpoint, protocol, guard, monotonic, reactor)
 

@@ -52,6 +52,20 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
     options: Struct | None
     explicitMaximum: bool = False
 
+    def make(self, method: Callable[[Any], Any]) -> Any:
+        """
+        What a ``method`` of the maker gives for the options.
+
+        :raises ConfigurationError: it raised.
+        """
+        try:
+            return method(self.options)
+        except Exception as error:
+            raise ConfigurationError(
+                f"{self.place}: protocol {self.maker.name!r} cannot be served:"
+                f" {type(error).__name__}: {error}"
+            ) from error
+
 
 class Listener(Service):
     """
@@ -91,13 +105,7 @@ class Listener(Service):
         self._logConnections = logConnections
         self._log: ConnectionLog | None = None
         self._gone: Deferred[None] | None = None
-        try:
-            factory = plan.maker.makeFactory(plan.options)
-        except Exception as error:
-            raise ConfigurationError(
-                f"{plan.place}: protocol {plan.maker.name!r} cannot be served:"
-                f" {type(error).__name__}: {error}"
-            ) from error
+        factory = plan.make(plan.maker.makeFactory)
         self._halfCloses = halfCloses(factory)
         outermost = _ListenerFactory(self, factory)
         backlog = plan.limits.backlog

@@ -12,13 +12,14 @@ from echod.connection import Connection
 from echod.endpoints import TCPEndpoint
 from echod.errors import ConfigurationError
 from echod.limits import RESERVED, RESERVED_EACH
-from echod.maker import ConnectionMaker
+from echod.maker import ConnectionMaker, DatagramMaker, FactoryMaker
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
 from echod.protocols.raw import RawOptions
 from echod.registry import BUILTIN, Registry
-from echod.service import ListenerRequest, Plan, plan, requestsOf
+from echod.service import EchodService, ListenerRequest, Plan, plan, requestsOf
 from echod.settings import Configuration, Limits, parseConfiguration
+from tests.unit.outer import Outer
 
 PLENTY = 1_000_000
 
@@ -354,3 +355,22 @@ def test_tooFewDescriptorsForAnything() -> None:
     """O3: also when nobody asked for a number there is one line, and no traceback."""
     with pytest.raises(ConfigurationError, match=r"^max_connections: .* limit of 10 "):
         planOf("", limit=10)
+
+
+def _raise() -> Any:
+    raise KeyError("missing")
+
+
+@pytest.mark.parametrize(
+    ("maker", "endpoint"),
+    [
+        (FactoryMaker("bad", "raises", _raise), "tcp:0"),
+        (DatagramMaker("bad", "raises", _raise), "udp:0"),
+    ],
+)
+def test_makerRaises(maker: Any, endpoint: str) -> None:
+    """Issue 4: what a third party's maker raises is one line that names it and the place."""
+    made = plan(Configuration(), [ask("bad", endpoint)], Registry([maker]), 4096)
+    with pytest.raises(ConfigurationError) as caught:
+        EchodService(made, Outer())
+    assert str(caught.value) == "--listen: protocol 'bad' cannot be served: KeyError: 'missing'"
