@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from echod.registry import Registry, verify
-from echod.settings import parseConfiguration
+from echod.service import EchodService, ListenerRequest, plan
+from echod.settings import Configuration, parseConfiguration
+from tests.unit.outer import Outer, waitUntil
 
 PAGE = (Path(__file__).parents[2] / "docs" / "writing-a-protocol.md").read_text()
-MAKERS = ("shout", "reverse", "twice", "greet", "wire", "rot128")
+MAKERS = ("shout", "reverse", "twice", "greet", "wire", "rot128", "backwards")
 
 
 def blocks(language: str) -> list[str]:
@@ -32,6 +35,25 @@ def page() -> dict[str, Any]:
 def test_makers(page: dict[str, Any]) -> None:
     for name in MAKERS:
         verify(page[name], name)
+
+
+def test_datagrams(page: dict[str, Any]) -> None:
+    """The datagram protocol of the page, at a real socket."""
+    made = plan(
+        Configuration(),
+        [ListenerRequest(place="here", protocol="backwards", endpoint="udp:0")],
+        Registry([page["backwards"]]),
+        4096,
+    )
+    loop = Outer()
+    (listener,) = EchodService(made, loop).listeners
+    listener.privilegedStartService()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(20)
+        client.sendto(b"abc", ("127.0.0.1", listener.getHost().port))
+        waitUntil(loop.turn, lambda: listener.counters()["datagrams_out"])
+        assert client.recv(10) == b"cba"
+    listener.abandon()
 
 
 @pytest.mark.parametrize("name", ["test_conforms", "test_client"])

@@ -201,6 +201,31 @@ def test_loopOnTwoPorts() -> None:
         assert all(count <= 50 + 50 * seconds for count in answered)
 
 
+def test_broadcast() -> None:
+    """E6: what was sent to everybody is answered by nobody."""
+    with Daemon("--udp-port", "udp:0:interface=0.0.0.0") as daemon, client() as skt:
+        skt.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        skt.sendto(b"everybody?", ("127.255.255.255", daemon.ports["udp/udp"]))
+        counters = waitForCount(daemon, "datagrams_in", 1)
+        assert counters["refused"] == {"not_unicast": 1}
+        skt.sendto(b"you?", addressOf(daemon))
+        assert skt.recv(100) == b"you?"
+
+
+def test_multicast() -> None:
+    """E6: nor what was sent to a group, if the host is in it."""
+    with Daemon("--udp-port", "udp:0:interface=0.0.0.0") as daemon, client() as skt:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as member:
+            group = socket.inet_aton("239.86.2.1") + socket.inet_aton("127.0.0.1")
+            member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+            loopback = socket.inet_aton("127.0.0.1")
+            skt.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, loopback)
+            skt.sendto(b"members?", ("239.86.2.1", daemon.ports["udp/udp"]))
+            counters = waitForCount(daemon, "datagrams_in", 1)
+        assert counters["refused"] == {"not_unicast": 1}
+        assert counters["datagrams_out"] == 0
+
+
 def test_rateOfOneSource() -> None:
     """A flood is answered within the bucket, the rest counted; the log has a line a second."""
     few = udp("--datagrams-per-second", "100")
