@@ -176,7 +176,7 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
     ("unknown protocol", listener(protocol="echo"), "$.listener[0].protocol: "),
     ("empty protocol", listener(protocol=""), "$.listener[0].protocol: "),
     ("ssl", listener("ssl:1234"), "$.listener[0].endpoint: "),
-    ("unix", listener("unix:/run/echod.sock"), "$.listener[0].endpoint: "),
+    ("unix", listener("unix:/run/echod.sock:mode=rw"), "$.listener[0].endpoint: "),
     ("haproxy", listener("haproxy:tcp:1234"), "$.listener[0].endpoint: "),
     ("udp", listener("udp:1234"), "$.listener[0].endpoint: "),
     ("stdio", listener("stdio:"), "$.listener[0].endpoint: "),
