@@ -221,33 +221,28 @@ def unixLink(
     receiveBuffer: int | None = None,
 ) -> Link:
     """The same over a UNIX socket; ``receiveBuffer`` is its sender's there (unix(7))."""
-    loop = Loop()
-    owner = _Owner(loop, limits or Limits())
-    connection = asConnection(protocol)
-    connection.owner = owner
-    factory = Factory.forProtocol(lambda: connection)
-    factory.noisy = False
     # A name that the kernel chooses, in no file system.
     with socket.socket(socket.AF_UNIX) as unused:
         unused.bind("")
-        name = "@" + unused.getsockname()[1:].decode()
-    port = UNIXListeningPort(UNIXEndpoint(name), factory, 1, loop)
-    port.startListening()
-    try:
+        endpoint = UNIXEndpoint("@" + unused.getsockname()[1:].decode())
+
+    def connect(port: Any) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
         if sendBuffer is not None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sendBuffer)
-        client.connect(UNIXEndpoint(name).address)
-        client.setblocking(False)
-        while not owner.openConnections:
-            loop.turn(1.0)
-        if receiveBuffer is not None:
-            accepted: Any = connection.transport
-            accepted.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receiveBuffer)
-    finally:
-        port.stopListening()
-        loop.advance(0)
-    return Link(connection, client, loop, owner, real=True)
+        client.connect(endpoint.address)
+        return client
+
+    link = _kernelLink(
+        protocol,
+        limits,
+        lambda factory, loop: UNIXListeningPort(endpoint, factory, 1, loop),
+        connect,
+    )
+    if receiveBuffer is not None:
+        accepted: Any = link.connection.transport
+        accepted.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receiveBuffer)
+    return link
 
 
 def tcpLink(
@@ -258,15 +253,8 @@ def tcpLink(
     receiveBuffer: int | None = None,
 ) -> Link:
     """The same over loopback TCP; the buffers are asked of the kernel, which has limits."""
-    loop = Loop()
-    owner = _Owner(loop, limits or Limits())
-    connection = asConnection(protocol)
-    connection.owner = owner
-    factory = Factory.forProtocol(lambda: connection)
-    factory.noisy = False
-    port = TCPPort(TCPEndpoint("127.0.0.1", 0), factory, 1, 60, loop)
-    port.startListening()
-    try:
+
+    def connect(port: Any) -> socket.socket:
         client = socket.socket()
         if receiveBuffer is not None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receiveBuffer)
@@ -276,6 +264,36 @@ def tcpLink(
         if receiveBuffer is not None:
             port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receiveBuffer)
         client.connect(("127.0.0.1", port.getHost().port))
+        return client
+
+    endpoint = TCPEndpoint("127.0.0.1", 0)
+    return _kernelLink(
+        protocol, limits, lambda factory, loop: TCPPort(endpoint, factory, 1, 60, loop), connect
+    )
+
+
+def _kernelLink(
+    protocol: IProtocol,
+    limits: Limits | None,
+    makePort: Callable[[Any, Loop], Any],
+    connect: Callable[[Any], socket.socket],
+) -> Link:
+    """
+    A link through a real port.
+
+    :param makePort: makes the port that accepts the connection.
+    :param connect: makes the client, connected to the port that it is given.
+    """
+    loop = Loop()
+    owner = _Owner(loop, limits or Limits())
+    connection = asConnection(protocol)
+    connection.owner = owner
+    factory = Factory.forProtocol(lambda: connection)
+    factory.noisy = False
+    port = makePort(factory, loop)
+    port.startListening()
+    try:
+        client = connect(port)
         client.setblocking(False)
         while not owner.openConnections:
             loop.turn(1.0)
