@@ -68,10 +68,15 @@ def loggedErrors() -> Iterator[LoggedErrors]:
 
 @pytest.fixture(scope="session", autouse=True)
 def runningReactor(request: pytest.FixtureRequest) -> None:
-    """Have pytest-twisted start its reactor now, not within some test that counts descriptors."""
+    """
+    Open the reactor's own descriptors now, not within some test that counts them.
+
+    The first import of it does, and twisted.web imports it; pytest-twisted starts it later.
+    """
+    from twisted.internet import reactor
+
     if request.config.pluginmanager.hasplugin("twisted"):
         import pytest_twisted
-        from twisted.internet import reactor
         from twisted.internet.task import deferLater
 
         pytest_twisted.blockon(deferLater(reactor, 0))
