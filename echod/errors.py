@@ -3,8 +3,8 @@ Every exception that echod raises on purpose.
 
 One base, `EchodError`; its message is one line, meant for a person, and names the value
 at fault and the mend.  What an operator got wrong (`ConfigurationError`, `ListenError`)
-and what a peer sent wrong (`FramingError`) are different branches: the first ends the
-program, the second ends one connection.  What a coroutine is told by its stream is a third
+and what a peer sent wrong (`FramingError`, `MalformedHeader`) are different branches: the first
+ends the program, the second ends one connection.  What a coroutine is told by its stream is a third
 (`StreamError`).
 """
 
@@ -18,6 +18,7 @@ __all__ = [
     "IncompleteRead",
     "LimitExceeded",
     "ListenError",
+    "MalformedHeader",
     "MessageTooLong",
     "StreamBusy",
     "StreamClosed",
@@ -65,6 +66,14 @@ class FramingError(EchodError):
 
 class MessageTooLong(FramingError):
     """A message is, or says that it will be, longer than the configured maximum."""
+
+
+class MalformedHeader(EchodError):
+    """
+    A peer, or the proxy before it, sent no PROXY header where one must be, or a wrong one.
+
+    Of what it sent the message has numbers and a few bytes, escaped.
+    """
 
 
 class StreamError(EchodError):

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable
 
 from echod.endpoints import parseEndpoint
-from echod.errors import ConfigurationError, FramingError
+from echod.errors import ConfigurationError, EchodError, FramingError, MalformedHeader
 from echod.framing import Framing, fixed, int8, int16, int32, lines, netstring
+from echod.proxyheader import LONGEST, ProxyHeader, parseHeader
 from echod.settings import parseConfiguration
 from echod.sources import Networks, sourceOf
 
@@ -67,8 +68,9 @@ def framer(framing: Framing) -> Callable[[bytes], None]:
     return target
 
 
-def _checkLine(error: ConfigurationError) -> None:
+def _checkLine(error: EchodError, longest: int | None = None) -> None:
     assert str(error).isprintable()
+    assert longest is None or len(str(error)) <= longest
 
 
 def settings(data: bytes) -> None:
@@ -100,11 +102,36 @@ def networks(data: bytes) -> None:
         sourceOf(host, (24, 64))
 
 
+def _parse(data: bytes, datagram: bool) -> tuple[ProxyHeader | None, int] | None:
+    """What `parseHeader` finds; ``None`` for a `MalformedHeader` of one short line."""
+    try:
+        return parseHeader(data, datagram=datagram)
+    except MalformedHeader as error:
+        _checkLine(error, 200)
+        return None
+
+
+def proxyHeader(data: bytes) -> None:
+    """Any bytes are a header, may become one, or cannot; so they remain whatever comes next."""
+    datagram, data = data[:1] == b"d", data[1:]
+    whole = _parse(data, datagram)
+    for count in range(len(data) + 1):
+        found = _parse(data[:count], datagram)
+        if found != (None, count):
+            assert found == whole
+            break
+    assert found == whole
+    if whole is not None and whole[0] is not None:
+        assert whole[1] == count <= LONGEST
+        assert _parse(data + data, datagram) == whole
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     **{name: framer(framing) for name, framing in FRAMINGS.items()},
     "settings": settings,
     "endpoint": endpoint,
     "networks": networks,
+    "proxyHeader": proxyHeader,
 }
 
 

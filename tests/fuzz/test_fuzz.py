@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.targets import TARGETS
+from tests.unit.proxyheaders import DGRAM, formatTLS, formatTLV, formatV1, formatV2
 
+ADDRESS = ("192.0.2.1", 7)
 #: What inputs are made of, besides any bytes.
 WORDS = {
     "settings": (
@@ -22,6 +24,33 @@ WORDS = {
         b"tcp|udp|:|port=|interface=|0|65536|127.0.0.1|\\:|\\|::1|%|fe80\\:\\:1%eth0|=| "
     ).split(b"|"),
     "networks": b"10.0.0.0/8|::/0|/|,|;|1.2.3.4|fe80::|/129|%eth0".split(b"|"),
+    "proxyHeader": [
+        *(
+            b"s",
+            b"d",
+            b"sPROXY ",
+            b"sPROXY TCP4 ",
+            b"PROXY TCP6 ",
+            b"UNKNOWN",
+            b" ",
+            b"\r\n",
+            b"\r",
+        ),
+        *(
+            b"192.0.2.1 ",
+            b"::1 ",
+            b"1 65535",
+            b"0",
+            b"\r\n\r\n\0\r\nQUIT\n",
+            b"!\x11\0\x0c",
+            b"!\0\0\7",
+        ),
+        *(b"s" + formatV1(ADDRESS, ADDRESS), b"sPROXY TCP6 ::1 ::1 1 ", b"sPROXY UNKNOWN "),
+        *(b"s" + formatV2(ADDRESS, ADDRESS, length=12 + size) for size in (0, 3, 4, 7, 8, 11, 14)),
+        *(b"d" + formatV2(ADDRESS, ADDRESS, transport=DGRAM, length=size) for size in (16, 20, 30)),
+        *(b"s" + formatV2(length=4), b" \0\0\3", bytes(12), formatTLV(3, bytes(4))),
+        *(formatTLV(2, b"a"), formatTLV(4, b""), formatTLS(7, 0, formatTLV(0x22, b"b"))),
+    ],
 }
 FRAMES = (
     b"\n|\r\n|\0|\0\5|\0\0\0\3|\xff|5:|hello|,|0:,|12:|xxxxxxxxxxxxxxxxxxxx|:|0|-|5:hello,"

@@ -11,12 +11,15 @@ from echod.errors import (
     EchodError,
     FramingError,
     ListenError,
+    MalformedHeader,
     MessageTooLong,
     oneLine,
 )
 
 
-@pytest.mark.parametrize("kind", [ConfigurationError, ListenError, FramingError, MessageTooLong])
+@pytest.mark.parametrize(
+    "kind", [ConfigurationError, ListenError, FramingError, MalformedHeader, MessageTooLong]
+)
 def test_oneBase(kind: type[EchodError]) -> None:
     """All that echod raises on purpose can be caught as one."""
     assert issubclass(kind, EchodError)
@@ -27,6 +30,7 @@ def test_operatorAndPeerAreToldApart() -> None:
     """What ends the program is not what ends one connection."""
     assert issubclass(MessageTooLong, FramingError)
     assert not issubclass(FramingError, ConfigurationError | ListenError)
+    assert not issubclass(MalformedHeader, ConfigurationError | ListenError | FramingError)
     assert MessageTooLong("x").complete == b""
     assert MessageTooLong("x", b"abc").complete == b"abc"
 
