@@ -52,10 +52,12 @@ class Guard:
         self._bySource = Rates(perSecond)
         self._together = Rate(perSecond * TOGETHER)
 
-    def refusal(self, host: str, port: int, now: float) -> str | None:
+    def refusal(self, host: str, port: int, now: float, client: str | None = None) -> str | None:
         """
         Why a datagram from there is not answered at ``now``, in monotonic seconds.
 
+        :param client: the numeric address of whom the sender, a proxy, speaks for: this one may
+            come or not and has a rate.  Where the answer goes to remains the sender's.
         :returns: one of ``port_zero``, ``own_port``, ``reflector``, ``not_unicast``, ``denied``,
             ``source_rate`` and ``rate``, the key of a counter; ``None`` if it is answered.
         """
@@ -67,9 +69,10 @@ class Guard:
             return "reflector"
         if not isUnicast(host):
             return "not_unicast"
-        if self._networks and not self._networks.admit(host):
+        source = host if client is None else client
+        if self._networks and not self._networks.admit(source):
             return "denied"
-        if not self._bySource.take(host, now):
+        if not self._bySource.take(source, now):
             return "source_rate"
         if not self._together.take(now):
             return "rate"

@@ -6,6 +6,10 @@ Whole datagrams, a bounded number of them a turn, answers from the address that 
 Twisted's own port cuts datagrams at 8192 bytes, reads empty ones without end, logs a traceback for
 each error of a send and is dead after an error of a receive (TRAPS 9).  A private part of it known
 here: ``Port._realPortNumber``.
+
+Behind a proxy that speaks the PROXY protocol each datagram begins with a header of its own
+(`echod.proxyheader`).  Answers go to the proxy and have none: it knows whose they are by the port
+that it asked from, and dnsdist, for one, takes no answer with a header.
 """
 
 from __future__ import annotations
@@ -21,7 +25,9 @@ from twisted.internet import base, udp
 from twisted.logger import Logger
 
 from echod.endpoints import UDPEndpoint
-from echod.errors import ListenError
+from echod.errors import ListenError, MalformedHeader
+from echod.proxyheader import LONGEST, parseDatagram
+from echod.sources import Networks, parseAddress
 from echod.transports.stream import require
 
 __all__ = ["DATAGRAMS", "LARGEST", "Admission", "UDPPort"]
@@ -45,8 +51,12 @@ require(udp.Port, "_realPortNumber")
 class Admission(Protocol):
     """Who may be answered: see `echod.guard.Guard`."""
 
-    def refusal(self, host: str, port: int, now: float) -> str | None:
-        """Why a datagram from there is not answered, as a counter's key, or ``None``."""
+    def refusal(self, host: str, port: int, now: float, client: str | None = None) -> str | None:
+        """
+        Why a datagram from there is not answered, as a counter's key, or ``None``.
+
+        :param client: for whom it was sent, if its sender is a proxy that told.
+        """
 
 
 class UDPPort(udp.Port):
@@ -54,10 +64,13 @@ class UDPPort(udp.Port):
     A datagram socket at a `UDPEndpoint`.
 
     The protocol's ``transport.write`` answers the datagram that it is being given, and no other:
-    to its sender, with no more bytes than it had in all (E7).
+    to its sender, with no more bytes than it had in all (E7).  What a proxy put before it does not
+    count; the address that the protocol is given is the proxy's client's.
 
     :param admission: asked before the protocol sees a datagram.
     :param monotonic: the clock that it is told.
+    :param proxy: the networks of the proxies, of which there must be one; their datagrams have a
+        PROXY header, and nobody else's are answered.  ``None`` where there are no headers.
     :ivar received: datagrams that came, refused ones too; ``bytesIn`` what was in them.
     :ivar answered: datagrams that were sent; ``bytesOut`` what was in them.
     :ivar refused: those not answered, by reason.
@@ -74,16 +87,22 @@ class UDPPort(udp.Port):
         admission: Admission,
         monotonic: Callable[[], float],
         reactor: Any,
+        proxy: Networks | None = None,
     ) -> None:
+        # An empty one would trust everybody.
+        assert proxy is None or proxy
         super().__init__(endpoint.port, protocol, endpoint.host, LARGEST + 1, reactor)
         self._endpoint = endpoint
         self._admission = admission
         self._monotonic = monotonic
+        self._proxy = proxy
         self._buffer = bytearray(LARGEST + 1)
         self._ancillarySize = socket.CMSG_SPACE(_IN4.size) + socket.CMSG_SPACE(_IN6.size)
-        # The datagram at hand, which alone can be answered: who sent it, how many bytes may go
-        # back, and the address to send them from.
+        # The datagram at hand, which alone can be answered: who sent it and for whom, where its
+        # payload begins, how many bytes may go back, and the address to send them from.
         self._sender: Any = None
+        self._client: tuple[str, int] = ("", 0)
+        self._begin = 0
         self._allowance = 0
         self._from: list[tuple[int, int, bytes]] = []
         self.received = 0
@@ -152,13 +171,15 @@ class UDPPort(udp.Port):
         self.received += 1
         self.bytesIn += length
         self._from, unicast = _whereTo(ancillary)
-        why = self._admission.refusal(sender[0], sender[1], now) if unicast else "not_unicast"
+        self._client, self._begin = sender[:2], 0
+        why = self._refusal(length, now) if unicast else "not_unicast"
         if why is not None:
             self.refused[why] += 1
             return True
-        self._sender, self._allowance = sender, length
+        self._sender, self._allowance = sender, length - self._begin
         try:
-            self.protocol.datagramReceived(bytes(memoryview(self._buffer)[:length]), sender[:2])
+            payload = bytes(memoryview(self._buffer)[self._begin : length])
+            self.protocol.datagramReceived(payload, self._client)
         except Exception:
             self.errors["protocol"] += 1
             if self.errors["protocol"] == 1:
@@ -167,9 +188,31 @@ class UDPPort(udp.Port):
             self._sender = None
         return True
 
+    def _refusal(self, length: int, now: float) -> str | None:
+        """
+        Why the datagram in the buffer, from ``_client``, is not answered.
+
+        If it begins with a header, ``_begin`` is moved behind that, and ``_client`` is whom it
+        tells of.
+        """
+        host, port = self._client
+        if self._proxy is None:
+            return self._admission.refusal(host, port, now)
+        if not self._proxy.admit(host):
+            return "untrusted"
+        try:
+            start = bytes(memoryview(self._buffer)[: min(length, LONGEST)])
+            header, self._begin = parseDatagram(start)
+        except MalformedHeader:
+            return "header"
+        if header.source is None:
+            return self._admission.refusal(host, port, now)
+        self._client = header.source
+        return self._admission.refusal(host, port, now, str(parseAddress(header.source[0])))
+
     def write(self, datagram: bytes, addr: Any = None) -> None:
         """Answer the datagram at hand; anything else is counted and not sent."""
-        if self._sender is None or (addr is not None and tuple(addr[:2]) != self._sender[:2]):
+        if self._sender is None or (addr is not None and tuple(addr[:2]) != self._client):
             self.refused["unasked"] += 1
             return
         if len(datagram) > self._allowance:

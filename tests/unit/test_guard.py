@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from echod.guard import REFLECTORS, Guard, isUnicast
+from echod.sources import Networks
 
 
 def test_ports() -> None:
@@ -54,3 +55,17 @@ def test_rates() -> None:
     assert answers.count(None) == 50
     assert answers[-5:] == ["rate"] * 5
     assert guard.refusal("10.0.0.1", 40001, 1.0) is None
+
+
+def test_clientOfAProxy() -> None:
+    """The client has the rate, and may come or not; where the answer goes to is the proxy's."""
+    guard = Guard(2, [99], {1234}, Networks([], ["10.9.0.0/16"]))
+    proxy = ("10.0.0.1", 40000, 0.0)
+    answers = [guard.refusal(*proxy, "10.0.0.2") for _ in range(3)]
+    assert answers == [None, None, "source_rate"]
+    assert guard.refusal(*proxy) is None
+    assert guard.refusal(*proxy, "10.9.0.1") == "denied"
+    assert guard.refusal("10.9.0.1", 40000, 0.0, "10.0.0.3") is None
+    for port, why in ((0, "port_zero"), (99, "reflector"), (1234, "own_port")):
+        assert guard.refusal("10.0.0.1", port, 0.0, "10.0.0.3") == why
+    assert guard.refusal("224.0.0.1", 40000, 0.0, "10.0.0.3") == "not_unicast"
