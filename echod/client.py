@@ -61,6 +61,12 @@ class _Owner:
     def opened(self, connection: Connection) -> None:
         pass
 
+    def identified(self, connection: Connection) -> bool:
+        return True
+
+    def established(self, connection: Connection) -> None:
+        pass
+
     def lingering(self, connection: Connection) -> None:
         pass
 

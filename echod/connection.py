@@ -5,7 +5,10 @@ A protocol is a subclass that says what to answer (`Connection.received`); this 
 decides when there is something to read, when a direction ends, and when it is over.  Only
 this module registers producers, pauses, half-closes or aborts.
 
-The states, and every way between them::
+The states, and every way between them (OPENING alone where something comes before the
+protocol's bytes)::
+
+    OPENING ── PROXY header and TLS handshake are done ──> OPEN      (or as OPEN, at any end)
 
     OPEN ──── peer's FIN ─────────────> FINISHING ── all sent and acknowledged ──> CLOSED
      │ │                                    ^
@@ -15,6 +18,9 @@ The states, and every way between them::
 
     any state ── RST or a lost route ──> CLOSED      any state ── a deadline ──> ABORTED
 
+* **OPENING**: the transport is not ready (`IConnectionTransport.opening`).  The protocol knows
+  of nothing yet, and of nothing at all if it ends here; a place is taken all the same, and
+  *handshake_timeout* is the deadline.
 * **OPEN**: bytes go both ways.  EOF is not close: the peer's FIN ends one direction only.
 * **DRAINING**: the daemon stops.  What the kernel held when it began is still read and
   answered, then we end as in LINGERING.
@@ -46,8 +52,12 @@ from enum import Enum
 from time import monotonic
 from typing import ClassVar, Protocol
 
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+)
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -71,6 +81,7 @@ SLICE = 65536
 class State(Enum):
     """Where a connection stands; the module's docstring draws the way."""
 
+    OPENING = "opening"
     OPEN = "open"
     DRAINING = "draining"
     FINISHING = "finishing"
@@ -99,6 +110,11 @@ class Reason(str, Enum):
     FIRST_BYTE = "first_byte"  # nothing at all for first_byte_timeout
     EVICTED = "evicted"  # idle, and others wanted its place
     DRAIN = "drain"  # the daemon stopped
+    HANDSHAKE = "handshake"  # no whole header or handshake within handshake_timeout
+    HEADER = "header"  # what must begin with a PROXY header did not
+    REFUSED = "refused"  # the header told of a client that may not come
+    TLS = "tls"  # the peer refused TLS, or broke it
+    NO_CLOSE_NOTIFY = "no_close_notify"  # FIN in the middle of TLS: a truncation (RFC 8446 6.1)
     ERROR = "error"  # the protocol raised
 
 
@@ -123,6 +139,12 @@ class Owner(Protocol):
 
     def opened(self, connection: Connection) -> None:
         """It has its transport."""
+
+    def identified(self, connection: Connection) -> bool:
+        """It is known who the peer is (`IConnectionTransport.opening`); whether it may come."""
+
+    def established(self, connection: Connection) -> None:
+        """It is not OPENING any more."""
 
     def lingering(self, connection: Connection) -> None:
         """We ended it: it counts no more against the limit."""
@@ -152,7 +174,7 @@ _RATE = 8
 SLICES = 4
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class Connection(TwistedProtocol):
     """
     A connection that echoes nothing yet: subclass it and write `received`.
@@ -204,6 +226,10 @@ class Connection(TwistedProtocol):
     cut = 0
     openedAt = 0.0
 
+    # Whether the protocol knows of the connection; written by _beginProtocol.
+    _protocolKnows = False
+    # Whether to drain as soon as it is OPEN; written by drain.
+    _drainsLater = False
     # Why reading is stopped: a mask of the bits above; written by the producer methods.
     _paused = 0
     # Slices of a reply not made yet; written by replyEach and _makeSlices.
@@ -312,7 +338,7 @@ class Connection(TwistedProtocol):
 
         Input is thrown away from here on.  A second call does nothing.
         """
-        if self.state is not State.OPEN and self.state is not State.DRAINING:
+        if self.state not in (State.OPENING, State.OPEN, State.DRAINING):
             return
         self.reason = self.reason or reason
         self.state = State.LINGERING
@@ -324,17 +350,24 @@ class Connection(TwistedProtocol):
         self._paused &= ~(_INPUT_HELD | _RATE)
         self.transport.resumeProducing()
         self._quota = 0
-        try:
-            self.ended()
-        except Exception:
-            self._raised()
+        if self._protocolKnows:
+            try:
+                self.ended()
+            except Exception:
+                self._raised()
         self._endOutput()
 
     # -- What the owner calls --------------------------------------------------------------
 
     def drain(self) -> None:
         """Answer what the kernel holds by now, then end (`Reason.DRAIN`)."""
-        if self.state is State.OPEN:
+        if self.state is State.OPENING:
+            if self.transport.heard or self.transport.unread():
+                # There may be something to answer behind the handshake.
+                self._drainsLater = True
+            else:
+                self.end(Reason.DRAIN)
+        elif self.state is State.OPEN:
             self.transport.echoUnseen(False)
             if self._paused & _RATE:
                 # There is a deadline now, and what it may send is known.
@@ -351,7 +384,8 @@ class Connection(TwistedProtocol):
         """End it with RST, dropping what is unsent; ``closed`` follows in a later turn."""
         if self.state is not State.CLOSED and self.state is not State.ABORTED:
             self.reason = reason
-            self.cut = self.transport.unsent() + self._quota + self.unanswered()
+            if self._protocolKnows:
+                self.cut = self.transport.unsent() + self._quota + self.unanswered()
             self.state = State.ABORTED
             self._slices = None
             self.transport.unregisterProducer()
@@ -359,10 +393,14 @@ class Connection(TwistedProtocol):
 
     def owes(self) -> bool:
         """Whether something that was answered has not arrived yet."""
-        return self._slices is not None or self.unanswered() or self.transport.unsent() > 0
+        return self._protocolKnows and (
+            self._slices is not None or self.unanswered() or self.transport.unsent() > 0
+        )
 
     def idleSince(self) -> float | None:
         """When it became idle, in monotonic seconds; ``None`` if it is busy or ending."""
+        if self.state is State.OPENING:
+            return self.openedAt
         if self.state is not State.OPEN or self.owes():
             return None
         return max(self._progressAt, self._deliveredAt)
@@ -373,6 +411,10 @@ class Connection(TwistedProtocol):
         if state is State.CLOSED or state is State.ABORTED:
             return
         limits = self.owner.limits
+        if state is State.OPENING:
+            if now - self.openedAt >= limits.handshake_timeout:
+                self.abort(Reason.HANDSHAKE)
+            return
         active = state is State.OPEN or state is State.DRAINING
         if self._paused & _RATE:
             self._restOrReadOn(now)
@@ -433,17 +475,54 @@ class Connection(TwistedProtocol):
         """
         try:
             self._sweep = sweep = self.owner.sweep
-            self.openedAt = self._progressAt = self._deliveredAt = sweep.now
-            self._beginToMeter()
-            self.transport.limitReads(self.largestRead)
-            if self.verbatim and not self._metered:
-                self.transport.echoUnseen(True)
+            self.openedAt = sweep.now
             sweep.add(self)
-            self.transport.registerProducer(self, True)
             self.owner.opened(self)
-            self.begun()
+            if self.transport.opening:
+                self.state = State.OPENING
+                self.transport.beginOpening()
+            else:
+                self._beginProtocol()
         except Exception:
             self._raised()
+
+    def identified(self) -> None:
+        """The transport knows now who the peer is."""
+        if not self.owner.identified(self):
+            self.abort(Reason.REFUSED)
+
+    def handshakeCompleted(self) -> None:
+        """What comes before the protocol's bytes is done (``IHandshakeListener``)."""
+        if self.state is not State.OPENING:
+            return
+        self.state = State.OPEN
+        try:
+            self.owner.established(self)
+            self._beginProtocol()
+        except Exception:
+            self._raised()
+        if self._drainsLater:
+            self.drain()
+
+    def transportFailed(self, reason: str) -> None:
+        """Nothing can be read or written any more (a `Reason`); what waits is still sent."""
+        self.end(Reason(reason))
+
+    def caughtUp(self) -> None:
+        """All that was `IConnectionTransport.unread` when that was asked has been delivered."""
+        if self.state is State.DRAINING:
+            self._quota = 0
+            self.end(Reason.DRAIN)
+
+    def _beginProtocol(self) -> None:
+        self._progressAt = self._deliveredAt = self._sweep.now
+        self._protocolKnows = True
+        self._beginToMeter()
+        self.transport.limitReads(self.largestRead)
+        if self.verbatim and not self._metered:
+            self.transport.echoUnseen(True)
+        self.transport.registerProducer(self, True)
+        self.begun()
 
     def dataReceived(self, data: bytes) -> None:
         """Give input to the protocol, or throw it away once we have ended."""
@@ -474,13 +553,18 @@ class Connection(TwistedProtocol):
             return
         self._inputEnded = True
         self.owner.inputEnded(self)
+        ended = Reason.NO_CLOSE_NOTIFY if self.transport.truncated else Reason.EOF
+        if self.state is State.OPENING:
+            self.reason = ended
+            self._close()
+            return
         if self.state is State.LINGERING:
             self._deliveredAt = self._sweep.now
             if self._outputEnded:
                 self._settle()
             return
         self.state = State.FINISHING
-        self.reason = self.reason or Reason.EOF
+        self.reason = self.reason or ended
         # Answers that are still to come have their deadline from here.
         self._progressAt = self._sweep.now
         try:
@@ -515,13 +599,17 @@ class Connection(TwistedProtocol):
                 self.broken = True
                 if not self._outputEnded or self._inputEnded or self.reason is None:
                     self.reason = Reason.RESET
+            elif self.transport.truncated:
+                # Nobody shall take what was cut off for whole (L2).
+                reason = Failure(ConnectionLost("the peer closed TLS without close_notify"))
         self._slices = None
         self._sweep.discard(self)
         self.owner.closed(self)
-        try:
-            self.lost(reason)
-        except Exception:
-            self._raised()
+        if self._protocolKnows:
+            try:
+                self.lost(reason)
+            except Exception:
+                self._raised()
 
     # -- Flow control --------------------------------------------------------------------
 
@@ -642,7 +730,7 @@ class Connection(TwistedProtocol):
             self._slices is None
             and not self._outputEnding
             and self.state is not State.ABORTED
-            and not self.unanswered()
+            and not (self._protocolKnows and self.unanswered())
         ):
             self._outputEnding = True
             # With a paused producer registered, FIN would never be sent (TRAPS 1.3).

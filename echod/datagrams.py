@@ -96,6 +96,9 @@ class DatagramListener(Service):
             self._port.close()
             self._sweep.discard(self._refusals)
 
+    def reload(self) -> None:
+        """Nothing: there are no certificates."""
+
     def abandon(self) -> None:
         """Close the port at once: another listener could not be bound, nothing was served."""
         if self._port.connected:

@@ -1,7 +1,8 @@
 r"""
 Endpoint words: where a listener listens, as an operator writes it.
 
-``tcp:PORT[:interface=ADDRESS]``, or the same with ``udp``, or ``unix:PATH[:mode=MODE]``, in the
+``tcp:PORT[:interface=ADDRESS]``, or the same with ``udp``, or ``unix:PATH[:mode=MODE]``, or
+``tls:PORT[:interface=ADDRESS]:cert=FILE[:key=FILE]``, which is ``tcp`` and words for TLS, in the
 escaping of Twisted's endpoint strings (``\:`` is a colon inside a value), parsed to a value.  Pure:
 nothing is resolved or bound here.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -27,6 +29,8 @@ __all__ = [
 
 _SHAPE = "PORT[:interface=ADDRESS]"
 _UNIX = "unix:PATH[:mode=660]"
+_TLS = f"tls:{_SHAPE}:cert=FILE[:key=FILE][:ca=FILE][:client_auth=require]"
+_TLS_KEYS = ("cert", "key", "ca", "client_auth", "minimum_version")
 #: Bytes of a path that fit into ``struct sockaddr_un`` with a NUL after them (unix(7)).
 _LONGEST_PATH = 107
 
@@ -38,10 +42,16 @@ def formatAddress(host: str, port: int) -> str:
 
 @dataclass(frozen=True)
 class TCPEndpoint:
-    """A TCP address to listen on; port 0 lets the system choose."""
+    """
+    A TCP address to listen on; port 0 lets the system choose.
+
+    :ivar tls: what is said of TLS, as text by the keys of `echod.settings.TLSSettings`; ``None``
+        if nothing is.  Not part of where it is.
+    """
 
     host: str
     port: int
+    tls: Mapping[str, str] | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"tcp {formatAddress(self.host, self.port)}"
@@ -86,7 +96,11 @@ class UNIXEndpoint:
 
 
 Endpoint = TCPEndpoint | UDPEndpoint | UNIXEndpoint
-_WORDS: dict[str, type[TCPEndpoint | UDPEndpoint]] = {"tcp": TCPEndpoint, "udp": UDPEndpoint}
+_WORDS: dict[str, type[TCPEndpoint | UDPEndpoint]] = {
+    "tcp": TCPEndpoint,
+    "tls": TCPEndpoint,
+    "udp": UDPEndpoint,
+}
 
 
 def parseEndpoint(text: str, interface: str = "127.0.0.1") -> Endpoint:
@@ -102,9 +116,12 @@ def parseEndpoint(text: str, interface: str = "127.0.0.1") -> Endpoint:
     kind = _WORDS.get(fields[0])
     if kind is None:
         raise ConfigurationError(
-            f"cannot listen on {text!r}: write tcp:{_SHAPE}, or udp: for datagrams, or {_UNIX}"
+            f"cannot listen on {text!r}: write tcp:{_SHAPE}, or udp: for datagrams, or {_UNIX},"
+            f" or {_TLS}"
         )
-    shape = f"{fields[0]}:{_SHAPE}"
+    secured = fields[0] == "tls"
+    shape = _TLS if secured else f"{fields[0]}:{_SHAPE}"
+    tls: dict[str, str] = {}
     ports: list[str] = []
     host = interface
     for index, word in enumerate(fields[1:], 1):
@@ -115,11 +132,14 @@ def parseEndpoint(text: str, interface: str = "127.0.0.1") -> Endpoint:
             ports.append(value)
         elif equals and key == "interface":
             host = value
+        elif equals and secured and key in _TLS_KEYS and key not in tls:
+            tls[key] = value
         else:
             raise ConfigurationError(f"endpoint {text!r} has no use for {word!r}: write {shape}")
     if len(ports) != 1:
         raise ConfigurationError(f"endpoint {text!r} needs one port: write {shape}")
-    return kind(_checkHost(host, text), _checkPort(ports[0], text))
+    where = _checkHost(host, text), _checkPort(ports[0], text)
+    return TCPEndpoint(*where, tls) if secured else kind(*where)
 
 
 def _parseUNIX(text: str, fields: list[str]) -> UNIXEndpoint:

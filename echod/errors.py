@@ -24,6 +24,8 @@ __all__ = [
     "StreamClosed",
     "StreamError",
     "StreamLost",
+    "StreamTruncated",
+    "TLSFailed",
     "oneLine",
 ]
 
@@ -76,6 +78,10 @@ class MalformedHeader(EchodError):
     """
 
 
+class TLSFailed(EchodError):
+    """A TLS peer is not who it should be."""
+
+
 class StreamError(EchodError):
     """What was asked of an `echod.stream.Stream` cannot be had."""
 
@@ -114,6 +120,10 @@ class StreamClosed(StreamError):
 
 class StreamLost(StreamError):
     """The connection is gone; ``__cause__`` is the transport's reason."""
+
+
+class StreamTruncated(StreamError):
+    """The peer's end came without TLS's close_notify: there may have been more (RFC 8446 6.1)."""
 
 
 class ConnectFailed(StreamError):

@@ -41,6 +41,23 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         "Process, user and group of the peer over a UNIX socket (``SO_PEERCRED``), else ``None``."
     )
 
+    opening: bool = Attribute(
+        "Whether something comes before the protocol's bytes: a PROXY header, a TLS handshake."
+        " Until that is done there are no data; the protocol's ``identified`` is called when a"
+        " header has told who the peer is, ``handshakeCompleted`` when all is done, and"
+        " ``transportFailed`` with a `Reason` when it failed, then or later."
+    )
+    heard: bool = Attribute("Whether anything at all has arrived, as far as `opening` goes.")
+    truncated: bool = Attribute(
+        "Whether the peer's FIN came where TLS wants a close_notify before it (L2)."
+    )
+    failure: Any = Attribute("What went wrong with TLS or a header, in a few words, or ``None``.")
+    tls: Any = Attribute("A `echod.tlscontext.TLSFacts` about the connection, or ``None``.")
+    proxied: Any = Attribute("The `echod.proxyheader.ProxyHeader` it came with, or ``None``.")
+
+    def beginOpening() -> None:
+        """To be called once, by a protocol that finds `opening` as it is connected."""
+
     def unsent() -> int:
         """
         Bytes written that the peer has not acknowledged: in user space and in the kernel.
@@ -49,7 +66,12 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         """
 
     def unread() -> int:
-        """Bytes from the peer that wait in the kernel's queue for us to read."""
+        """
+        Bytes from the peer that wait for us to read.
+
+        Where there is TLS they become fewer as they are read; then the protocol's
+        ``caughtUp`` is called when the last of them has been delivered.
+        """
 
     def failed() -> bool:
         """

@@ -28,7 +28,10 @@ from echod.limits import ConnectionLimit, SourceLimit
 from echod.rates import Rate
 from echod.report import ConnectionLog, RefusalLog, Totals
 from echod.settings import Limits
+from echod.sources import Networks
+from echod.tlscontext import ServerTLS
 from echod.transports.tcp import TCPPort
+from echod.transports.tls import secure
 from echod.transports.unix import UNIXListeningPort
 
 __all__ = ["Listener", "ListenerPlan"]
@@ -43,6 +46,8 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
     :ivar place: where it is written, for messages: ``$.listener[0]`` or ``--port``.
     :ivar maker: an `IStreamProtocolMaker` or `IDatagramProtocolMaker`, as the endpoint needs.
     :ivar explicitMaximum: whether somebody asked for just this ``max_connections``.
+    :ivar security: what TLS needs, if there is to be TLS.
+    :ivar proxy: networks whose peers send a PROXY header, and nobody else may come.
     """
 
     place: str
@@ -51,6 +56,8 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
     limits: Limits
     options: Struct | None
     explicitMaximum: bool = False
+    security: ServerTLS | None = None
+    proxy: Networks | None = None
 
     def make(self, method: Callable[[Any], Any]) -> Any:
         """
@@ -100,8 +107,9 @@ class Listener(Service):
         self.byteRate = Rate(rate) if rate else None
         self.payload: Callable[[Connection, bytes], None] | None = None
         self._logPayload = logPayload
-        # Every connection that has not been closed yet, whatever its state.
-        self._live: dict[Connection, None] = {}
+        # Every connection that has not been closed yet, whatever its state; and the host that
+        # it counts for, once that is known.
+        self._live: dict[Connection, str | None] = {}
         self._logConnections = logConnections
         self._log: ConnectionLog | None = None
         self._gone: Deferred[None] | None = None
@@ -116,6 +124,8 @@ class Listener(Service):
             assert isinstance(plan.endpoint, TCPEndpoint)
             keepalive = plan.limits.keepalive
             self._port = TCPPort(plan.endpoint, outermost, backlog, keepalive, reactor)
+        if plan.security is not None:
+            secure(self._port, plan.security)
 
     # -- The service -----------------------------------------------------------------------
 
@@ -128,7 +138,8 @@ class Listener(Service):
         self._port.startListening()
         self._gone = None
         if isinstance(self._endpoint, TCPEndpoint):
-            self._endpoint = TCPEndpoint(self._endpoint.host, self._port.getHost().port)
+            port = self._port.getHost().port
+            self._endpoint = TCPEndpoint(self._endpoint.host, port, self._endpoint.tls)
         if self._logConnections:
             self._log = ConnectionLog(self.describe())
         if self._logPayload:
@@ -168,6 +179,22 @@ class Listener(Service):
         for connection in list(self._live):
             connection.abort(connection.reason or Reason.DRAIN)
 
+    def reload(self) -> None:
+        """Read the files of TLS again; what cannot be used changes nothing, and is logged."""
+        security = self._plan.security
+        if security is None:
+            return
+        try:
+            security.reload()
+        except ConfigurationError as error:
+            _log.error(
+                "{listener} keeps its certificate: {error}",
+                listener=self.describe(),
+                error=error,
+            )
+        else:
+            _log.info("{listener} has read its certificate", listener=self.describe())
+
     def abandon(self) -> None:
         """Close the port at once: another listener could not be bound, nothing was served."""
         if self._port.connected:
@@ -177,10 +204,16 @@ class Listener(Service):
         """
         ``raw tcp 127.0.0.1:1234``, with the port that the system chose.
 
-        A protocol that takes the peer's FIN for its end is followed by ``(no half-close)``.
+        What is particular follows in parentheses: ``tls``, ``proxy``, and ``no half-close`` for a
+        protocol that takes the peer's FIN for its end.
         """
-        known = "" if self._halfCloses else " (no half-close)"
-        return f"{self._plan.maker.name} {self._endpoint}{known}"
+        traits = [
+            *["tls"] * (self._plan.security is not None),
+            *["proxy"] * (self._plan.proxy is not None),
+            *["no half-close"] * (not self._halfCloses),
+        ]
+        told = f" ({', '.join(traits)})" if traits else ""
+        return f"{self._plan.maker.name} {self._endpoint}{told}"
 
     def counters(self) -> dict[str, Any]:
         """All counters of this listener, as plain values."""
@@ -201,7 +234,12 @@ class Listener(Service):
         now = self.sweep.now
         host = getattr(address, "host", None)
         # Who comes over a UNIX socket comes from this machine: the file's mode says who may.
-        why = None if host is None else self._sources.refusal(host, now)
+        why = None
+        trusted = self._plan.proxy
+        if host is not None and trusted is None:
+            why = self._sources.refusal(host, now)
+        elif host is not None and trusted is not None and not trusted.admit(host):
+            why = "untrusted"
         if why is None and not self._admission.admit(now):
             why = "full"
         if why is not None:
@@ -212,11 +250,30 @@ class Listener(Service):
         """See `Owner.opened`."""
         self.totals.accepted += 1
         self._live[connection] = None
-        if self._sources.counts:
-            self._sources.opened(_hostOf(connection))
         self._admission.opened(connection)
+        if self._plan.proxy is None:
+            self._count(connection)
+
+    def identified(self, connection: Connection) -> bool:
+        """See `Owner.identified`: a PROXY header has come; a refusal is counted."""
+        why = self._sources.refusal(_hostOf(connection), self.sweep.now)
+        if why is not None:
+            self.totals.refused[why] += 1
+            return False
+        self._count(connection)
+        return True
+
+    def _count(self, connection: Connection) -> None:
+        if self._sources.counts:
+            self._live[connection] = host = _hostOf(connection)
+            self._sources.opened(host)
         if self._log is not None:
             self._log.opened(connection)
+
+    def established(self, connection: Connection) -> None:
+        """See `Owner.established`."""
+        if self._log is not None and connection.transport.tls is not None:
+            self._log.secured(connection)
 
     def lingering(self, connection: Connection) -> None:
         """See `Owner.lingering`."""
@@ -231,9 +288,9 @@ class Listener(Service):
         """See `Owner.closed`."""
         if connection not in self._live:
             return
-        del self._live[connection]
-        if self._sources.counts:
-            self._sources.closed(_hostOf(connection))
+        host = self._live.pop(connection)
+        if host is not None:
+            self._sources.closed(host)
         self._admission.closed(connection)
         self.totals.add(connection)
         if self._log is not None:

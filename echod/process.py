@@ -66,7 +66,8 @@ class Signals:
             self._reactor.stop()
 
     def _hangUp(self, name: str) -> None:
-        _log.info("{name} is ignored: the configuration is read at start alone", name=name)
+        _log.info("{name}: reading certificates again, and nothing else", name=name)
+        self._service.reload()
 
     def _tellCounters(self, name: str) -> None:
         _log.info("counters {counters}", counters=self._service.counters())

@@ -26,6 +26,8 @@ _log = Logger()
 
 #: Bytes of a read that are shown at most.
 PAYLOAD = 64
+#: Facts about TLS that are our own words.
+_PLAIN = ("version", "cipher", "alpn")
 
 _SUMMED = ("bytesIn", "bytesOut", "discarded", "messages", "truncated", "pauses")
 _summed = operator.attrgetter(*_SUMMED)
@@ -121,6 +123,21 @@ class ConnectionLog:
             peer=_peerOf(connection),
         )
 
+    def secured(self, connection: Connection) -> None:
+        """``tls … version=TLSv1.3 cipher=… alpn=echo subject='CN=alice'``: after a handshake."""
+        facts = msgspec.structs.asdict(connection.transport.tls)
+        _log.info(
+            "tls {listener} peer={peer} {facts}",
+            listener=self._listener,
+            peer=_peerOf(connection),
+            # A certificate's text is whatever its authority let pass.
+            facts=" ".join(
+                f"{key}={value if key in _PLAIN else repr(value)}"
+                for key, value in facts.items()
+                if value
+            ),
+        )
+
     def inputEnded(self, connection: Connection) -> None:
         """``eof …``: FIN, not RST."""
         _log.info(
@@ -131,11 +148,16 @@ class ConnectionLog:
         )
 
     def closed(self, connection: Connection, now: float) -> None:
-        """``closed … in=5 out=5 seconds=0.1 reason=eof end=fin``; end is fin, rst or abort."""
+        """
+        ``closed … in=5 out=5 seconds=0.1 reason=eof end=fin``; end is fin, rst or abort.
+
+        What failed in TLS, or in a PROXY header, follows as ``failure='NO_SHARED_CIPHER'``.
+        """
         aborted = connection.state is State.ABORTED and not connection.broken
+        failure = connection.transport.failure
         _log.info(
             "closed {listener} peer={peer} in={bytesIn} out={bytesOut} seconds={seconds:.1f}"
-            " reason={reason} end={end}",
+            " reason={reason} end={end}{failure}",
             listener=self._listener,
             peer=_peerOf(connection),
             bytesIn=connection.bytesIn,
@@ -143,6 +165,7 @@ class ConnectionLog:
             seconds=now - connection.openedAt,
             reason=(connection.reason or Reason.EOF).value,
             end="abort" if aborted else "rst" if connection.broken else "fin",
+            failure=f" failure={failure!r}" if failure else "",
         )
 
     def payload(self, connection: Connection, data: bytes) -> None:

@@ -27,7 +27,9 @@ from echod.limits import fitDescriptors
 from echod.listening import Listener, ListenerPlan
 from echod.registry import Registry
 from echod.report import SlowLog, toJSON
-from echod.settings import Configuration, Limits, resolveLimits
+from echod.settings import Configuration, Limits, TLSSettings, convert, resolveLimits
+from echod.sources import Networks
+from echod.tlscontext import ServerTLS
 from echod.transports.reactor import Facade
 
 __all__ = ["EchodService", "ListenerRequest", "Plan", "plan", "requestsOf"]
@@ -52,6 +54,8 @@ class ListenerRequest(Struct, frozen=True, kw_only=True):
     :ivar place: where it was written, for messages.
     :ivar options: of its protocol, plain values.
     :ivar limits: keys of `Limits` given for this listener alone.
+    :ivar tls: keys of `TLSSettings`, if there is to be TLS.
+    :ivar proxy: networks that must send a PROXY header.
     """
 
     place: str
@@ -59,6 +63,8 @@ class ListenerRequest(Struct, frozen=True, kw_only=True):
     endpoint: str
     options: Mapping[str, Any] = {}
     limits: Mapping[str, Any] = {}
+    tls: Mapping[str, Any] | None = None
+    proxy: Sequence[str] = ()
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -89,6 +95,8 @@ def requestsOf(configuration: Configuration, interface: str) -> list[ListenerReq
             endpoint=table["endpoint"],
             options=table.get("options", {}),
             limits=table,
+            tls=table.get("tls"),
+            proxy=table.get("proxy", ()),
         )
         for index, table in enumerate(configuration.listener)
     ]
@@ -153,6 +161,7 @@ def plan(
                 f"--option {maker.name}",
                 strict=False,
             )
+        security = _security(request, endpoint)
         layers = {
             f"protocol {maker.name}": maker.defaults,
             "$.defaults.max_connections": configuration.defaults,
@@ -169,6 +178,8 @@ def plan(
                 limits=resolveLimits(*layers.values()),
                 options=settings,
                 explicitMaximum=bool(places),
+                security=security,
+                proxy=_trusted(request),
             )
         )
     try:
@@ -184,9 +195,44 @@ def plan(
         notes=[
             *registry.problems,
             *notes,
+            *(
+                f"{listener.place}: {note}"
+                for listener in listeners
+                if listener.security is not None
+                for note in listener.security.notes
+            ),
             *(["log_payload is on: what clients send is in the log"] * configuration.log_payload),
         ],
     )
+
+
+def _security(request: ListenerRequest, endpoint: Endpoint) -> ServerTLS | None:
+    """What the listener's table and its endpoint say of TLS, with all files read."""
+    words = getattr(endpoint, "tls", None)
+    if words is None and request.tls is None:
+        return None
+    place = _at(request.place, "tls")
+    if isinstance(endpoint, UDPEndpoint):
+        raise ConfigurationError(
+            f"{place}: {request.endpoint} is for datagrams; TLS is for streams"
+        )
+    table = dict(request.tls or {})
+    for key, value in (words or {}).items():
+        if key in table:
+            raise ConfigurationError(f"{place}: {key} is in {request.endpoint} too; say it once")
+        table[key] = value
+    settings = convert(table, TLSSettings, place)
+    try:
+        return ServerTLS(settings)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}: {error}") from error
+
+
+def _trusted(request: ListenerRequest) -> Networks | None:
+    try:
+        return Networks(request.proxy, ()) if request.proxy else None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{_at(request.place, 'proxy')}: {error}") from error
 
 
 def _plain(settings: Any) -> dict[str, Any]:
@@ -305,6 +351,11 @@ class EchodService(MultiService):
         """End a drain at once."""
         self.cutShort = True
         self._cutConnections()
+
+    def reload(self) -> None:
+        """Read the files of TLS again, for connections that are still to come."""
+        for listener in self.listeners:
+            listener.reload()
 
     def counters(self) -> str:
         """All counters of all listeners: one line of JSON."""

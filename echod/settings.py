@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,9 +20,11 @@ from echod.errors import ConfigurationError
 from echod.sources import Networks
 
 __all__ = [
+    "CertificateSettings",
     "Configuration",
     "Limits",
     "ListenerSettings",
+    "TLSSettings",
     "convert",
     "parseConfiguration",
     "resolveLimits",
@@ -52,6 +54,10 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_age: Annotated[Seconds, Meta(description="seconds a connection may live; 0: for ever")] = (
         0.0
     )
+    handshake_timeout: Annotated[
+        float,
+        Meta(gt=0, le=_YEAR, description="seconds for a PROXY header and the TLS handshake"),
+    ] = 10.0
     first_byte_timeout: Annotated[
         Seconds, Meta(description="seconds until a peer must have sent something; 0: never")
     ] = 0.0
@@ -100,12 +106,58 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(str(error)) from error
 
 
+class CertificateSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    A certificate and its key, as paths of PEM files.
+
+    :ivar cert: the certificate, then those that link it to its authority.
+    :ivar key: the key, if it is not in the same file.
+    """
+
+    cert: Annotated[str, Meta(min_length=1)]
+    key: str = ""
+
+
+class TLSSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    ``[listener.tls]``.
+
+    :ivar cert: see `CertificateSettings`; also for clients that ask for no name in ``names``.
+    :ivar ca: a PEM file: the authorities of clients' certificates.
+    :ivar client_auth: whether a client must show a certificate, may, or is not asked.
+    :ivar alpn: protocols that may be chosen (RFC 7301).
+    :ivar tickets: whether sessions can be resumed (RFC 8446 section 2.2).
+    :ivar minimum_version: the oldest version that is spoken.
+    :ivar names: other certificates, by the name that the client asks for (SNI): ``a.example`` or
+        ``*.example``.
+    """
+
+    cert: Annotated[str, Meta(min_length=1)]
+    key: str = ""
+    ca: str = ""
+    client_auth: Literal["none", "optional", "require"] = "none"
+    alpn: list[Annotated[str, Meta(pattern="^[!-~]{1,255}$")]] = msgspec.field(
+        default_factory=lambda: ["echo"]
+    )
+    tickets: bool = False
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
+    names: dict[str, CertificateSettings] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.client_auth == "none") == bool(self.ca):
+            raise ValueError(
+                "client_auth 'optional' or 'require' and ca, the authorities, go together"
+            )
+
+
 class ListenerSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One ``[[listener]]`` of the file, as far as it can be read without its protocol."""
 
     protocol: str
     endpoint: str
     options: dict[str, Any] = msgspec.field(default_factory=dict)
+    tls: dict[str, Any] | None = None
+    proxy: list[str] = msgspec.field(default_factory=list)
 
 
 class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -37,7 +37,9 @@ from echod.errors import (
     StreamClosed,
     StreamError,
     StreamLost,
+    StreamTruncated,
 )
+from echod.tlscontext import TLSFacts
 
 __all__ = ["BUFFER", "Handler", "Stream", "StreamConnection"]
 
@@ -74,6 +76,7 @@ class Stream:
         self._buffer = bytearray()
         # No more input will come; nor can any answer be sent.
         self._eof = False
+        self._truncated = False
         self._lost: Failure | None = None
         # We have ended our direction.
         self._finished = False
@@ -110,6 +113,11 @@ class Stream:
         """Process, user and group of the peer over a UNIX socket; ``None`` over a network."""
         return self._connection.transport.credentials  # type: ignore[no-any-return]  # an attribute
 
+    @property
+    def tls(self) -> TLSFacts | None:
+        """What TLS has agreed on, and who the peer is; ``None`` without TLS."""
+        return self._connection.transport.tls  # type: ignore[no-any-return]  # an attribute
+
     # -- Reading ---------------------------------------------------------------------------
 
     async def read(self, limit: int = BUFFER) -> bytes:
@@ -118,6 +126,7 @@ class Stream:
 
         :param limit: bytes at most.
         :raises StreamLost: the connection was reset.
+        :raises StreamTruncated: the peer finished TLS without saying so.
         """
         _checkSize("limit", limit, 1)
         self._beginRead()
@@ -294,6 +303,8 @@ class Stream:
         if self._eof:
             if self._lost and not self._lost.check(ConnectionDone):
                 raise self._fail(StreamLost("the connection is lost")) from self._lost.value
+            if self._truncated:
+                raise self._fail(StreamTruncated("the peer finished without TLS's close_notify"))
             return False
         self._reads = self._written = 0
         self._input = Deferred()
@@ -354,9 +365,10 @@ class Stream:
         _fire(self._input)
         return len(self._buffer) >= self.limit
 
-    def feedEOF(self) -> None:
-        """No more will come."""
+    def feedEOF(self, *, truncated: bool = False) -> None:
+        """No more will come; ``truncated`` if there may have been more."""
         self._eof = True
+        self._truncated = truncated
         _fire(self._input)
 
     def ready(self) -> None:
@@ -428,7 +440,7 @@ class StreamConnection(Connection):
 
     def inputFinished(self) -> None:
         """EOF, after what is in the buffer."""
-        self.stream.feedEOF()
+        self.stream.feedEOF(truncated=self.transport.truncated)
 
     ended = inputFinished
 

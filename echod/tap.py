@@ -7,11 +7,8 @@ built before `makeService`.  ``python -m echod`` runs the same options.
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
@@ -19,6 +16,7 @@ from twisted.python import usage
 
 from echod import __version__
 from echod.errors import ConfigurationError, EchodError, oneLine
+from echod.files import readTrusted
 from echod.limits import raiseDescriptorLimit
 from echod.process import Signals, printEchodErrors, shedGroups, useMonotonicClock
 from echod.registry import discover
@@ -228,29 +226,11 @@ def _fromText(value: dict[str, str], kind: Any) -> Any:
 
 
 def _read(path: str) -> str:
-    """
-    The text of a file that nobody else may have written.
-
-    :raises ConfigurationError: it cannot be read, or anybody may write it or its folder.
-    """
+    """The text of a file, or a `ConfigurationError`."""
     try:
-        with open(path, "rb") as file:
-            found = os.fstat(file.fileno())
-            if stat.S_ISREG(found.st_mode):
-                folder = Path(path).resolve().parent
-                _checkWriters(path, found.st_mode)
-                _checkWriters(str(folder), folder.stat().st_mode)
-            return file.read().decode()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+        return readTrusted(path).decode()
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not UTF-8, at byte {error.start}") from error
-
-
-def _checkWriters(path: str, mode: int) -> None:
-    # In a sticky folder such as /tmp nobody can replace the files of others.
-    if mode & stat.S_IWOTH and not (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
-        raise ConfigurationError(f"anybody may write to {path}: chmod o-w it, or use another place")
 
 
 def _checkText(arguments: Sequence[str]) -> None:

@@ -17,6 +17,8 @@ from hypothesis import settings
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
+from tests.certificates import Certificates
+
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=200)
 # Tracing makes everything several times slower, and counts no better for more examples.
 settings.register_profile("coverage", deadline=None, derandomize=True, max_examples=25)
@@ -64,6 +66,12 @@ def loggedErrors() -> Iterator[LoggedErrors]:
     left = errors.flush()
     globalLogPublisher.removeObserver(errors)
     assert left == []
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """See `Certificates`."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session", autouse=True)

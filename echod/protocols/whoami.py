@@ -36,6 +36,8 @@ async def _whoami(stream: Stream) -> None:
     if stream.credentials is not None:
         process, user, group = stream.credentials
         facts["credentials"] = {"process": process, "user": user, "group": group}
+    if stream.tls is not None:
+        facts["tls"] = stream.tls
     await stream.write(msgspec.json.encode(facts) + b"\n")
 
 

@@ -18,6 +18,7 @@ Nothing happens by itself: `Link.pump` lets the server's turns pass, `Loop.advan
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ from typing import Any
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
 
-from echod.connection import Connection
+from echod.connection import Connection, State
 from echod.deadlines import TICK, Sweep
 from echod.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.hosted import asConnection
@@ -33,10 +34,16 @@ from echod.rates import Rate
 from echod.settings import Limits
 from echod.testing.loop import Loop
 from echod.testing.sockets import MemorySocket
+from echod.testing.tls import RECORD, TLSSocket
+from echod.tlscontext import ServerTLS
 from echod.transports.tcp import Server, TCPPort
+from echod.transports.tls import secure
 from echod.transports.unix import UNIXListeningPort
 
-__all__ = ["Link", "memoryLink", "tcpLink", "unixLink"]
+__all__ = ["Link", "Security", "memoryLink", "tcpLink", "unixLink"]
+
+#: The server's side of TLS, and the client's.
+Security = tuple[ServerTLS, ssl.SSLContext]
 
 #: Bytes that one read of a client takes at most.
 CHUNK = 65536
@@ -67,6 +74,12 @@ class _Owner:
 
     def opened(self, connection: Connection) -> None:
         self.openConnections += 1
+
+    def identified(self, connection: Connection) -> bool:
+        return True
+
+    def established(self, connection: Connection) -> None:
+        pass
 
     def lingering(self, connection: Connection) -> None:
         pass
@@ -251,10 +264,16 @@ def tcpLink(
     limits: Limits | None = None,
     sendBuffer: int | None = None,
     receiveBuffer: int | None = None,
+    security: Security | None = None,
 ) -> Link:
-    """The same over loopback TCP; the buffers are asked of the kernel, which has limits."""
+    """
+    The same over loopback TCP; the buffers are asked of the kernel, which has limits.
 
-    def connect(port: Any) -> socket.socket:
+    :param security: the server's and the client's side of TLS, if there is to be TLS; the client
+        asks for ``localhost``.
+    """
+
+    def connect(port: Any) -> Any:
         client = socket.socket()
         if receiveBuffer is not None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receiveBuffer)
@@ -263,20 +282,28 @@ def tcpLink(
             port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sendBuffer)
         if receiveBuffer is not None:
             port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receiveBuffer)
+        # A byte behind a handshake would wait for its acknowledgement.
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.connect(("127.0.0.1", port.getHost().port))
-        return client
+        if security is None:
+            return client
+        # Records that a small buffer takes in whole.
+        return TLSSocket(client, security[1], RECORD if sendBuffer is None else sendBuffer // 4)
 
-    endpoint = TCPEndpoint("127.0.0.1", 0)
-    return _kernelLink(
-        protocol, limits, lambda factory, loop: TCPPort(endpoint, factory, 1, 60, loop), connect
-    )
+    def makePort(factory: Any, loop: Loop) -> TCPPort:
+        port = TCPPort(TCPEndpoint("127.0.0.1", 0), factory, 1, 60, loop)
+        if security is not None:
+            secure(port, security[0])
+        return port
+
+    return _kernelLink(protocol, limits, makePort, connect)
 
 
 def _kernelLink(
     protocol: IProtocol,
     limits: Limits | None,
     makePort: Callable[[Any, Loop], Any],
-    connect: Callable[[Any], socket.socket],
+    connect: Callable[[Any], Any],
 ) -> Link:
     """
     A link through a real port.
@@ -296,6 +323,10 @@ def _kernelLink(
         client = connect(port)
         client.setblocking(False)
         while not owner.openConnections:
+            loop.turn(1.0)
+        while isinstance(client, TLSSocket) and not client.shakeHands():
+            loop.turn(0.01)
+        while connection.state is State.OPENING:
             loop.turn(1.0)
     finally:
         port.stopListening()

@@ -34,7 +34,7 @@ from zope.interface import implementer
 
 from echod.interfaces import IConnectionTransport
 
-__all__ = ["TRY_AGAIN", "Stream", "require"]
+__all__ = ["TRY_AGAIN", "Stream", "layered", "require"]
 
 #: Errors of a send after which a read is still told of a broken connection; after any other
 #: it would see EOF.
@@ -69,6 +69,11 @@ def require(owner: Any, *names: str) -> None:
     for name in names:
         if not hasattr(owner, name):
             raise ImportError(f"there is no {owner.__name__}.{name}; echod needs Twisted 26.10")
+
+
+def layered(layer: type, kind: type) -> type:
+    """A transport ``kind`` with a ``layer`` between it and the protocol."""
+    return type(f"{layer.__name__}{kind.__name__}", (layer, kind), {})
 
 
 require(tcp.Server, *_PRIVATE)
@@ -108,8 +113,17 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
     _shouldShutdown = False
     #: See `IConnectionTransport`.
     credentials: tuple[int, int, int] | None = None
+    opening = False
+    heard = False
+    truncated = False
+    failure: str | None = None
+    tls: Any = None
+    proxied: Any = None
     #: Whether the last read came back full: for `Poller`, which lets others go first.
     readsMuch = False
+
+    def beginOpening(self) -> None:
+        """See `IConnectionTransport.beginOpening`."""
 
     def limitReads(self, size: int) -> None:
         """See `IConnectionTransport.limitReads`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import RawOptions, raw
 from echod.settings import Limits
 from echod.testing import Link, memoryLink, tcpLink, unixLink
+from tests.certificates import Certificates
 
 MakeLink = Callable[..., Link]
 
@@ -28,20 +30,40 @@ DNS = (dns, DNSOptions())
 ECHO_UNTIL_QUIT = (raw, RawOptions(quit="QUIT"))
 
 
-@pytest.fixture(params=[memoryLink, tcpLink, unixLink], ids=["memory", "tcp", "unix"])
-def makeLink(request: pytest.FixtureRequest) -> MakeLink:
-    return request.param  # type: ignore[no-any-return]  # pytest does not type params
+PLAIN: dict[str, MakeLink] = {"memory": memoryLink, "tcp": tcpLink, "unix": unixLink}
+SECURED = {"tls12": "1.2", "tls13": "1.3"}
 
 
-@pytest.fixture(params=[memoryLink, tcpLink], ids=["memory", "tcp"])
-def makeTCPLink(request: pytest.FixtureRequest) -> MakeLink:
+@pytest.fixture(params=[*PLAIN, *SECURED])
+def makeLink(request: pytest.FixtureRequest, certificates: Certificates) -> MakeLink:
+    name = request.param
+    if name in PLAIN:
+        return PLAIN[name]
+    return partial(tcpLink, security=certificates.security(SECURED[name]))
+
+
+@pytest.fixture(params=["memory", "tcp", *SECURED])
+def makeTCPLink(request: pytest.FixtureRequest, certificates: Certificates) -> MakeLink:
     """
     For what UNIX sockets have not.
 
     There is no RST: an abort is an EOF where nothing is unread.  And what was sent is unsent until
     the peer has read it, in the size that it takes in the kernel.
     """
-    return request.param  # type: ignore[no-any-return]  # pytest does not type params
+    name = request.param
+    if name in PLAIN:
+        return PLAIN[name]
+    return partial(tcpLink, security=certificates.security(SECURED[name]))
+
+
+@pytest.fixture(params=["memory", "tcp"])
+def makePlainLink(request: pytest.FixtureRequest) -> MakeLink:
+    """
+    For what is known to the byte, and at once, only where bytes are sent as they are.
+
+    A close_notify waits in user space for room; records are longer than what is in them.
+    """
+    return PLAIN[request.param]
 
 
 def connect(make: MakeLink, protocol: tuple[Any, Any] = RAW, **keywords: Any) -> Link:
@@ -350,9 +372,11 @@ def testActiveIsNotIdle(makeLink: MakeLink) -> None:
     link.close()
 
 
-def testStrictDiscards(makeTCPLink: MakeLink) -> None:
+def testStrictDiscards(makePlainLink: MakeLink) -> None:
     """F8, RFC 7766 section 6.2.4: strict drops what is unsent when the peer finishes."""
-    link = connect(makeTCPLink, (dns, DNSOptions(strict=True)), sendBuffer=4096, receiveBuffer=4096)
+    link = connect(
+        makePlainLink, (dns, DNSOptions(strict=True)), sendBuffer=4096, receiveBuffer=4096
+    )
     sendUntilFull(link, message(bytes(30000)) * 2)
     link.finish()
     with pytest.raises(ConnectionResetError):
@@ -458,9 +482,9 @@ def testEndedTwice(makeLink: MakeLink) -> None:
     assert link.gone
 
 
-def testUnreadAndUnsent(makeTCPLink: MakeLink) -> None:
+def testUnreadAndUnsent(makePlainLink: MakeLink) -> None:
     """What the transport says of the kernel's queues is what the client did."""
-    link = connect(makeTCPLink)
+    link = connect(makePlainLink)
     transport = link.connection.transport
     assert (transport.unread(), transport.unsent(), transport.failed()) == (0, 0, False)
     link.send(b"12345")

@@ -271,6 +271,12 @@ class TimedOwner:
     def opened(self, connection: Connection) -> None:
         pass
 
+    def identified(self, connection: Connection) -> bool:
+        return True
+
+    def established(self, connection: Connection) -> None:
+        pass
+
     def lingering(self, connection: Connection) -> None:
         pass
 

@@ -92,6 +92,7 @@ def test_defaultsOfLimits() -> None:
         "stall_timeout": 60.0,
         "linger_timeout": 5.0,
         "max_age": 0.0,
+        "handshake_timeout": 10.0,
         "first_byte_timeout": 0.0,
         "max_bytes": 0,
         "bytes_per_second": 0,

@@ -1,0 +1,305 @@
+"""
+TLS from files: certificates and keys in, the standard library's ``ssl.SSLContext`` out.
+
+`ServerTLS` is what a listener has for its ``tls`` table, `ClientTLS` what `echod.client` has for a
+connection.  Both yield an ``ssl.SSLObject`` over two memory buffers (`ServerTLS.wrap`), because the
+bytes go over echod's own transports (`echod.transports.tls`).
+
+TLS 1.2 and 1.3 (RFC 5246, RFC 8446), as RFC 9325 has them: forward secrecy and authenticated
+encryption alone, no compression, no renegotiation.  Names of servers are verified by
+service-identity (RFC 9525), for addresses too.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Any
+
+from cryptography import x509
+from msgspec import Struct
+from service_identity import VerificationError
+from service_identity.cryptography import (
+    verify_certificate_hostname,
+    verify_certificate_ip_address,
+)
+
+from echod.errors import ConfigurationError, TLSFailed
+from echod.files import anybodyReads, readTrusted
+from echod.settings import TLSSettings
+
+__all__ = ["ClientTLS", "ServerTLS", "TLSFacts", "factsOf"]
+
+#: Ciphers of TLS 1.2: RFC 9325 section 4.2. Those of 1.3 are all fine.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_REQUIREMENTS = {
+    "none": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "require": ssl.CERT_REQUIRED,
+}
+
+
+class _NamedObject(ssl.SSLObject):
+    """
+    Knows what name the client asked for.
+
+    :ivar serverName: the name (SNI, RFC 6066), or ``None``.
+    """
+
+    serverName: str | None = None
+
+
+class TLSFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    What a handshake has agreed on.
+
+    :ivar version: ``TLSv1.3``.
+    :ivar cipher: its name as OpenSSL has it.
+    :ivar alpn: the protocol that was chosen (RFC 7301), if any.
+    :ivar server_name: that the client asked for, if any.
+    :ivar subject: of the peer's verified certificate (RFC 4514), if it has shown one.
+    :ivar names: its subject alternative names, as ``DNS:alice.example``.
+    """
+
+    version: str
+    cipher: str
+    alpn: str | None = None
+    server_name: str | None = None
+    subject: str | None = None
+    names: tuple[str, ...] = ()
+
+
+def factsOf(tls: ssl.SSLObject) -> TLSFacts:
+    """What ``tls`` has agreed on."""
+    cipher = tls.cipher()
+    # Empty for one that was not verified.
+    verified: Any = tls.getpeercert()
+    subject: str | None = None
+    names: tuple[str, ...] = ()
+    if verified:
+        der = tls.getpeercert(binary_form=True)
+        assert der is not None
+        subject = x509.load_der_x509_certificate(der).subject.rfc4514_string()
+        names = tuple(f"{kind}:{value}" for kind, value in verified.get("subjectAltName", ()))
+    return TLSFacts(
+        version=tls.version() or "none",
+        cipher=cipher[0] if cipher else "none",
+        alpn=tls.selected_alpn_protocol(),
+        server_name=getattr(tls, "serverName", None),
+        subject=subject,
+        names=names,
+    )
+
+
+class ServerTLS:
+    """
+    What a listener needs for TLS.
+
+    :param settings: its ``tls`` table.
+    :raises ConfigurationError: a file cannot be read, or is not what it should be; a certificate
+        is not valid today; a key is not that of its certificate.
+    :ivar notes: what an operator might like to know.
+    """
+
+    def __init__(self, settings: TLSSettings) -> None:
+        self._settings = settings
+        self.notes: list[str] = []
+        self._context = self._load()
+
+    def reload(self) -> None:
+        """
+        Read all files again, for connections that are still to come.
+
+        :raises ConfigurationError: as above; nothing has changed then.
+        """
+        self._context = self._load()
+
+    def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+        """The server's side of a connection, its handshake still to come."""
+        return self._context.wrap_bio(incoming, outgoing, server_side=True)
+
+    def verify(self, tls: ssl.SSLObject) -> None:
+        """Nothing: the handshake has verified what there is."""
+
+    def _load(self) -> ssl.SSLContext:
+        settings = self._settings
+        self.notes = []
+        context = self._makeContext(settings.cert, settings.key)
+        others = {
+            name.lower(): self._makeContext(pair.cert, pair.key)
+            for name, pair in settings.names.items()
+        }
+        # Also without others: it tells the name.
+        context.sni_callback = _chooser(others)
+        return context
+
+    def _makeContext(self, cert: str, key: str) -> ssl.SSLContext:
+        settings = self._settings
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.sslobject_class = _NamedObject
+        context.minimum_version = _VERSIONS[settings.minimum_version]
+        context.set_ciphers(CIPHERS)
+        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+        if not settings.tickets:
+            context.options |= ssl.OP_NO_TICKET
+            context.num_tickets = 0
+        context.set_alpn_protocols(settings.alpn)
+        _loadPair(context, cert, key)
+        if anybodyReads(key or cert):
+            self.notes.append(f"anybody may read the key {key or cert}: chmod o-r it")
+        if settings.client_auth != "none":
+            context.verify_mode = _REQUIREMENTS[settings.client_auth]
+            _loadAuthorities(context, settings.ca)
+        return context
+
+
+class ClientTLS:
+    """
+    How a client does TLS.
+
+    :param ca: a PEM file of the authorities that a server's certificate may come from; the
+        system's, if not given.
+    :param cert: a PEM file with the client's own certificate, if the server wants one.
+    :param key: the key's file, if it is not the same.
+    :param alpn: protocols to offer (RFC 7301), best first.
+    :param serverName: the name or address that the certificate must be for; the one connected to,
+        if not given.
+    :param minimumVersion: ``"1.2"`` or ``"1.3"``.
+    :raises ConfigurationError: as `ServerTLS`.
+    """
+
+    def __init__(
+        self,
+        *,
+        ca: str = "",
+        cert: str = "",
+        key: str = "",
+        alpn: tuple[str, ...] = (),
+        serverName: str = "",
+        minimumVersion: str = "1.2",
+    ) -> None:
+        # Of the name that is verified in `verify`.
+        self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.minimum_version = _VERSIONS[minimumVersion]
+        context.set_ciphers(CIPHERS)
+        if alpn:
+            context.set_alpn_protocols(alpn)
+        if ca:
+            _loadAuthorities(context, ca)
+        else:
+            context.load_default_certs()
+        if cert:
+            _loadPair(context, cert, key)
+        self._serverName = serverName
+
+    def to(self, host: str) -> _ClientSide:
+        """For one connection, to ``host``."""
+        return _ClientSide(self._context, self._serverName or host)
+
+
+class _ClientSide:
+    """See `ClientTLS.to`; what `echod.transports.tls` asks of it."""
+
+    def __init__(self, context: ssl.SSLContext, name: str) -> None:
+        self._context = context
+        self._name = name
+        self._isAddress = _isAddress(name)
+
+    def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+        """The client's side of a connection."""
+        # RFC 6066 section 3: no addresses.
+        name = None if self._isAddress else self._name
+        return self._context.wrap_bio(incoming, outgoing, server_hostname=name)
+
+    def verify(self, tls: ssl.SSLObject) -> None:
+        """
+        Check that the certificate is for the name, or the address, that was meant (RFC 9525).
+
+        :raises TLSFailed: it is not.
+        """
+        der = tls.getpeercert(binary_form=True)
+        assert der is not None
+        certificate = x509.load_der_x509_certificate(der)
+        try:
+            if self._isAddress:
+                verify_certificate_ip_address(certificate, self._name)
+            else:
+                verify_certificate_hostname(certificate, self._name)
+        except (VerificationError, ValueError) as error:
+            # service-identity's CertificateError is a ValueError.
+            raise TLSFailed(f"the certificate is not for {self._name}") from error
+
+
+def _isAddress(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _chooser(others: Mapping[str, ssl.SSLContext]) -> Any:
+    def choose(tls: Any, name: str | None, context: ssl.SSLContext) -> None:
+        tls.serverName = name
+        if name:
+            name = name.lower()
+            _, _, parent = name.partition(".")
+            found = others.get(name) or others.get(f"*.{parent}")
+            if found is not None:
+                tls.context = found
+
+    return choose
+
+
+def _loadPair(context: ssl.SSLContext, cert: str, key: str) -> None:
+    """
+    Load a certificate, what links it to its authority, and its key.
+
+    :param key: the key's file; the certificate's, if empty.
+    """
+    key = key or cert
+    found = readTrusted(cert)
+    readTrusted(key)
+    try:
+        certificate = x509.load_pem_x509_certificates(found)[0]
+    except ValueError as error:
+        raise ConfigurationError(f"{cert} holds no certificate: write its path as PEM") from error
+    now = datetime.now(UTC)
+    if now > certificate.not_valid_after_utc:
+        raise ConfigurationError(
+            f"the certificate in {cert} expired at {certificate.not_valid_after_utc:%F %T} UTC:"
+            " renew it"
+        )
+    if now < certificate.not_valid_before_utc:
+        raise ConfigurationError(
+            f"the certificate in {cert} is valid only from"
+            f" {certificate.not_valid_before_utc:%F %T} UTC: is the clock right?"
+        )
+    # Nobody is there to type it.
+    encrypted = ConfigurationError(f"the key in {key} has a passphrase: store it without")
+
+    def passphrase() -> str:
+        raise encrypted
+
+    try:
+        context.load_cert_chain(cert, key, passphrase)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigurationError(
+                f"the key in {key} is not that of the certificate in {cert}"
+            ) from error
+        raise ConfigurationError(
+            f"cannot use the key in {key} with {cert}: {error.reason or 'no PEM key'}"
+        ) from error
+
+
+def _loadAuthorities(context: ssl.SSLContext, path: str) -> None:
+    readTrusted(path)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise ConfigurationError(f"{path} holds no certificate of an authority") from error

@@ -1,0 +1,326 @@
+"""
+TLS over echod's own stream transports (RFC 8446, RFC 5246), with both directions' ends kept.
+
+`Secured` is mixed into a transport.  What arrives is decrypted before the protocol sees it, what
+the protocol writes is encrypted before the transport does: so the transport's buffer, its
+high-water mark, ``unsent`` and FIN are those of the records on the wire, and half-close,
+backpressure and deadlines are the same as over TCP.  ``ssl.SSLObject`` does the cryptography, on
+two memory buffers.
+
+The peer's close_notify is its end (``readConnectionLost``); what it is owed is still sent.  Our
+end is close_notify, then FIN.  A peer's FIN without close_notify is `Secured.truncated` (L2).  A
+record that cannot be decrypted, or a handshake that fails, is answered with OpenSSL's alert, then
+FIN; whatever still arrives is read and thrown away, because closing with unread input would
+destroy the alert.
+
+Bounds, in user memory: one read (64 KiB) and an unfinished record (16 KiB) on the way in, and what
+the transport buffers on the way out.  Plain text waits here only while reading is stopped.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+
+from echod.errors import TLSFailed
+from echod.tlscontext import TLSFacts, factsOf
+from echod.transports.stream import FIRST_READ, TRY_AGAIN, Stream, layered
+from echod.transports.tcp import Client
+
+__all__ = ["Secured", "SecuredServer", "TLSClient", "secure"]
+
+#: What records add to the bytes in them, for a read that shall take in several whole ones
+#: (RFC 8446 section 5.2: 5 bytes of header, at most 256 of the rest; in practice 17).
+OVERHEAD = 512
+#: Bytes of plain text in one record (RFC 8446 section 5.1).
+RECORD = 16384
+
+_eof = Failure(CONNECTION_DONE)
+
+
+class Secured(Stream):
+    """
+    See the module's docstring.
+
+    A class with this in it has ``security``: an `echod.tlscontext.ServerTLS`, or the client's side.
+    """
+
+    # What to wrap a connection with, and who it must be.
+    security: Any
+    reactor: Any
+
+    # Made with the first byte, so that a silent connection costs nothing.
+    _tls: ssl.SSLObject | None = None
+    _incoming: ssl.MemoryBIO
+    _outgoing: ssl.MemoryBIO
+
+    # Decrypted, and not delivered because reading was stopped; written by _decrypt and _deliver.
+    _plain = b""
+    # Whether reading is stopped; whether a turn to go on in is on its way.
+    _stopped = False
+    _resuming = False
+    # The peer's close_notify is in; ours is out, or cannot be sent any more.
+    _closeNotified = False
+    _outputClosed = False
+    # What still arrives is thrown away.
+    _deaf = False
+    # Bytes of the kernel's queue that have not been read since `unread` was asked, if it was.
+    _asked = 0
+    _tells = False
+
+    opening = True
+
+    @property
+    def tls(self) -> TLSFacts | None:
+        """See `IConnectionTransport.tls`."""
+        return None if self.opening or self._tls is None else factsOf(self._tls)
+
+    @property
+    def negotiatedProtocol(self) -> bytes | None:
+        """The protocol that ALPN chose, if any (``INegotiated``)."""
+        chosen = None if self.opening or self._tls is None else self._tls.selected_alpn_protocol()
+        return None if chosen is None else chosen.encode()
+
+    # -- In --------------------------------------------------------------------------------
+
+    def doRead(self) -> ConnectionDone | ConnectionLost | None:
+        """Read once, decrypt, and deliver."""
+        size = self._readSize
+        try:
+            # What was asked for comes alone, so that its end is known.
+            data = self.socket.recv(min(size, self._asked) if self._tells else size + OVERHEAD)
+        except OSError as error:
+            return None if error.errno in TRY_AGAIN else CONNECTION_LOST
+        length = len(data)
+        if not length:
+            self.truncated = self.heard and not self._deaf
+            return CONNECTION_LOST if self._broken else CONNECTION_DONE
+        self.heard = True
+        self._asked -= length
+        if length >= size:
+            self._readSize = min(2 * size, self._largestRead)
+            self.readsMuch = True
+        else:
+            self.readsMuch = False
+            if 4 * length < size and size > FIRST_READ:
+                self._readSize = max(size // 2, FIRST_READ)
+        if not self._deaf:
+            self._arrived(data)
+        return self._deliver()
+
+    def _arrived(self, data: bytes) -> None:
+        """Records, or parts of them."""
+        tls = self._tls or self._wrap()
+        self._incoming.write(data)
+        failure: Exception | None = None
+        completes = False
+        try:
+            if self.opening:
+                tls.do_handshake()
+                self.security.verify(tls)
+                completes = True
+            self._decrypt(tls, min(len(data), RECORD))
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            # As b"" is, once our own close_notify is out.
+            self._closeNotified = True
+        except (ssl.SSLError, TLSFailed) as error:
+            failure = error
+        if self._outgoing.pending:
+            # The handshake's, an alert, or the answer to a KeyUpdate.
+            super().write(self._outgoing.read())
+        if completes:
+            self.opening = False
+            self.protocol.handshakeCompleted()
+        if failure is not None:
+            self._fail(failure)
+
+    def _wrap(self) -> ssl.SSLObject:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = self.security.wrap(self._incoming, self._outgoing)
+        return self._tls
+
+    def _decrypt(self, tls: ssl.SSLObject, size: int) -> None:
+        """
+        Take every whole record out of the buffer.
+
+        Nothing but a part of one is left there: OpenSSL would not forgive a close_notify of ours
+        before them.
+
+        :param size: bytes to expect in a record.
+        """
+        data = tls.read(size)
+        while data:
+            self._plain = self._plain + data if self._plain else data
+            if not (self._incoming.pending or tls.pending()):
+                return
+            data = tls.read(RECORD)
+        self._closeNotified = True
+
+    def _deliver(self) -> ConnectionDone | None:
+        """Give the protocol what one read may bring; tell whether that was the end."""
+        if self._plain and not self._stopped:
+            piece = self._plain[: self._largestRead]
+            self._plain = self._plain[self._largestRead :]
+            if self._echoes:
+                self.write(piece)
+                self.protocol.echoed(len(piece))
+            else:
+                self.protocol.dataReceived(piece)
+        if not self.connected:
+            return None
+        if self._plain:
+            # The rest has a turn of its own.
+            self.stopReading()
+            self._goOn()
+            return None
+        if self._tells and self._asked <= 0:
+            self._tells = False
+            self.protocol.caughtUp()
+        if self._closeNotified and not self._stopped:
+            return CONNECTION_DONE
+        return None
+
+    def _fail(self, error: Exception) -> None:
+        """What comes cannot be read any more, and OpenSSL writes no more either."""
+        self.failure = getattr(error, "reason", None) or str(error)
+        self._deaf = self._outputClosed = True
+        self._plain = b""
+        self.protocol.transportFailed("tls")
+
+    def pauseProducing(self) -> None:
+        """See ``IPushProducer``."""
+        self._stopped = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """See ``IPushProducer``: what has been decrypted comes first, in a turn of its own."""
+        self._stopped = False
+        if not (self._plain or self._closeNotified):
+            super().resumeProducing()
+        else:
+            self._goOn()
+
+    def _goOn(self) -> None:
+        if not (self._stopped or self._resuming):
+            self._resuming = True
+            self.reactor.callLater(0, self._deliverRest)
+
+    def _deliverRest(self) -> None:
+        self._resuming = False
+        if self._mayRead():
+            if self._deliver() is not None:
+                self.stopReading()
+                self.readConnectionLost(_eof)
+            elif self._mayRead() and not self._plain:
+                super().resumeProducing()
+
+    def _mayRead(self) -> bool:
+        return bool(self.connected) and not self._stopped
+
+    # -- Out -------------------------------------------------------------------------------
+
+    def beginOpening(self) -> None:
+        """See `IConnectionTransport.beginOpening`: a server waits."""
+
+    def write(self, data: bytes) -> None:
+        """Encrypt, and send as any transport does."""
+        if self._outputClosed or not data:
+            return
+        tls = self._tls
+        if tls is None or self.opening:
+            raise RuntimeError("nothing can be written before the handshake is done")
+        written = tls.write(data)
+        assert written == len(data), "the buffer in memory takes all"
+        super().write(self._outgoing.read())
+
+    def writeSequence(self, iovec: Any) -> None:
+        """See ``ITransport``: Twisted's would send what it is given."""
+        self.write(b"".join(iovec))
+
+    def startTLS(self, *arguments: Any, **keywords: Any) -> None:
+        """See ``ITLSTransport``."""
+        raise RuntimeError("this is TLS already")
+
+    def _closeNotify(self) -> None:
+        """Our close_notify, once; nothing can be written after it."""
+        if self._outputClosed:
+            return
+        self._outputClosed = True
+        if self._tls is None or self.opening:
+            # The handshake will never be done.
+            self._deaf = True
+            return
+        with suppress(ssl.SSLError):
+            # It says that the peer's has not come.
+            self._tls.unwrap()
+        super().write(self._outgoing.read())
+
+    def loseWriteConnection(self) -> None:
+        """Send close_notify, then FIN, after all that waits."""
+        self._closeNotify()
+        super().loseWriteConnection()
+
+    def loseConnection(self) -> None:
+        """See ``ITransport``."""
+        self._closeNotify()
+        super().loseConnection()
+
+    def closeNow(self) -> None:
+        """See `IConnectionTransport.closeNow`."""
+        self._closeNotify()
+        super().closeNow()
+
+    def abortConnection(self) -> None:
+        """See ``IAbortingTransport``: no close_notify, it was no clean end."""
+        self._outputClosed = self._deaf = True
+        super().abortConnection()
+
+    def unread(self) -> int:
+        """See `IConnectionTransport.unread`."""
+        self._asked = queued = super().unread()
+        self._tells = queued > 0
+        return queued + len(self._plain)
+
+
+class SecuredServer(Secured):
+    """One accepted connection; its port has been given to `secure`."""
+
+    server: Any
+
+    @property
+    def security(self) -> Any:
+        """The port's."""
+        return self.server.security
+
+
+def secure(port: Any, security: Any) -> None:
+    """
+    Have a port that does not listen yet do TLS with whoever connects.
+
+    :param port: a `Port` or `UNIXPort`.
+    :param security: an `echod.tlscontext.ServerTLS`.
+    """
+    port.security = security
+    port.transport = layered(SecuredServer, port.transport)
+
+
+class TLSClient(Secured, Client):  # type: ignore[misc]  # as Client
+    """One TLS connection that we have made."""
+
+    @property
+    def security(self) -> Any:
+        """The connector's."""
+        return self.connector.security
+
+    def beginOpening(self) -> None:
+        """See `IConnectionTransport.beginOpening`: a client speaks first."""
+        with suppress(ssl.SSLWantReadError):
+            self._wrap().do_handshake()
+        super(Secured, self).write(self._outgoing.read())

@@ -1,0 +1,65 @@
+"""An authority for tests, and what it has issued, as files."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import trustme
+
+from echod.settings import TLSSettings
+from echod.testing.link import Security
+from echod.tlscontext import ServerTLS
+
+__all__ = ["Certificates"]
+
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+class Certificates:
+    """
+    Files in a folder: certificates with their keys behind them, in one file each.
+
+    :ivar ca: the authority's certificate, alone.
+    :ivar server: for ``localhost`` and its addresses.
+    :ivar other: for ``other.example`` and ``*.wild.example``.
+    :ivar client: for a client: ``alice@example.org``.
+    :ivar stranger: for ``localhost``, of another authority.
+    :ivar expired: for ``localhost``, until yesterday.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        authority, another = trustme.CA(), trustme.CA()
+        self.folder = folder
+        self.ca = str(folder / "ca.pem")
+        authority.cert_pem.write_to_path(self.ca)
+        self.server = self._write("server", authority.issue_cert("localhost", "127.0.0.1", "::1"))
+        self.other = self._write("other", authority.issue_cert("other.example", "*.wild.example"))
+        self.client = self._write(
+            "client", authority.issue_cert("alice@example.org", common_name="alice")
+        )
+        self.stranger = self._write("stranger", another.issue_cert("localhost", "127.0.0.1"))
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        self.expired = self._write(
+            "expired", authority.issue_cert("localhost", not_after=yesterday)
+        )
+
+    def _write(self, name: str, issued: trustme.LeafCert) -> str:
+        path = self.folder / f"{name}.pem"
+        path.touch(0o600)
+        issued.private_key_and_cert_chain_pem.write_to_path(str(path), append=True)
+        return str(path)
+
+    def context(self, version: str | None = None, cert: str | None = None) -> ssl.SSLContext:
+        """A client's side: it trusts the authority, speaks ``version`` alone, shows ``cert``."""
+        context = ssl.create_default_context(cafile=self.ca)
+        if version is not None:
+            context.minimum_version = context.maximum_version = _VERSIONS[version]
+        if cert is not None:
+            context.load_cert_chain(cert)
+        return context
+
+    def security(self, version: str | None = None) -> Security:
+        """Both sides, for a link."""
+        return ServerTLS(TLSSettings(cert=self.server)), self.context(version)
