@@ -37,8 +37,6 @@ class DatagramListener(Service):
     :param sweep: tells when a second has passed; shared by all listeners.
     :param ownPorts: the ports of all listeners of datagrams; this one adds its own.
     :param monotonic: the clock that rates are measured with.
-    :param proxy: the networks of the proxies before it, whose every datagram has a PROXY header;
-        ``None`` if there are none.
     :raises ConfigurationError: the protocol's maker raised.
     """
 
@@ -52,7 +50,6 @@ class DatagramListener(Service):
         sweep: Sweep,
         ownPorts: set[int],
         monotonic: Callable[[], float] = time.monotonic,
-        proxy: Networks | None = None,
     ) -> None:
         self._plan = plan
         # As planned, then, once bound, as the system gave it.
@@ -66,7 +63,7 @@ class DatagramListener(Service):
         guard = Guard(limits.datagrams_per_second, reflectors, ownPorts, networks)
         protocol = plan.make(plan.maker.makeDatagram)
         protocol.noisy = False
-        self._port = UDPPort(plan.endpoint, protocol, guard, monotonic, reactor, proxy)
+        self._port = UDPPort(plan.endpoint, protocol, guard, monotonic, reactor, plan.proxy)
 
     def privilegedStartService(self) -> None:
         """
@@ -78,7 +75,7 @@ class DatagramListener(Service):
         port = self._port.getHost().port
         self._endpoint = UDPEndpoint(self._endpoint.host, port)
         self._ownPorts.add(port)
-        self._refusals = RefusalLog(self.describe(), self._port.refused)
+        self._refusals = RefusalLog(self.describe(), lambda: self._port.refused)
         self._sweep.add(self._refusals)
         _log.info("listening {listener}", listener=self.describe())
 

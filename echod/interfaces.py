@@ -54,6 +54,9 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     failure: Any = Attribute("What went wrong with TLS or a header, in a few words, or ``None``.")
     tls: Any = Attribute("A `echod.tlscontext.TLSFacts` about the connection, or ``None``.")
     proxied: Any = Attribute("The `echod.proxyheader.ProxyHeader` it came with, or ``None``.")
+    proxyPeer: Any = Attribute(
+        "The address of the proxy that it came through, where there must be one, or ``None``."
+    )
 
     def beginOpening() -> None:
         """To be called once, by a protocol that finds `opening` as it is connected."""

@@ -30,6 +30,7 @@ from echod.report import ConnectionLog, RefusalLog, Totals
 from echod.settings import Limits
 from echod.sources import Networks
 from echod.tlscontext import ServerTLS
+from echod.transports.proxy import expectHeader
 from echod.transports.tcp import TCPPort
 from echod.transports.tls import secure
 from echod.transports.unix import UNIXListeningPort
@@ -126,6 +127,8 @@ class Listener(Service):
             self._port = TCPPort(plan.endpoint, outermost, backlog, keepalive, reactor)
         if plan.security is not None:
             secure(self._port, plan.security)
+        if plan.proxy is not None:
+            expectHeader(self._port)
 
     # -- The service -----------------------------------------------------------------------
 
@@ -144,7 +147,7 @@ class Listener(Service):
             self._log = ConnectionLog(self.describe())
         if self._logPayload:
             self.payload = ConnectionLog(self.describe()).payload
-        self._refusals = RefusalLog(self.describe(), self.totals.refused)
+        self._refusals = RefusalLog(self.describe(), self.totals.turnedAway)
         self.sweep.add(self._refusals)
         _log.info("listening {listener}", listener=self.describe())
 

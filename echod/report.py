@@ -29,6 +29,9 @@ PAYLOAD = 64
 #: Facts about TLS that are our own words.
 _PLAIN = ("version", "cipher", "alpn")
 
+#: Reasons for which a connection ends before its protocol knows of it; TLS also later.
+_NEVER_OPEN = (Reason.HANDSHAKE.value, Reason.HEADER.value, Reason.TLS.value)
+
 _SUMMED = ("bytesIn", "bytesOut", "discarded", "messages", "truncated", "pauses")
 _summed = operator.attrgetter(*_SUMMED)
 _KEYS = ("bytes_in", "bytes_out", "discarded", "messages", "truncated", "pauses")
@@ -62,6 +65,10 @@ class Totals:
         self.resets += connection.broken
         self.cut += connection.cut > 0
         self._sums = self._sumsWith([connection])
+
+    def turnedAway(self) -> Counter[str]:
+        """Those refused, and those that never came past a header or a handshake."""
+        return self.refused + Counter({why: self.closed[why] for why in _NEVER_OPEN})
 
     def snapshot(self, live: Iterable[Connection]) -> dict[str, Any]:
         """All counters, the connections that still live included; plain values."""
@@ -100,7 +107,7 @@ def formatPeer(peer: Any) -> str:
 def _peerOf(connection: Connection) -> str:
     """Over a network its address, over a UNIX socket who it is."""
     found = connection.transport.credentials
-    if found is not None:
+    if found is not None and connection.transport.proxied is None:
         return "process={},user={},group={}".format(*found)
     return formatPeer(connection.transport.getPeer())
 
@@ -184,19 +191,20 @@ class RefusalLog:
     One line a second at most about whom a listener refused, however many there are.
 
     :param listener: what names the listener in the line.
-    :param refused: counts them by reason.
+    :param refused: tells how many there were so far, by reason.
     """
 
-    def __init__(self, listener: str, refused: Counter[str]) -> None:
+    def __init__(self, listener: str, refused: Callable[[], Counter[str]]) -> None:
         self._listener = listener
         self._refused = refused
-        self._told: Counter[str] = Counter(refused)
+        self._told = Counter(refused())
 
     def sweep(self, now: float) -> None:
         """See `echod.deadlines.Swept`."""
-        new = self._refused - self._told
+        refused = self._refused()
+        new = refused - self._told
         if new:
-            self._told = Counter(self._refused)
+            self._told = Counter(refused)
             reasons = " ".join(f"{reason}={count}" for reason, count in sorted(new.items()))
             _log.warn("refused {listener} {reasons}", listener=self._listener, reasons=reasons)
 

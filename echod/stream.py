@@ -39,6 +39,7 @@ from echod.errors import (
     StreamLost,
     StreamTruncated,
 )
+from echod.proxyheader import ProxyHeader
 from echod.tlscontext import TLSFacts
 
 __all__ = ["BUFFER", "Handler", "Stream", "StreamConnection"]
@@ -117,6 +118,16 @@ class Stream:
     def tls(self) -> TLSFacts | None:
         """What TLS has agreed on, and who the peer is; ``None`` without TLS."""
         return self._connection.transport.tls  # type: ignore[no-any-return]  # an attribute
+
+    @property
+    def proxied(self) -> ProxyHeader | None:
+        """The PROXY header that the connection came with, if it did."""
+        return self._connection.transport.proxied  # type: ignore[no-any-return]  # an attribute
+
+    @property
+    def proxyPeer(self) -> IAddress | None:
+        """The proxy's address, where there must be one."""
+        return self._connection.transport.proxyPeer  # type: ignore[no-any-return]  # an attribute
 
     # -- Reading ---------------------------------------------------------------------------
 

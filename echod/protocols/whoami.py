@@ -14,6 +14,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 
 from echod.endpoints import formatAddress
 from echod.maker import StreamMaker
+from echod.proxyheader import ProxyHeader
 from echod.stream import Stream
 
 __all__ = ["whoami"]
@@ -24,6 +25,24 @@ def _describe(address: Any) -> str | None:
         return formatAddress(address.host, address.port)
     name = getattr(address, "name", None)
     return None if name is None else "@".join(os.fsdecode(name).split("\0", 1))
+
+
+def _describeHeader(header: ProxyHeader, proxy: str | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "peer": proxy,
+        "version": header.version,
+        "authority": header.authority,
+        "alpn": header.alpn,
+        "unique_id": None if header.uniqueId is None else header.uniqueId.hex(),
+    }
+    if header.tls is not None:
+        facts["tls"] = {
+            "version": header.tls.version,
+            "cipher": header.tls.cipher,
+            "common_name": header.tls.commonName,
+            "verified": header.tls.verified,
+        }
+    return {key: value for key, value in facts.items() if value is not None}
 
 
 async def _whoami(stream: Stream) -> None:
@@ -38,6 +57,8 @@ async def _whoami(stream: Stream) -> None:
         facts["credentials"] = {"process": process, "user": user, "group": group}
     if stream.tls is not None:
         facts["tls"] = stream.tls
+    if stream.proxied is not None:
+        facts["proxy"] = _describeHeader(stream.proxied, _describe(stream.proxyPeer))
     await stream.write(msgspec.json.encode(facts) + b"\n")
 
 

@@ -36,6 +36,7 @@ from echod.testing.loop import Loop
 from echod.testing.sockets import MemorySocket
 from echod.testing.tls import RECORD, TLSSocket
 from echod.tlscontext import ServerTLS
+from echod.transports.proxy import expectHeader
 from echod.transports.tcp import Server, TCPPort
 from echod.transports.tls import secure
 from echod.transports.unix import UNIXListeningPort
@@ -265,12 +266,14 @@ def tcpLink(
     sendBuffer: int | None = None,
     receiveBuffer: int | None = None,
     security: Security | None = None,
+    header: bytes = b"",
 ) -> Link:
     """
     The same over loopback TCP; the buffers are asked of the kernel, which has limits.
 
     :param security: the server's and the client's side of TLS, if there is to be TLS; the client
         asks for ``localhost``.
+    :param header: a PROXY header, if the server is to expect one: sent before all else.
     """
 
     def connect(port: Any) -> Any:
@@ -285,6 +288,7 @@ def tcpLink(
         # A byte behind a handshake would wait for its acknowledgement.
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client.connect(("127.0.0.1", port.getHost().port))
+        client.sendall(header)
         if security is None:
             return client
         # Records that a small buffer takes in whole.
@@ -294,6 +298,8 @@ def tcpLink(
         port = TCPPort(TCPEndpoint("127.0.0.1", 0), factory, 1, 60, loop)
         if security is not None:
             secure(port, security[0])
+        if header:
+            expectHeader(port)
         return port
 
     return _kernelLink(protocol, limits, makePort, connect)

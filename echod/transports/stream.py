@@ -119,11 +119,17 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
     failure: str | None = None
     tls: Any = None
     proxied: Any = None
+    proxyPeer: Any = None
     #: Whether the last read came back full: for `Poller`, which lets others go first.
     readsMuch = False
 
     def beginOpening(self) -> None:
         """See `IConnectionTransport.beginOpening`."""
+
+    def _headerRead(self) -> None:
+        """A PROXY header has come before what is to be read next."""
+        self.opening = False
+        self.protocol.handshakeCompleted()
 
     def limitReads(self, size: int) -> None:
         """See `IConnectionTransport.limitReads`."""

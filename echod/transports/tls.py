@@ -86,6 +86,9 @@ class Secured(Stream):
         chosen = None if self.opening or self._tls is None else self._tls.selected_alpn_protocol()
         return None if chosen is None else chosen.encode()
 
+    def _headerRead(self) -> None:
+        """A PROXY header has come; the handshake is next."""
+
     # -- In --------------------------------------------------------------------------------
 
     def doRead(self) -> ConnectionDone | ConnectionLost | None:

@@ -21,6 +21,7 @@ from echod.protocols.raw import RawOptions, raw
 from echod.settings import Limits
 from echod.testing import Link, memoryLink, tcpLink, unixLink
 from tests.certificates import Certificates
+from tests.unit.proxyheaders import formatV1, formatV2
 
 MakeLink = Callable[..., Link]
 
@@ -30,19 +31,32 @@ DNS = (dns, DNSOptions())
 ECHO_UNTIL_QUIT = (raw, RawOptions(quit="QUIT"))
 
 
-PLAIN: dict[str, MakeLink] = {"memory": memoryLink, "tcp": tcpLink, "unix": unixLink}
-SECURED = {"tls12": "1.2", "tls13": "1.3"}
+V1 = formatV1(("192.0.2.1", 1000), ("192.0.2.2", 7))
+V2 = formatV2(("2001:db8::1", 1000), ("2001:db8::2", 7))
+PLAIN: dict[str, MakeLink] = {
+    "memory": memoryLink,
+    "tcp": tcpLink,
+    "unix": unixLink,
+    "proxy1": partial(tcpLink, header=V1),
+    "proxy2": partial(tcpLink, header=V2),
+}
+#: The version of TLS, and what comes before it.
+SECURED = {"tls12": ("1.2", b""), "tls13": ("1.3", b""), "proxy-tls13": ("1.3", V2)}
+
+
+def linkOf(name: str, certificates: Certificates) -> MakeLink:
+    if name in PLAIN:
+        return PLAIN[name]
+    version, header = SECURED[name]
+    return partial(tcpLink, security=certificates.security(version), header=header)
 
 
 @pytest.fixture(params=[*PLAIN, *SECURED])
 def makeLink(request: pytest.FixtureRequest, certificates: Certificates) -> MakeLink:
-    name = request.param
-    if name in PLAIN:
-        return PLAIN[name]
-    return partial(tcpLink, security=certificates.security(SECURED[name]))
+    return linkOf(request.param, certificates)
 
 
-@pytest.fixture(params=["memory", "tcp", *SECURED])
+@pytest.fixture(params=[*(name for name in PLAIN if name != "unix"), *SECURED])
 def makeTCPLink(request: pytest.FixtureRequest, certificates: Certificates) -> MakeLink:
     """
     For what UNIX sockets have not.
@@ -50,13 +64,10 @@ def makeTCPLink(request: pytest.FixtureRequest, certificates: Certificates) -> M
     There is no RST: an abort is an EOF where nothing is unread.  And what was sent is unsent until
     the peer has read it, in the size that it takes in the kernel.
     """
-    name = request.param
-    if name in PLAIN:
-        return PLAIN[name]
-    return partial(tcpLink, security=certificates.security(SECURED[name]))
+    return linkOf(request.param, certificates)
 
 
-@pytest.fixture(params=["memory", "tcp"])
+@pytest.fixture(params=["memory", "tcp", "proxy1", "proxy2"])
 def makePlainLink(request: pytest.FixtureRequest) -> MakeLink:
     """
     For what is known to the byte, and at once, only where bytes are sent as they are.

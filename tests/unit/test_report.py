@@ -54,7 +54,10 @@ def connectionWith(
     connection.state = state
     connection.reason = reason
     transport: Any = SimpleNamespace(
-        credentials=None, getPeer=lambda: IPv4Address("TCP", "127.0.0.1", 40000)
+        credentials=None,
+        proxied=None,
+        failure=None,
+        getPeer=lambda: IPv4Address("TCP", "127.0.0.1", 40000),
     )
     connection.transport = transport
     for name, value in counters.items():

@@ -159,6 +159,7 @@ BOUNDS: list[tuple[str, list[str], list[str]]] = [
     ("max_connections", ["1", "1_000_000"], ["0", "-1", "1_000_001", "99999999999999999999"]),
     ("backlog", ["1", "65535"], ["0", "-1", "65536"]),
     ("keepalive", ["0", "1", "32767"], ["-1", "32768"]),
+    ("handshake_timeout", ["0.25", "10", "31536000"], ["0", "-1", "31536001", "nan", "inf"]),
     *(
         (key, ["0", "0.0", "0.25", "31536000"], ["-0.1", "-1", "31536001", "nan", "inf", "-inf"])
         for key in (
@@ -254,7 +255,14 @@ LIMIT_KEYS = ", ".join(sorted(Limits.__struct_fields__))
         (
             LISTENER + "[[listener]]\nprotocol = 'raw'\nendpoint = ''\nnope = 1",
             "$.listener[1]: Object contains unknown field `nope` (there are: "
-            + ", ".join(sorted([*Limits.__struct_fields__, "endpoint", "options", "protocol"]))
+            + ", ".join(
+                sorted(
+                    [
+                        *Limits.__struct_fields__,
+                        *("endpoint", "options", "protocol", "proxy", "tls"),
+                    ]
+                )
+            )
             + ")",
         ),
     ],

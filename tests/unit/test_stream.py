@@ -174,7 +174,7 @@ def testAcceptMeans() -> None:
 
 # -- Twisted's private parts -----------------------------------------------------------------
 
-MODULES = ("accepting", "poller", "reactor", "stream", "tcp", "tls", "udp", "unix")
+MODULES = ("accepting", "poller", "proxy", "reactor", "stream", "tcp", "tls", "udp", "unix")
 
 
 def sources() -> dict[str, ast.Module]:

@@ -1,0 +1,108 @@
+"""
+The PROXY header on a stream (HAProxy's proxy-protocol.txt): who the client behind a proxy is.
+
+`Proxied` is mixed into a transport, outermost: the header comes before all else, TLS too (P5).  It
+is looked at in the kernel's queue, and only its own bytes are taken out of it: so a header may be
+split anywhere (P2), and what follows in the same segment is payload (P6) without being kept or
+put back.  Until it is whole the connection is `IConnectionTransport.opening`, and has its deadline.
+
+Whose headers are believed is the listener's business (P1); `parseHeader` reads them.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+
+from echod.errors import MalformedHeader
+from echod.proxyheader import LONGEST, ProxyHeader, parseHeader
+from echod.transports.stream import TRY_AGAIN, Stream, layered
+
+__all__ = ["Proxied", "expectHeader"]
+
+
+class Proxied(Stream):
+    """See the module's docstring."""
+
+    connected: Any
+    opening = True
+
+    # Whether the header is still to come, and how it begins; written by _readHeader.
+    _expectsHeader = True
+    _begun = b""
+
+    def getPeer(self) -> Any:
+        """The client's address, as the header has it."""
+        header: ProxyHeader | None = self.proxied
+        if header is None or header.source is None:
+            return super().getPeer()
+        return _address(header.source)
+
+    def getHost(self) -> Any:
+        """Where the client connected to, as the header has it."""
+        header: ProxyHeader | None = self.proxied
+        if header is None or header.destination is None:
+            return super().getHost()
+        return _address(header.destination)
+
+    @property
+    def proxyPeer(self) -> Any:
+        """See `IConnectionTransport.proxyPeer`."""
+        return super().getPeer()
+
+    def doRead(self) -> ConnectionDone | ConnectionLost | None:
+        """Read the header, then as the transport below."""
+        return self._readHeader() if self._expectsHeader else super().doRead()
+
+    def _readHeader(self) -> ConnectionDone | ConnectionLost | None:
+        try:
+            seen = bytearray(LONGEST)
+            count = self.socket.recv_into(seen, LONGEST, socket.MSG_PEEK)
+        except OSError as error:
+            return None if error.errno in TRY_AGAIN else CONNECTION_LOST
+        if not count:
+            if self._begun:
+                self._refuse("it ended in the header")
+            return CONNECTION_DONE
+        self.heard = True
+        data = self._begun + bytes(seen[:count])
+        try:
+            header, length = parseHeader(data)
+        except MalformedHeader as error:
+            self._refuse(str(error))
+            return None
+        if not self._takeOut(length - len(self._begun)):
+            return CONNECTION_LOST
+        self._begun = data[:length]
+        if header is not None:
+            self._expectsHeader = False
+            self._begun = b""
+            self.proxied = header
+            self.protocol.identified()
+            self._headerRead()
+        return None
+
+    def _refuse(self, why: str) -> None:
+        """There is no such header: what follows is nobody's."""
+        self.failure = why
+        self._expectsHeader = False
+        self._begun = b""
+        self.protocol.transportFailed("header")
+
+
+def expectHeader(port: Any) -> None:
+    """
+    Have a port that does not listen yet expect a PROXY header of whoever connects.
+
+    :param port: a `Port` or `UNIXPort`, after `echod.transports.tls.secure` if it does TLS.
+    """
+    port.transport = layered(Proxied, port.transport)
+
+
+def _address(pair: tuple[str, int]) -> IPv4Address | IPv6Address:
+    kind = IPv6Address if ":" in pair[0] else IPv4Address
+    return kind("TCP", *pair)
