@@ -11,7 +11,8 @@ The other end: a connection that we make, as a coroutine stream.
 
     task.react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 
-The connection is the same as a listener's (`echod.connection`), with the same half-close,
+`connect` is for TCP and TLS (``tls=ClientTLS(ca="ca.pem")``), `connectUNIX` for UNIX sockets.  The
+connection is the same as a listener's (`echod.connection`), with the same half-close,
 backpressure and deadlines, on the same transports.
 """
 
@@ -21,19 +22,20 @@ import time
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from twisted.internet.defer import CancelledError
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.protocol import Factory
 
-from echod.connection import Connection
+from echod.connection import Connection, Reason, State
 from echod.deadlines import Sweep
 from echod.endpoints import formatAddress
 from echod.errors import ConnectFailed
 from echod.settings import Limits
 from echod.stream import BUFFER, Stream, StreamConnection
-from echod.transports.reactor import Facade
+from echod.tlscontext import ClientTLS
+from echod.transports.reactor import Facade, Securing
 
-__all__ = ["connect"]
+__all__ = ["ClientTLS", "connect", "connectUNIX"]
 
 #: Seconds for a connection to be made.
 CONNECT_TIMEOUT = 30.0
@@ -47,10 +49,13 @@ class _Owner:
     payload = None
 
     def __init__(self, reactor: Any) -> None:
+        self.clock = reactor
         self.reactor = Facade(reactor)
         self.sweep = Sweep(reactor, time.monotonic)
         # Who needs the clock: connections, and those that are being made.
         self._live: set[Connection] = set()
+        # Who waits for a handshake.
+        self._opening: dict[Connection, Deferred[None]] = {}
 
     def begin(self, connection: Connection) -> None:
         """It is about to be made."""
@@ -65,18 +70,41 @@ class _Owner:
         return True
 
     def established(self, connection: Connection) -> None:
-        pass
+        waiting = self._opening.pop(connection, None)
+        if waiting is not None:
+            waiting.callback(None)
 
     def lingering(self, connection: Connection) -> None:
-        pass
+        self._failed(connection)
 
     def inputEnded(self, connection: Connection) -> None:
         pass
 
     def closed(self, connection: Connection) -> None:
+        self._failed(connection)
         self._live.discard(connection)
         if not self._live:
             self.sweep.stop()
+
+    def _failed(self, connection: Connection) -> None:
+        waiting = self._opening.pop(connection, None)
+        if waiting is not None:
+            reason = connection.reason or Reason.EOF
+            waiting.errback(
+                ConnectFailed(connection.transport.failure or f"it ended: {reason.value}")
+            )
+
+    async def secured(self, connection: Connection, timeout: float) -> None:
+        """
+        Wait for the handshake, if there is one.
+
+        :raises ConnectFailed: it has failed.
+        :raises TimeoutError: it is not done after ``timeout`` seconds.
+        """
+        if connection.state is State.OPENING:
+            waiting: Deferred[None] = Deferred()
+            self._opening[connection] = waiting
+            await waiting.addTimeout(timeout, self.clock)
 
 
 _owners: WeakKeyDictionary[Any, _Owner] = WeakKeyDictionary()
@@ -86,35 +114,76 @@ async def connect(
     host: str,
     port: int,
     *,
+    tls: ClientTLS | None = None,
     timeout: float = CONNECT_TIMEOUT,
     limit: int = BUFFER,
     reactor: Any = None,
 ) -> Stream:
     """
-    Connect over TCP.
+    Connect over TCP, or over TLS.
 
     :param host: a name or an address; of several addresses the first that answers
         (RFC 8305).
-    :param timeout: seconds until one of them must have answered.
+    :param tls: how to do TLS, if at all.  The server's certificate must be for ``host``, a name
+        or an address (RFC 9525), or for what ``tls`` names.
+    :param timeout: seconds until one of them must have answered, and as many for the handshake.
     :param limit: see `Stream`.
     :param reactor: the global one if not given.
-    :raises ConnectFailed: none of them did; why.
+    :raises ConnectFailed: none of them did, or TLS failed; why.
     """
+    owner = _ownerOf(reactor)
+    facade: Any = owner.reactor if tls is None else Securing(owner.reactor, tls.to(host))
+    endpoint = HostnameEndpoint(facade, host, port, timeout=timeout)
+    return await _connect(owner, endpoint, formatAddress(host, port), timeout, limit)
+
+
+async def connectUNIX(
+    path: str,
+    *,
+    timeout: float = CONNECT_TIMEOUT,
+    limit: int = BUFFER,
+    reactor: Any = None,
+) -> Stream:
+    """
+    Connect to a UNIX socket.
+
+    :param path: of its file; or, after ``@``, its abstract name.
+    :raises ConnectFailed: nobody listens there; why.
+    """
+    owner = _ownerOf(reactor)
+    address = "\0" + path[1:] if path.startswith("@") else path
+    endpoint = UNIXClientEndpoint(owner.reactor, address, timeout=timeout)
+    return await _connect(owner, endpoint, path, timeout, limit)
+
+
+def _ownerOf(reactor: Any) -> _Owner:
     if reactor is None:
         from twisted.internet import reactor
     owner = _owners.get(reactor)
     if owner is None:
         owner = _owners[reactor] = _Owner(reactor)
+    return owner
+
+
+async def _connect(
+    owner: _Owner, endpoint: Any, address: str, timeout: float, limit: int
+) -> Stream:
     connection = StreamConnection(limit=limit)
     connection.owner = owner
     factory = Factory.forProtocol(lambda: connection)
     factory.noisy = False
     owner.begin(connection)
     try:
-        await HostnameEndpoint(owner.reactor, host, port, timeout=timeout).connect(factory)
+        await endpoint.connect(factory)
+        # An endpoint puts a wrapper in between, which knows nothing of echod's own callbacks.
+        connection.transport.protocol = connection  # type: ignore[attr-defined]  # Twisted's
+        await owner.secured(connection, timeout)
     except BaseException as error:
-        owner.closed(connection)
+        if connection.transport is None:
+            owner.closed(connection)
+        else:
+            connection.abort(Reason.ERROR)
         if not isinstance(error, Exception) or isinstance(error, CancelledError):
             raise
-        raise ConnectFailed(f"cannot connect to {formatAddress(host, port)}: {error}") from error
+        raise ConnectFailed(f"cannot connect to {address}: {error}") from error
     return connection.stream

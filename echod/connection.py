@@ -599,9 +599,10 @@ class Connection(TwistedProtocol):
                 self.broken = True
                 if not self._outputEnded or self._inputEnded or self.reason is None:
                     self.reason = Reason.RESET
-            elif self.transport.truncated:
+            elif self.transport.truncated or self.transport.failure:
                 # Nobody shall take what was cut off for whole (L2).
-                reason = Failure(ConnectionLost("the peer closed TLS without close_notify"))
+                why = self.transport.failure or "the peer closed TLS without close_notify"
+                reason = Failure(ConnectionLost(why))
         self._slices = None
         self._sweep.discard(self)
         self.owner.closed(self)

@@ -123,7 +123,7 @@ class StreamLost(StreamError):
 
 
 class StreamTruncated(StreamError):
-    """The peer's end came without TLS's close_notify: there may have been more (RFC 8446 6.1)."""
+    """TLS failed, or the peer's end came without close_notify: there may have been more."""
 
 
 class ConnectFailed(StreamError):

@@ -77,7 +77,8 @@ class Stream:
         self._buffer = bytearray()
         # No more input will come; nor can any answer be sent.
         self._eof = False
-        self._truncated = False
+        # Why there may have been more before EOF.
+        self._cutOff: str | None = None
         self._lost: Failure | None = None
         # We have ended our direction.
         self._finished = False
@@ -137,7 +138,7 @@ class Stream:
 
         :param limit: bytes at most.
         :raises StreamLost: the connection was reset.
-        :raises StreamTruncated: the peer finished TLS without saying so.
+        :raises StreamTruncated: TLS failed, or ended without close_notify.
         """
         _checkSize("limit", limit, 1)
         self._beginRead()
@@ -314,8 +315,8 @@ class Stream:
         if self._eof:
             if self._lost and not self._lost.check(ConnectionDone):
                 raise self._fail(StreamLost("the connection is lost")) from self._lost.value
-            if self._truncated:
-                raise self._fail(StreamTruncated("the peer finished without TLS's close_notify"))
+            if self._cutOff:
+                raise self._fail(StreamTruncated(self._cutOff))
             return False
         self._reads = self._written = 0
         self._input = Deferred()
@@ -376,10 +377,10 @@ class Stream:
         _fire(self._input)
         return len(self._buffer) >= self.limit
 
-    def feedEOF(self, *, truncated: bool = False) -> None:
-        """No more will come; ``truncated`` if there may have been more."""
+    def feedEOF(self, cutOff: str | None = None) -> None:
+        """No more will come; ``cutOff`` says why there may have been more, if there may."""
         self._eof = True
-        self._truncated = truncated
+        self._cutOff = cutOff
         _fire(self._input)
 
     def ready(self) -> None:
@@ -451,7 +452,13 @@ class StreamConnection(Connection):
 
     def inputFinished(self) -> None:
         """EOF, after what is in the buffer."""
-        self.stream.feedEOF(truncated=self.transport.truncated)
+        transport = self.transport
+        if transport.failure is not None:
+            self.stream.feedEOF(f"TLS failed: {transport.failure}")
+        elif transport.truncated:
+            self.stream.feedEOF("the peer finished without TLS's close_notify")
+        else:
+            self.stream.feedEOF()
 
     ended = inputFinished
 

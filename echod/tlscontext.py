@@ -168,7 +168,7 @@ class ClientTLS:
     :param serverName: the name or address that the certificate must be for; the one connected to,
         if not given.
     :param minimumVersion: ``"1.2"`` or ``"1.3"``.
-    :raises ConfigurationError: as `ServerTLS`.
+    :raises ConfigurationError: as `ServerTLS`; or ``serverName`` is none.
     """
 
     def __init__(
@@ -195,6 +195,11 @@ class ClientTLS:
         if cert:
             _loadPair(context, cert, key)
         self._serverName = serverName
+        if serverName and not _isAddress(serverName):
+            try:
+                serverName.encode("idna")
+            except UnicodeError as error:
+                raise ConfigurationError(f"{serverName!r} is no name of a server") from error
 
     def to(self, host: str) -> _ClientSide:
         """For one connection, to ``host``."""

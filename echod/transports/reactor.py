@@ -3,10 +3,9 @@ The real reactor, with echod's descriptors and transports in place of its own.
 
 `Facade` passes for the reactor that it wraps: timers, threads and signals are the real one's.
 Descriptors go to a `Poller` where there is epoll, and what listens or connects through it
-(``listenTCP``, ``listenUNIX``, ``adoptStreamPort``, ``connectTCP``) gets echod's transports; so an
-endpoint of any kind that is given a facade goes the fast way, under whatever reactor the process
-runs.  A private
-part of Twisted known here: ``Port._fromListeningDescriptor``.
+(``listenTCP``, ``listenUNIX``, ``adoptStreamPort``, ``connectTCP``, ``connectUNIX``) gets echod's
+transports; so an endpoint of any kind that is given a facade goes the fast way, under whatever
+reactor the process runs.  A private part of Twisted known here: ``Port._fromListeningDescriptor``.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from zope.interface import directlyProvides, providedBy
 from echod.transports.poller import Poller, available
 from echod.transports.stream import require
 from echod.transports.tcp import Connector, Port
-from echod.transports.unix import UNIXPort
+from echod.transports.tls import TLSConnector
+from echod.transports.unix import UNIXConnector, UNIXPort
 
-__all__ = ["Facade"]
+__all__ = ["Facade", "Securing"]
 
 require(Port, "_fromListeningDescriptor")
 require(UNIXPort, "_fromListeningDescriptor")
@@ -66,6 +66,14 @@ class Facade:
         connector.connect()
         return connector
 
+    def connectUNIX(
+        self, address: Any, factory: Any, timeout: float = 30, checkPID: int | bool = 0
+    ) -> UNIXConnector:
+        """See ``IReactorUNIX.connectUNIX``."""
+        connector = UNIXConnector(address, factory, timeout, self, checkPID)
+        connector.connect()
+        return connector
+
     def listenUNIX(
         self,
         address: Any,
@@ -90,3 +98,29 @@ class Facade:
         )
         listening.startListening()
         return listening
+
+
+class Securing:
+    """
+    A facade whose outgoing TCP connections do TLS.
+
+    :param facade: whose they are.
+    :param security: the client's side of TLS (`echod.tlscontext.ClientTLS.to`).
+    """
+
+    def __init__(self, facade: Facade, security: Any) -> None:
+        self._facade = facade
+        self._security = security
+        directlyProvides(self, *providedBy(facade))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._facade, name)
+
+    def connectTCP(
+        self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
+    ) -> TLSConnector:
+        """See ``IReactorTCP.connectTCP``."""
+        connector = TLSConnector(host, port, factory, timeout, bindAddress, self._facade)
+        connector.security = self._security
+        connector.connect()
+        return connector

@@ -30,9 +30,9 @@ from twisted.python.failure import Failure
 from echod.errors import TLSFailed
 from echod.tlscontext import TLSFacts, factsOf
 from echod.transports.stream import FIRST_READ, TRY_AGAIN, Stream, layered
-from echod.transports.tcp import Client
+from echod.transports.tcp import Client, Connector
 
-__all__ = ["Secured", "SecuredServer", "TLSClient", "secure"]
+__all__ = ["Secured", "SecuredServer", "TLSClient", "TLSConnector", "secure"]
 
 #: What records add to the bytes in them, for a read that shall take in several whole ones
 #: (RFC 8446 section 5.2: 5 bytes of header, at most 256 of the rest; in practice 17).
@@ -192,7 +192,9 @@ class Secured(Stream):
 
     def _fail(self, error: Exception) -> None:
         """What comes cannot be read any more, and OpenSSL writes no more either."""
-        self.failure = getattr(error, "reason", None) or str(error)
+        self.failure = (
+            getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
+        )
         self._deaf = self._outputClosed = True
         self._plain = b""
         self.protocol.transportFailed("tls")
@@ -312,6 +314,19 @@ def secure(port: Any, security: Any) -> None:
     """
     port.security = security
     port.transport = layered(SecuredServer, port.transport)
+
+
+class TLSConnector(Connector):
+    """
+    A TCP connector whose connections do TLS.
+
+    :ivar security: a client's side (`echod.tlscontext.ClientTLS.to`).
+    """
+
+    security: Any
+
+    def _makeTransport(self) -> TLSClient:
+        return TLSClient(self.host, self.port, self.bindAddress, self, self.reactor)
 
 
 class TLSClient(Secured, Client):  # type: ignore[misc]  # as Client

@@ -3,7 +3,8 @@ UNIX stream sockets (unix(7)): ports and connections, with echod's accepting and
 
 A socket's file outlives its process.  One that nobody listens on any more is replaced, one that
 somebody does is refused, and what is removed at the end is the file that was made at the start.
-Private parts of Twisted known here: ``Port._bindPath`` and ``Port._logConnectionLostMsg``.
+Private parts of Twisted known here: ``Port._bindPath``, ``Port._logConnectionLostMsg`` and
+``Connector._makeTransport``.
 """
 
 from __future__ import annotations
@@ -24,9 +25,17 @@ from echod.errors import ListenError
 from echod.transports.accepting import Accepting
 from echod.transports.stream import Stream, require
 
-__all__ = ["UNIXListeningPort", "UNIXPort", "UNIXServer", "credentialsOf"]
+__all__ = [
+    "UNIXClient",
+    "UNIXConnector",
+    "UNIXListeningPort",
+    "UNIXPort",
+    "UNIXServer",
+    "credentialsOf",
+]
 
 require(unix.Port, "_logConnectionLostMsg")
+require(unix.Connector, "_makeTransport")
 
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
 
@@ -61,6 +70,17 @@ class UNIXServer(Stream, unix.Server):  # type: ignore[misc]  # as tcp.Server
         """See ``IUNIXTransport``: a descriptor travels with bytes that no `write` may overtake."""
         self._end()
         super().sendFileDescriptor(fileno)
+
+
+class UNIXClient(Stream, unix.Client):  # type: ignore[misc]  # as tcp.Server
+    """One UNIX connection that we have made."""
+
+
+class UNIXConnector(unix.Connector):
+    """Twisted's connector, with echod's transport."""
+
+    def _makeTransport(self) -> UNIXClient:
+        return UNIXClient(self.address, self, self.reactor, self.checkPID)
 
 
 class UNIXPort(Accepting, unix.Port):
