@@ -125,7 +125,16 @@ class TCPPort(Port):
         :raises ListenError: in one line that names the address.  Twisted's own method lets
             ``listen()`` raise a bare ``OSError`` and leaves the socket open.
         """
-        skt = self.createInternetSocket()
+        skt = self._open()
+        self._realPortNumber = skt.getsockname()[1]
+        self.factory.doStart()  # type: ignore[union-attr]  # the constructor set it
+        self.connected = True
+        self.socket = skt
+        self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
+        self.startReading()
+
+    def _open(self) -> socket.socket:
+        skt: socket.socket = self.createInternetSocket()
         try:
             address: tuple[Any, ...] = (self.interface, self.port)
             if self.addressFamily == socket.AF_INET6:
@@ -138,17 +147,13 @@ class TCPPort(Port):
             hint = "; who holds it: ss -ltnp" if error.errno == EADDRINUSE else ""
             reason = error.strerror or str(error)
             raise ListenError(f"cannot listen on {self._endpoint}: {reason}{hint}") from error
-        self._realPortNumber = skt.getsockname()[1]
-        self.factory.doStart()  # type: ignore[union-attr]  # the constructor set it
-        self.connected = True
-        self.socket = skt
-        self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
-        self.startReading()
+        return skt
 
     def _setOptions(self, skt: socket.socket) -> None:
         skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Said either way: an adopted socket may come with it.
+        skt.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(self._keepalive))
         if self._keepalive:
-            skt.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, self._keepalive)
             skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
             skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)

@@ -118,24 +118,31 @@ class UDPPort(udp.Port):
 
         :raises ListenError: in one line that names the address.
         """
-        skt = self.createInternetSocket()
-        try:
-            if self.addressFamily == socket.AF_INET6:
-                skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-            # Of IPv4 datagrams at an IPv6 socket, too.
-            skt.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            skt.bind(self._address(skt))
-        except OSError as error:
-            skt.close()
-            reason = error.strerror or str(error)
-            hint = "; who holds it: ss -lnup" if error.errno == errno.EADDRINUSE else ""
-            raise ListenError(f"cannot listen on {self._endpoint}: {reason}{hint}") from error
+        skt = self._open()
         self._realPortNumber = skt.getsockname()[1]
         self.socket = skt
         self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
         self.connected = True
         self.protocol.makeConnection(self)
         self.startReading()
+
+    def _open(self) -> socket.socket:
+        skt = self.createInternetSocket()
+        try:
+            self._setOptions(skt)
+            skt.bind(self._address(skt))
+        except OSError as error:
+            skt.close()
+            reason = error.strerror or str(error)
+            hint = "; who holds it: ss -lnup" if error.errno == errno.EADDRINUSE else ""
+            raise ListenError(f"cannot listen on {self._endpoint}: {reason}{hint}") from error
+        return skt
+
+    def _setOptions(self, skt: socket.socket) -> None:
+        if self.addressFamily == socket.AF_INET6:
+            skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        # Of IPv4 datagrams at an IPv6 socket, too.
+        skt.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
     def _address(self, skt: socket.socket) -> Any:
         found = socket.getaddrinfo(

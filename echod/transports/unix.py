@@ -104,7 +104,15 @@ class UNIXListeningPort(UNIXPort):
 
         :raises ListenError: in one line that names the path.
         """
-        skt = self.createInternetSocket()
+        skt = self._open()
+        self.factory.doStart()  # type: ignore[union-attr]  # the constructor set it
+        self.connected = True
+        self.socket = skt
+        self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
+        self.startReading()
+
+    def _open(self) -> socket.socket:
+        skt: socket.socket = self.createInternetSocket()
         try:
             self._makeRoom()
             # From the first moment on nobody may connect who may not later.
@@ -124,11 +132,7 @@ class UNIXListeningPort(UNIXPort):
         except BaseException:
             skt.close()
             raise
-        self.factory.doStart()  # type: ignore[union-attr]  # the constructor set it
-        self.connected = True
-        self.socket = skt
-        self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
-        self.startReading()
+        return skt
 
     def _makeRoom(self) -> None:
         """
