@@ -21,6 +21,7 @@ from echod.guard import REFLECTORS, Guard
 from echod.listening import ListenerPlan
 from echod.report import RefusalLog
 from echod.sources import Networks
+from echod.transports.adopted import adopting
 from echod.transports.udp import UDPPort
 
 __all__ = ["DatagramListener"]
@@ -63,7 +64,10 @@ class DatagramListener(Service):
         guard = Guard(limits.datagrams_per_second, reflectors, ownPorts, networks)
         protocol = plan.make(plan.maker.makeDatagram)
         protocol.noisy = False
-        self._port = UDPPort(plan.endpoint, protocol, guard, monotonic, reactor, plan.proxy)
+        makePort = adopting(UDPPort, plan.descriptor)
+        self._port: UDPPort = makePort(
+            plan.endpoint, protocol, guard, monotonic, reactor, plan.proxy
+        )
 
     def privilegedStartService(self) -> None:
         """
@@ -106,7 +110,7 @@ class DatagramListener(Service):
 
     def describe(self) -> str:
         """``udp udp 127.0.0.1:7``, with the port that the system chose."""
-        return f"{self._plan.maker.name} {self._endpoint}"
+        return self._plan.describe(self._endpoint)
 
     def counters(self) -> dict[str, Any]:
         """All counters of this listener, as plain values."""

@@ -3,8 +3,9 @@ Endpoint words: where a listener listens, as an operator writes it.
 
 ``tcp:PORT[:interface=ADDRESS]``, or the same with ``udp``, or ``unix:PATH[:mode=MODE]``, or
 ``tls:PORT[:interface=ADDRESS]:cert=FILE[:key=FILE]``, which is ``tcp`` and words for TLS, in the
-escaping of Twisted's endpoint strings (``\:`` is a colon inside a value), parsed to a value.  Pure:
-nothing is resolved or bound here.
+escaping of Twisted's endpoint strings (``\:`` is a colon inside a value), parsed to a value; or
+``fd:NUMBER`` or ``systemd:name=NAME``, for sockets that the process was given.  Pure: nothing is
+resolved, bound or looked at here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from ipaddress import ip_address
 from echod.errors import ConfigurationError
 
 __all__ = [
+    "DescriptorEndpoint",
     "Endpoint",
+    "SystemdEndpoint",
     "TCPEndpoint",
     "UDPEndpoint",
     "UNIXEndpoint",
@@ -31,6 +34,8 @@ _SHAPE = "PORT[:interface=ADDRESS]"
 _UNIX = "unix:PATH[:mode=660]"
 _TLS = f"tls:{_SHAPE}:cert=FILE[:key=FILE][:ca=FILE][:client_auth=require]"
 _TLS_KEYS = ("cert", "key", "ca", "client_auth", "minimum_version")
+_FD = "fd:NUMBER"
+_SYSTEMD = "systemd:name=NAME"
 #: Bytes of a path that fit into ``struct sockaddr_un`` with a NUL after them (unix(7)).
 _LONGEST_PATH = 107
 
@@ -95,7 +100,28 @@ class UNIXEndpoint:
         return f"unix {self.path}"
 
 
-Endpoint = TCPEndpoint | UDPEndpoint | UNIXEndpoint
+@dataclass(frozen=True)
+class DescriptorEndpoint:
+    """A socket that this process has open already."""
+
+    descriptor: int
+
+    def __str__(self) -> str:
+        return f"fd {self.descriptor}"
+
+
+@dataclass(frozen=True)
+class SystemdEndpoint:
+    """All sockets of one name that this process was started with (sd_listen_fds(3))."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"systemd {self.name}"
+
+
+#: The last two say nothing of what they are until the sockets are looked at: `echod.activation`.
+Endpoint = TCPEndpoint | UDPEndpoint | UNIXEndpoint | DescriptorEndpoint | SystemdEndpoint
 _WORDS: dict[str, type[TCPEndpoint | UDPEndpoint]] = {
     "tcp": TCPEndpoint,
     "tls": TCPEndpoint,
@@ -113,11 +139,16 @@ def parseEndpoint(text: str, interface: str = "127.0.0.1") -> Endpoint:
     fields = _split(text)
     if fields[0] == "unix":
         return _parseUNIX(text, fields[1:])
+    if fields[0] == "fd":
+        return _parseDescriptor(text, fields[1:])
+    if fields[0] == "systemd":
+        return _parseSystemd(text, fields[1:])
     kind = _WORDS.get(fields[0])
     if kind is None:
         raise ConfigurationError(
             f"cannot listen on {text!r}: write tcp:{_SHAPE}, or udp: for datagrams, or {_UNIX},"
-            f" or {_TLS}"
+            f" or {_TLS},"
+            f" or {_FD} or {_SYSTEMD} for a socket that was passed"
         )
     secured = fields[0] == "tls"
     shape = _TLS if secured else f"{fields[0]}:{_SHAPE}"
@@ -168,6 +199,20 @@ def _parseUNIX(text: str, fields: list[str]) -> UNIXEndpoint:
             f"{mode!r} in {text!r} is no mode: write three octal digits, such as 660"
         )
     return UNIXEndpoint(path, int(mode, 8))
+
+
+def _parseDescriptor(text: str, fields: list[str]) -> DescriptorEndpoint:
+    if len(fields) == 1 and re.fullmatch("[0-9]{1,7}", fields[0]):
+        return DescriptorEndpoint(int(fields[0]))
+    raise ConfigurationError(f"endpoint {text!r} needs one number of a descriptor: write {_FD}")
+
+
+def _parseSystemd(text: str, fields: list[str]) -> SystemdEndpoint:
+    if len(fields) == 1:
+        key, _, name = fields[0].partition("=")
+        if key == "name" and name:
+            return SystemdEndpoint(name)
+    raise ConfigurationError(f"endpoint {text!r} needs one name, and no more: write {_SYSTEMD}")
 
 
 def _split(text: str) -> list[str]:

@@ -30,6 +30,7 @@ from echod.report import ConnectionLog, RefusalLog, Totals
 from echod.settings import Limits
 from echod.sources import Networks
 from echod.tlscontext import ServerTLS
+from echod.transports.adopted import adopting
 from echod.transports.proxy import expectHeader
 from echod.transports.tcp import TCPPort
 from echod.transports.tls import secure
@@ -49,6 +50,7 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
     :ivar explicitMaximum: whether somebody asked for just this ``max_connections``.
     :ivar security: what TLS needs, if there is to be TLS.
     :ivar proxy: networks whose peers send a PROXY header, and nobody else may come.
+    :ivar descriptor: of the socket to adopt, which is at ``endpoint``; ``None`` makes one.
     """
 
     place: str
@@ -59,6 +61,23 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
     explicitMaximum: bool = False
     security: ServerTLS | None = None
     proxy: Networks | None = None
+    descriptor: int | None = None
+
+    def describe(self, endpoint: Endpoint, *traits: str) -> str:
+        """
+        ``raw tcp 127.0.0.1:1234 (adopted, tls)``: the protocol, where, and what is particular.
+
+        :param endpoint: as the system gave it.
+        :param traits: more of them, behind ``adopted``, ``tls`` and ``proxy``.
+        """
+        traits = (
+            *["adopted"] * (self.descriptor is not None),
+            *["tls"] * (self.security is not None),
+            *["proxy"] * (self.proxy is not None),
+            *traits,
+        )
+        told = f" ({', '.join(traits)})" if traits else ""
+        return f"{self.maker.name} {endpoint}{told}"
 
     def make(self, method: Callable[[Any], Any]) -> Any:
         """
@@ -120,11 +139,13 @@ class Listener(Service):
         backlog = plan.limits.backlog
         self._port: TCPPort | UNIXListeningPort
         if isinstance(plan.endpoint, UNIXEndpoint):
-            self._port = UNIXListeningPort(plan.endpoint, outermost, backlog, reactor)
+            makePort = adopting(UNIXListeningPort, plan.descriptor)
+            self._port = makePort(plan.endpoint, outermost, backlog, reactor)
         else:
             assert isinstance(plan.endpoint, TCPEndpoint)
             keepalive = plan.limits.keepalive
-            self._port = TCPPort(plan.endpoint, outermost, backlog, keepalive, reactor)
+            makePort = adopting(TCPPort, plan.descriptor)
+            self._port = makePort(plan.endpoint, outermost, backlog, keepalive, reactor)
         if plan.security is not None:
             secure(self._port, plan.security)
         if plan.proxy is not None:
@@ -207,16 +228,10 @@ class Listener(Service):
         """
         ``raw tcp 127.0.0.1:1234``, with the port that the system chose.
 
-        What is particular follows in parentheses: ``tls``, ``proxy``, and ``no half-close`` for a
-        protocol that takes the peer's FIN for its end.
+        What is particular follows in parentheses: ``adopted``, ``tls``, ``proxy``, and ``no
+        half-close`` for a protocol that takes the peer's FIN for its end.
         """
-        traits = [
-            *["tls"] * (self._plan.security is not None),
-            *["proxy"] * (self._plan.proxy is not None),
-            *["no half-close"] * (not self._halfCloses),
-        ]
-        told = f" ({', '.join(traits)})" if traits else ""
-        return f"{self._plan.maker.name} {self._endpoint}{told}"
+        return self._plan.describe(self._endpoint, *["no half-close"] * (not self._halfCloses))
 
     def counters(self) -> dict[str, Any]:
         """All counters of this listener, as plain values."""

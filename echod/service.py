@@ -9,7 +9,7 @@ within one deadline.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,11 +18,20 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from echod.activation import Passed
 from echod.datagrams import DatagramListener
 from echod.deadlines import Sweep
-from echod.endpoints import Endpoint, TCPEndpoint, UDPEndpoint, UNIXEndpoint, parseEndpoint
+from echod.endpoints import (
+    DescriptorEndpoint,
+    Endpoint,
+    SystemdEndpoint,
+    TCPEndpoint,
+    UDPEndpoint,
+    UNIXEndpoint,
+    parseEndpoint,
+)
 from echod.errors import ConfigurationError
-from echod.interfaces import IDatagramProtocolMaker, IStreamProtocolMaker
+from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.limits import fitDescriptors
 from echod.listening import Listener, ListenerPlan
 from echod.registry import Registry
@@ -41,7 +50,13 @@ _KINDS: dict[type[Endpoint], tuple[str, Any]] = {
     TCPEndpoint: ("streams", IStreamProtocolMaker),
     UDPEndpoint: ("datagrams", IDatagramProtocolMaker),
     UNIXEndpoint: ("streams", IStreamProtocolMaker),
+    # Either, until somebody looks at the socket.
+    DescriptorEndpoint: ("sockets", IProtocolMaker),
+    SystemdEndpoint: ("sockets", IProtocolMaker),
 }
+
+#: Where no socket was passed; those that are open anyhow can be adopted.
+_NOTHING_PASSED = Passed()
 
 #: What is served when nothing is asked for.
 DEFAULT_LISTENERS = (("raw", 1234), ("line", 1235), ("dns", 1236))
@@ -111,13 +126,18 @@ def plan(
     interface: str = "127.0.0.1",
     options: Mapping[str, Mapping[str, str]] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    passed: Passed | None = _NOTHING_PASSED,
 ) -> Plan:
     """
     Check everything that can be checked without binding.
 
+    An endpoint of passed sockets becomes a listener for each of them.
+
     :param interface: the address for endpoints that give none.
     :param options: of the command line, by protocol: text, over the requests' own options.
     :param overrides: limits of the command line: over ``[defaults]``, under a listener's own.
+    :param passed: the sockets that there are; all must be used.  With ``None`` nobody looks, and
+        a plan with endpoints of passed sockets can be shown, but not served.
     :raises ConfigurationError: in one line, naming the place.
     """
     options = options or {}
@@ -133,26 +153,9 @@ def plan(
     taken: dict[Endpoint, str] = {}
     # Where each listener's max_connections was asked for, if it was.
     maximumPlaces: list[str | None] = []
-    for request in requests:
+    for request, maker, endpoint, descriptor in _locate(requests, registry, interface, passed):
         place = request.place
-        maker = registry.get(request.protocol, _at(place, "protocol"))
-        try:
-            endpoint = parseEndpoint(request.endpoint, interface)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{_at(place, 'endpoint')}: {error}") from error
-        kind, needs = _KINDS[type(endpoint)]
-        if not needs.providedBy(maker):
-            raise ConfigurationError(
-                f"{_at(place, 'endpoint')}: {request.endpoint} is for {kind}, and protocol"
-                f" {maker.name!r} is not; choose another"
-            )
-        if endpoint in taken and getattr(endpoint, "port", None) != 0:
-            _, _, address = str(endpoint).partition(" ")
-            raise ConfigurationError(
-                f"{_at(place, 'endpoint')}: {address} is taken by {taken[endpoint]};"
-                " give it another"
-            )
-        taken[endpoint] = place
+        _take(endpoint if descriptor is None else DescriptorEndpoint(descriptor), place, taken)
         settings = registry.settings(maker, request.options, _at(place, "options"), strict=True)
         if maker.name in options:
             settings = registry.settings(
@@ -180,8 +183,11 @@ def plan(
                 explicitMaximum=bool(places),
                 security=security,
                 proxy=_trusted(request),
+                descriptor=descriptor,
             )
         )
+    if passed is not None:
+        passed.checkUsed([listener.descriptor for listener in listeners])
     try:
         listeners, notes = _fit(listeners, descriptorLimit)
     except ConfigurationError as error:
@@ -195,7 +201,8 @@ def plan(
         notes=[
             *registry.problems,
             *notes,
-            *(
+            # Once each: several sockets may have come of one place.
+            *dict.fromkeys(
                 f"{listener.place}: {note}"
                 for listener in listeners
                 if listener.security is not None
@@ -233,6 +240,42 @@ def _trusted(request: ListenerRequest) -> Networks | None:
         return Networks(request.proxy, ()) if request.proxy else None
     except ConfigurationError as error:
         raise ConfigurationError(f"{_at(request.place, 'proxy')}: {error}") from error
+
+
+def _locate(
+    requests: Sequence[ListenerRequest], registry: Registry, interface: str, passed: Passed | None
+) -> Iterator[tuple[ListenerRequest, Any, Endpoint, int | None]]:
+    """Each request with its maker and its endpoint, or each of the sockets that it means."""
+    for request in requests:
+        maker = registry.get(request.protocol, _at(request.place, "protocol"))
+        where = _at(request.place, "endpoint")
+        located: list[tuple[Endpoint, int | None]]
+        try:
+            endpoint = parseEndpoint(request.endpoint, interface)
+            located = [(endpoint, None)] if passed is None else passed.find(endpoint)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from error
+        for endpoint, descriptor in located:
+            kind, needs = _KINDS[type(endpoint)]
+            if not needs.providedBy(maker):
+                what = "" if descriptor is None else f" (descriptor {descriptor}, {endpoint})"
+                raise ConfigurationError(
+                    f"{where}: {request.endpoint}{what} is for {kind}, and protocol"
+                    f" {maker.name!r} is not; choose another"
+                )
+            yield request, maker, endpoint, descriptor
+
+
+def _take(endpoint: Endpoint, place: str, taken: dict[Endpoint, str]) -> None:
+    """Refuse an endpoint that another listener has."""
+    if endpoint in taken and getattr(endpoint, "port", None) != 0:
+        what = str(endpoint)
+        if not isinstance(endpoint, DescriptorEndpoint | SystemdEndpoint):
+            _, _, what = what.partition(" ")
+        raise ConfigurationError(
+            f"{_at(place, 'endpoint')}: {what} is taken by {taken[endpoint]}; give it another"
+        )
+    taken[endpoint] = place
 
 
 def _plain(settings: Any) -> dict[str, Any]:

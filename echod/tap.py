@@ -7,6 +7,7 @@ built before `makeService`.  ``python -m echod`` runs the same options.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ import msgspec
 from twisted.python import usage
 
 from echod import __version__
+from echod.activation import Passed
 from echod.errors import ConfigurationError, EchodError, oneLine
 from echod.files import readTrusted
 from echod.limits import raiseDescriptorLimit
@@ -68,7 +70,8 @@ class Options(usage.Options):
         " option: raw echo on port 1234, line echo on 1235, length-prefixed (DNS) echo on"
         " 1236, all on 127.0.0.1; UDP on request. An endpoint is tcp:PORT[:interface=ADDRESS]"
         " or udp:PORT[:interface=ADDRESS] or unix:PATH[:mode=660], with a colon"
-        " in a value as \\:. SIGTERM drains, SIGUSR1 logs the counters."
+        " in a value as \\:. SIGTERM drains, SIGUSR1 logs the counters. A socket that was passed"
+        " is fd:NUMBER, or systemd:name=NAME for all of that name."
     )
 
     optFlags = [
@@ -176,6 +179,10 @@ class Options(usage.Options):
                 interface=interface,
                 options=self._protocolOptions,
                 overrides=overrides,
+                # A check of the file: what it is started with then, nobody knows now.
+                passed=None
+                if self["check-config"]
+                else Passed.fromEnvironment(os.environ, os.getpid()),
             )
         except ConfigurationError as error:
             raise self._inFile(error) from error

@@ -66,14 +66,18 @@ class Process:
     A daemon in a process of its own until the ``with`` block ends.
 
     :param command: what starts it in the foreground, as a list.
+    :param descriptors: of ours, which it gets too, by the same numbers.
     :ivar lines: what it has printed so far.
     :ivar ports: the ports it listens on, by protocol: the first of each; of datagrams as
         ``udp/udp``.
     """
 
-    def __init__(self, command: Sequence[str], cwd: Any = None) -> None:
+    def __init__(
+        self, command: Sequence[str], cwd: Any = None, descriptors: Sequence[int] = ()
+    ) -> None:
         self._command = list(command)
         self._cwd = cwd
+        self._descriptors = descriptors
         self.lines: list[str] = []
         self.ports: dict[str, int] = {}
 
@@ -85,6 +89,7 @@ class Process:
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self._cwd,
+            pass_fds=self._descriptors,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -42,6 +42,10 @@ LARGEST = 65_527
 # Linux's, which the standard library has not: ip(7).
 _IP_PKTINFO = 8
 
+#: The first byte of the lowest IPv4 address that is no host's (RFC 1112, RFC 6890).
+_MULTICAST = 224
+_UNKNOWN = bytes(4)
+
 _IN4 = struct.Struct("=I4s4s")  # struct in_pktinfo: interface, our address, the header's
 _IN6 = struct.Struct("=16sI")  # struct in6_pktinfo: our address, interface
 
@@ -273,6 +277,10 @@ def _whereTo(
     for level, kind, data in ancillary:
         if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
             _, ours, header = _IN4.unpack_from(data)
+            if ours == _UNKNOWN:
+                # It was in an adopted socket before we asked.  That it went to a network's
+                # broadcast address cannot be seen here; the kernel sends nothing from one.
+                ours = header if header[0] < _MULTICAST else _UNKNOWN
             # Of a broadcast or multicast one, ours is that of the interface.
             return [(level, kind, _IN4.pack(0, ours, bytes(4)))], ours == header
     for level, kind, data in ancillary:

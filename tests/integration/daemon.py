@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,14 @@ class Daemon(Process):
     :ivar lines: what it has printed so far.
     """
 
-    def __init__(self, *arguments: str, command: list[str] | None = None, cwd: Any = None) -> None:
-        super().__init__([*(command or TWISTD), *arguments], cwd)
+    def __init__(
+        self,
+        *arguments: str,
+        command: list[str] | None = None,
+        cwd: Any = None,
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        super().__init__([*(command or TWISTD), *arguments], cwd, descriptors)
 
     def connect(self, protocol: str = "raw", *, timeout: float = PATIENCE) -> socket.socket:
         """A blocking client connection."""
@@ -99,7 +106,9 @@ def outcome(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def launch(*arguments: str, command: list[str], cwd: Any = None) -> subprocess.Popen[str]:
+def launch(
+    *arguments: str, command: list[str], cwd: Any = None, descriptors: Sequence[int] = ()
+) -> subprocess.Popen[str]:
     """Start a process that is to end by itself; `outcome` waits for that."""
     return subprocess.Popen(
         [*command, *arguments],
@@ -108,14 +117,18 @@ def launch(*arguments: str, command: list[str], cwd: Any = None) -> subprocess.P
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
+        pass_fds=descriptors,
     )
 
 
 def run(
-    *arguments: str, command: list[str] | None = None, cwd: Any = None
+    *arguments: str,
+    command: list[str] | None = None,
+    cwd: Any = None,
+    descriptors: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[str]:
     """Run a daemon that is to end by itself."""
-    return outcome(launch(*arguments, command=command or TWISTD, cwd=cwd))
+    return outcome(launch(*arguments, command=command or TWISTD, cwd=cwd, descriptors=descriptors))
 
 
 class Daemonised:
@@ -139,10 +152,17 @@ class Daemonised:
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
 
-    def start(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the caller's shell's part; returns what it said there, and the status."""
+    def start(
+        self, *arguments: str, before: Sequence[str] = (), descriptors: Sequence[int] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """
+        Run the caller's shell's part; returns what it said there, and the status.
+
+        :param before: a command that starts the rest.
+        """
         files = [f"--pidfile={self.pidFile}", f"--logfile={self.logFile}"]
-        return run(*files, "echod", *arguments, command=TWISTD[:1])
+        command = [*before, *TWISTD[:1]]
+        return run(*files, "echod", *arguments, command=command, descriptors=descriptors)
 
     @property
     def lines(self) -> list[str]:
@@ -153,7 +173,8 @@ class Daemonised:
         """The ports it listens on, by protocol, once it serves."""
 
         def found() -> dict[str, int]:
-            matches = [re.search(r"listening (\S+) tcp \S+:(\d+)$", line) for line in self.lines]
+            pattern = re.compile(r"listening (\S+) tcp \S+:(\d+)( \(.*)?$")
+            matches = map(pattern.search, self.lines)
             return {match[1]: int(match[2]) for match in matches if match}
 
         ports: dict[str, int] = waitFor(found, "a listener")

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.endpoints import TCPEndpoint, UNIXEndpoint, formatAddress, parseEndpoint
+from echod.endpoints import (
+    DescriptorEndpoint,
+    Endpoint,
+    SystemdEndpoint,
+    TCPEndpoint,
+    UNIXEndpoint,
+    formatAddress,
+    parseEndpoint,
+)
 from echod.errors import ConfigurationError
 
 
@@ -114,6 +122,50 @@ def test_unix(text: str, path: str, mode: int) -> None:
 )
 def test_wrongUNIX(text: str, part: str) -> None:
     assert part in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint", "shown"),
+    [
+        ("fd:3", DescriptorEndpoint(3), "fd 3"),
+        ("fd:0", DescriptorEndpoint(0), "fd 0"),
+        ("systemd:name=echod", SystemdEndpoint("echod"), "systemd echod"),
+        ("systemd:name=echod.socket", SystemdEndpoint("echod.socket"), "systemd echod.socket"),
+        ("systemd:name=a=b", SystemdEndpoint("a=b"), "systemd a=b"),
+    ],
+)
+def test_passed(text: str, endpoint: Endpoint, shown: str) -> None:
+    """TRAPS 3.4: a number, or a name; what is behind it is not for the operator to say."""
+    assert parseEndpoint(text) == endpoint
+    assert str(endpoint) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["fd", "fd:", "fd:-1", "fd:x", "fd:3:4", "fd:3:interface=a", "fd: 3", "fd:12345678", "fd:٣"],
+)
+def test_wrongDescriptor(text: str) -> None:
+    """O3: the message names the text and the shape."""
+    assert refused(text) == f"endpoint {text!r} needs one number of a descriptor: write fd:NUMBER"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "systemd",
+        "systemd:",
+        "systemd:name=",
+        "systemd:echod",
+        "systemd:domain=INET:name=echod",
+        "systemd:name=echod:interface=a",
+        "systemd:index=0",
+    ],
+)
+def test_wrongName(text: str) -> None:
+    """O3: nothing but a name, unlike in Twisted's own word."""
+    assert (
+        refused(text) == f"endpoint {text!r} needs one name, and no more: write systemd:name=NAME"
+    )
 
 
 @pytest.mark.parametrize(

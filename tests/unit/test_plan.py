@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from msgspec import Struct
 
+from echod.activation import Passed
 from echod.connection import Connection
-from echod.endpoints import TCPEndpoint
+from echod.endpoints import TCPEndpoint, UDPEndpoint
 from echod.errors import ConfigurationError
 from echod.limits import RESERVED, RESERVED_EACH
 from echod.maker import ConnectionMaker, DatagramMaker, FactoryMaker
@@ -220,6 +223,103 @@ def test_refusedNumbersInOptions() -> None:
     assert message == "--option dns.max_length: Expected `int`, got `str`"
     message = refused(ask("dns"), options={"dns": {"max_length": "65536"}})
     assert message == "--option dns.max_length: Expected `int` <= 65535"
+
+
+# -- Sockets that were passed ---------------------------------------------------------------
+
+
+@pytest.fixture
+def sockets() -> Iterator[Callable[..., int]]:
+    """Makes sockets to pass; returns each one's descriptor."""
+    with ExitStack() as stack:
+
+        def make(family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> int:
+            skt = stack.enter_context(socket.socket(family, kind))
+            skt.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+            if kind == socket.SOCK_STREAM:
+                skt.listen()
+            return skt.fileno()
+
+        yield make
+
+
+def test_aListenerForEachSocket(sockets: Callable[..., int]) -> None:
+    """TRAPS 3.9: of one name there may be several; all get what is planned, and tell where."""
+    four, six = sockets(), sockets(socket.AF_INET6)
+    made = plan(
+        Configuration(),
+        [ask(endpoint="systemd:name=x", limits={"idle_timeout": 9.0}), ask(endpoint="tcp:7")],
+        REGISTRY,
+        PLENTY,
+        passed=Passed({"x": [four, six]}),
+    )
+    assert [each.descriptor for each in made.listeners] == [four, six, None]
+    assert [each.limits.idle_timeout for each in made.listeners] == [9.0, 9.0, 0.0]
+    endpoints: list[Any] = [each.endpoint for each in made.listeners]
+    assert [endpoint.host for endpoint in endpoints] == ["127.0.0.1", "::1", "127.0.0.1"]
+    first, second, _ = made.listeners
+    assert first.describe(first.endpoint).endswith(f"127.0.0.1:{endpoints[0].port} (adopted)")
+    shown = second.describe(second.endpoint, "no half-close")
+    assert shown == f"raw tcp [::1]:{endpoints[1].port} (adopted, no half-close)"
+
+
+def test_whatItIsDecides(sockets: Callable[..., int]) -> None:
+    """TRAPS 3.4: family and type are the socket's own; a protocol of the other kind is refused."""
+    stream, datagrams = sockets(), sockets(kind=socket.SOCK_DGRAM)
+    for name, number, kind in (("udp", stream, "streams"), ("raw", datagrams, "datagrams")):
+        message = refused(ask(name, f"fd:{number}"))
+        assert message.startswith(f"--listen: fd:{number} (descriptor {number}, ")
+        assert message.endswith(f") is for {kind}, and protocol {name!r} is not; choose another")
+    made = plan(
+        Configuration(),
+        [ask("discard", f"fd:{stream}"), ask("discard", f"fd:{datagrams}")],
+        REGISTRY,
+        PLENTY,
+    )
+    assert [type(each.endpoint) for each in made.listeners] == [TCPEndpoint, UDPEndpoint]
+
+
+def test_twoListenersOnOneSocket(sockets: Callable[..., int]) -> None:
+    """Refused, by number or by name."""
+    number = sockets()
+    passed = Passed({"x": [number]})
+    words = [f"fd:{number}", "systemd:name=x"]
+    for one in words:
+        for other in words:
+            requests = [ask(endpoint=one), ask(endpoint=other)]
+            with pytest.raises(ConfigurationError) as caught:
+                plan(Configuration(), requests, REGISTRY, PLENTY, passed=passed)
+            taken = f"--listen: fd {number} is taken by --listen; give it another"
+            assert str(caught.value) == taken
+
+
+def test_socketsThatNobodyUses(sockets: Callable[..., int]) -> None:
+    """TRAPS 3.9: whoever connects to one would wait for ever: refused, all of them named."""
+    one, two, three = sockets(), sockets(), sockets()
+    passed = Passed({"x": [one, two], "y": [three]})
+    with pytest.raises(ConfigurationError) as caught:
+        plan(Configuration(), [ask(endpoint=f"fd:{two}")], REGISTRY, PLENTY, passed=passed)
+    assert str(caught.value) == (
+        f"no listener uses what was passed as descriptor {one} (x), {three} (y):"
+        " add --listen PROTOCOL=systemd:name=NAME, or take it out of the socket unit"
+    )
+    plan(
+        Configuration(),
+        [ask(endpoint="systemd:name=x"), ask(endpoint=f"fd:{three}")],
+        REGISTRY,
+        PLENTY,
+        passed=passed,
+    )
+
+
+def test_nobodyLooks() -> None:
+    """A file can be checked where nothing is passed; what is wrong in it is still found."""
+    requests = [ask(endpoint="systemd:name=x"), ask("udp", "fd:9")]
+    made = plan(Configuration(), requests, REGISTRY, PLENTY, passed=None)
+    assert [str(each.endpoint) for each in made.listeners] == ["systemd x", "fd 9"]
+    for word, name in (("systemd:name=x", "systemd x"), ("fd:9", "fd 9")):
+        with pytest.raises(ConfigurationError, match=f"{name} is taken by --listen; "):
+            plan(Configuration(), [ask(endpoint=word)] * 2, REGISTRY, PLENTY, passed=None)
 
 
 # -- What cannot work -----------------------------------------------------------------------

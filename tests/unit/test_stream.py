@@ -174,7 +174,18 @@ def testAcceptMeans() -> None:
 
 # -- Twisted's private parts -----------------------------------------------------------------
 
-MODULES = ("accepting", "poller", "proxy", "reactor", "stream", "tcp", "tls", "udp", "unix")
+MODULES = (
+    "accepting",
+    "adopted",
+    "poller",
+    "proxy",
+    "reactor",
+    "stream",
+    "tcp",
+    "tls",
+    "udp",
+    "unix",
+)
 
 
 def sources() -> dict[str, ast.Module]:

@@ -265,6 +265,49 @@ def test_theSoftLimitIsRaised() -> None:
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard
 
 
+# -- Sockets that were passed ---------------------------------------------------------------
+
+
+@pytest.fixture
+def threePassed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The environment of a process with descriptor 3 passed, as ``x``; returns its names."""
+    opened: list[int] = []
+    while not opened or opened[-1] < 3:
+        opened.append(os.open(os.devnull, os.O_RDONLY))
+    values = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x"}
+    for key, value in values.items():
+        monkeypatch.setenv(key, value)
+    yield list(values)
+    for number in opened:
+        os.close(number)
+
+
+def test_passedIsReadOnce(capsys: Capture, threePassed: list[str]) -> None:
+    """TRAPS 3.9: nobody who is started later takes the variables for its own."""
+    message = refused(capsys, "--port", "7")
+    assert message.startswith("no listener uses what was passed as descriptor 3 (x): ")
+    assert not set(threePassed) & set(os.environ)
+    assert served(parse("--port", "7")) == [("raw", TCPEndpoint("127.0.0.1", 7))]
+    message = refused(capsys, "--port", "systemd:name=x")
+    assert message == (
+        "--port systemd:name=x: no socket was passed: LISTEN_PID is not set:"
+        " start echod by its socket unit"
+    )
+
+
+@pytest.mark.parametrize("option", ["--check-config", "--help", "--version", "--list-protocols"])
+def test_whatOnlyTellsTakesNothing(
+    capsys: Capture, tmp_path: Path, threePassed: list[str], option: str
+) -> None:
+    """A file can be checked where nothing is passed, and nothing is lost where something is."""
+    path = tmp_path / "echod.toml"
+    path.write_text("[[listener]]\nprotocol = 'raw'\nendpoint = 'systemd:name=y'\n")
+    lines = answered(capsys, "--config", str(path), option)
+    assert set(threePassed) <= set(os.environ)
+    if option == "--check-config":
+        assert lines == ["would listen raw systemd y"]
+
+
 # -- What exits 0 ---------------------------------------------------------------------------
 
 
