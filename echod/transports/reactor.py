@@ -10,6 +10,7 @@ reactor the process runs.  A private part of Twisted known here: ``Port._fromLis
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import directlyProvides, providedBy
 
+from echod.endpoints import UNIXEndpoint
+from echod.transports.adopted import AdoptedUNIXPort, examine
 from echod.transports.poller import Poller, available
 from echod.transports.stream import require
 from echod.transports.tcp import Connector, Port
@@ -26,7 +29,6 @@ from echod.transports.unix import UNIXConnector, UNIXPort
 __all__ = ["Facade", "Securing"]
 
 require(Port, "_fromListeningDescriptor")
-require(UNIXPort, "_fromListeningDescriptor")
 
 
 class Facade:
@@ -89,13 +91,16 @@ class Facade:
 
     def adoptStreamPort(
         self, fileDescriptor: int, addressFamily: int, factory: Any
-    ) -> Port | UNIXPort:
+    ) -> Port | AdoptedUNIXPort:
         """See ``IReactorSocket.adoptStreamPort``."""
-        kind: Any = UNIXPort if addressFamily == socket.AF_UNIX else Port
-        address = () if addressFamily == socket.AF_UNIX else (addressFamily,)
-        listening: Port | UNIXPort = kind._fromListeningDescriptor(
-            self, fileDescriptor, *address, factory
-        )
+        listening: Port | AdoptedUNIXPort
+        if addressFamily == socket.AF_UNIX:
+            # Twisted's own would change mode and backlog, and remove the file (TRAPS 3.7).
+            endpoint = examine(fileDescriptor)
+            assert isinstance(endpoint, UNIXEndpoint)
+            listening = AdoptedUNIXPort(os.dup(fileDescriptor), endpoint, factory, 0, self)
+        else:
+            listening = Port._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory)
         listening.startListening()
         return listening
 

@@ -1200,14 +1200,19 @@ def testAdoptTCP(net: Net) -> None:
 
 
 def testAdoptUNIX(net: Net, tmp_path: Path) -> None:
-    """The same for a UNIX socket."""
+    """TRAPS 3.7: the same for a UNIX socket, whose file is not ours either."""
+    path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(tmp_path / "socket"))
+        listening.bind(str(path))
+        path.chmod(0o600)
         listening.listen()
         listening.setblocking(False)
         port = net.facade.adoptStreamPort(listening.fileno(), socket.AF_UNIX, net.factory)
-        assert type(port) is UNIXPort
         net.serves(port, UNIXServer)
+        assert path.stat().st_mode & 0o777 == 0o600
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            listening.accept()[0].close()  # it listens on
 
 
 @pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix", "TCP4", "adopted"])
