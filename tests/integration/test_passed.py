@@ -29,6 +29,7 @@ from echod.protocols.raw import raw
 from echod.registry import Registry
 from echod.service import EchodService, ListenerRequest, plan
 from echod.settings import Configuration
+from tests.certificates import Certificates
 from tests.conftest import LoggedErrors
 from tests.integration.daemon import (
     MODULE,
@@ -159,6 +160,35 @@ def test_words(stack: ExitStack, tmp_path: Path, tcp: socket.socket) -> None:
             assert exchange(connect(two), b"line\nrest") == b"line\n"
             assert ask(client, udp.getsockname(), b"d") == (b"d", udp.getsockname())
             assert daemon.stop() == 0
+
+
+def test_layers(
+    stack: ExitStack, tmp_path: Path, tcp: socket.socket, certificates: Certificates
+) -> None:
+    """P5: a PROXY header and TLS are the listener's, whoever made its socket, or its sockets."""
+    two = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    file = tmp_path / "echod.toml"
+    file.write_text(
+        '[[listener]]\nprotocol = "raw"\nendpoint = "systemd:name=x"\nproxy = ["127.0.0.1"]\n'
+        f'[listener.tls]\ncert = "{certificates.server}"\n'
+    )
+    data = noise(65_537)
+    arguments = ["--config", str(file), "--log-connections"]
+    with Daemon(*arguments, **passing([tcp, two], "x:x")) as daemon:
+        for listening in (tcp, two):
+            where = f"raw tcp 127.0.0.1:{listening.getsockname()[1]} (adopted, tls, proxy)"
+            daemon.waitForLine(f"listening {where}")
+            client = connect(listening)
+            client.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 7\r\n")
+            with certificates.context().wrap_socket(client, server_hostname="localhost") as tls:
+                tls.sendall(data)
+                got = b""
+                while len(got) < len(data):
+                    got += tls.recv(1 << 17)
+                assert got == data
+                tls.unwrap().close()
+            daemon.waitForLine("192.0.2.1:1000")
+        assert daemon.stop() == 0
 
 
 @pytest.mark.parametrize("v6only", [True, False])
