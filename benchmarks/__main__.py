@@ -22,7 +22,7 @@ from benchmarks.figures import RowResult, spread, verdicts
 from benchmarks.report import bound, environment, json_, markdown, measured
 from benchmarks.rows import ECHOD, PEERS, ROWS, Row, chooseRows
 from benchmarks.run import Bench, Progress, chooseCPUs, siblingsOf
-from benchmarks.servers import Children, ServerError, build, missing
+from benchmarks.servers import Children, ServerError, build, missing, secure
 from benchmarks.soak import main as soak
 from benchmarks.units import axis, show
 
@@ -169,6 +169,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, why in absent.items():
                 print(f"missing: {name}: {why}")
             bench = Bench(children, folder, absent, options.repeat, options.seconds, cpus, progress)
+            if any(row.tls for row in rows):
+                try:
+                    bench.pem = secure(folder)
+                except ServerError as error:
+                    bench.noTLS = str(error)
+                    print(f"missing: rows with TLS: {error}")
             machine = environment(cpus, options.repeat, options.seconds)
             for index, row in enumerate(rows):
                 result = bench.measure(row, options.peers, f"row {index + 1} of {len(rows)},")

@@ -100,7 +100,9 @@ def judge(target: Target, samples: Mapping[str, Sequence[Sample]]) -> Verdict:
     def reaches(bound: float) -> bool:
         return measured.median >= bound if target.larger else measured.median <= bound
 
-    word = "goal" if reaches(target.goal) else "met" if reaches(target.must) else "missed"
+    word = "met" if reaches(target.must) else "missed"
+    if target.goal is not None and reaches(target.goal):
+        word = "goal"
     return Verdict(target, measured, word, without)
 
 

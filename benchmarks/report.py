@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,7 +38,9 @@ def environment(cpus: tuple[int, int], repeat: int, seconds: float) -> dict[str,
         "repetitions": f"{repeat}, {seconds:g} s each",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
     }
-    for package in ("twisted-echod", "Twisted", "uvloop", "gevent"):
+    # That of Python, and as a rule of the load generator; cryptography brings another for Twisted.
+    found["OpenSSL"] = ssl.OPENSSL_VERSION
+    for package in ("twisted-echod", "Twisted", "cryptography", "uvloop", "gevent"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -76,8 +79,10 @@ def _version(program: str, word: str, line: int, field: int) -> str:
         return ""
 
 
-def bound(target: Target, value: float) -> str:
-    """A must or a goal as text: ``≤ 1.15``, ``≥ 1.30``, ``≤ 25.0 ms``."""
+def bound(target: Target, value: float | None) -> str:
+    """A must or a goal as text: ``≤ 1.15``, ``≥ 1.30``, ``≤ 25.0 ms``; ``—`` for none."""
+    if value is None:
+        return "—"
     sign = "≥" if target.larger else "≤"
     if target.against:
         return f"{sign} {value:.2f}"

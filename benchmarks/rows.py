@@ -28,7 +28,9 @@ class Peer:
     :ivar title: how tables name it.
     :ivar command: how it is started; ``{python}`` is this interpreter, ``{build}`` the folder
         of what was compiled, ``{here}`` this package, ``{port}`` a free port, ``{pattern}`` and
-        ``{listener}`` what the row wants echoed and echod's option for that.
+        ``{listener}`` what the row wants echoed and echod's option for that, ``{place}`` where
+        that listens.  ``{pem}`` is a file with the certificate and its key, in rows with TLS;
+        in others it is left out.
     :ivar needs: what must be there: a program, or a Python package after ``python:``.
     :ivar forks: whether it makes processes, whose cost is counted too.
     :ivar checkBytes: how much is echoed at once to see whether it works.
@@ -48,13 +50,15 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
 PEERS: dict[str, Peer] = {
     ECHOD: Peer(
         "**echod**",
-        ("{python}", "-m", "echod", "{listener}", "{port}"),
+        ("{python}", "-m", "echod", "{listener}", "{place}"),
         ("python:msgspec", "python:twisted"),
     ),
     "c": Peer("C, epoll", ("{build}/epoll_echo", "{port}", "4096"), ("gcc",)),
     "c-64k": Peer("C, epoll, 64 KiB buffers", ("{build}/epoll_echo", "{port}", "65536"), ("gcc",)),
-    "asyncio": Peer("asyncio Protocol", _python("aio", "asyncio", "{port}")),
-    "uvloop": Peer("uvloop Protocol", _python("aio", "uvloop", "{port}"), ("python:uvloop",)),
+    "asyncio": Peer("asyncio Protocol", _python("aio", "asyncio", "{port}", "{pem}")),
+    "uvloop": Peer(
+        "uvloop Protocol", _python("aio", "uvloop", "{port}", "{pem}"), ("python:uvloop",)
+    ),
     "asyncio-streams": Peer(
         "asyncio streams", _python("streams", "asyncio", "{pattern}", "{port}")
     ),
@@ -64,7 +68,7 @@ PEERS: dict[str, Peer] = {
         ("python:uvloop",),
     ),
     "twisted": Peer(
-        "Twisted `Echo`", _python("twisted_echo", "raw", "{port}"), ("python:twisted",)
+        "Twisted `Echo`", _python("twisted_echo", "raw", "{port}", "{pem}"), ("python:twisted",)
     ),
     "twisted-line": Peer(
         "Twisted `LineOnlyReceiver`", _python("twisted_echo", "line", "{port}"), ("python:twisted",)
@@ -86,7 +90,7 @@ PEERS: dict[str, Peer] = {
     },
     "gevent": Peer("gevent", _python("gevent_echo", "{port}"), ("python:gevent",)),
     "node": Peer("Node `net`", ("node", "{here}/peers/echo.js", "{port}"), ("node",)),
-    "go": Peer("Go `io.Copy`", ("{build}/echo_go", "{port}"), ("go",)),
+    "go": Peer("Go `io.Copy`", ("{build}/echo_go", "{port}", "{pem}"), ("go",)),
     "socat": Peer(
         "socat",
         ("socat", "TCP4-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,backlog=4096", "PIPE"),
@@ -113,14 +117,15 @@ class Target:
     :ivar metric: which one; see `Row.metrics`.
     :ivar against: peers; the ratio is to the best of them in each repetition.  With none, the
         figure stands for itself.
-    :ivar must: what it may not exceed; ``goal``: what it should not.
+    :ivar must: what it may not exceed; ``goal``: what it should not, where there is such a
+        figure.
     :ivar larger: the other way round: what it must and should reach.
     """
 
     metric: str
     against: tuple[str, ...]
     must: float
-    goal: float
+    goal: float | None = None
     larger: bool = False
 
 
@@ -129,7 +134,7 @@ class Row:
     """
     One load, and who carries it.
 
-    :ivar unit: what is counted, and divides the CPU time: message, byte, line, ...
+    :ivar unit: what is counted, and divides the CPU time: message, byte, line, handshake, ...
     :ivar metrics: what tables show, the first one also the chart: ``cpu`` (s of the server's CPU
         a unit), ``rate`` (units a second of wall clock), ``p50`` and ``p99`` (latency, s),
         ``alone50`` and ``alone99`` (before the flood), ``times`` (``p50`` over ``alone50``),
@@ -140,7 +145,8 @@ class Row:
     :ivar spin: whether the generator polls rather than sleeps, so that its own waking up is not
         measured.
     :ivar fresh: whether each repetition gets a new server: memory is not given back.
-    :ivar halfCloses: whether half-close is checked before.
+    :ivar halfCloses: whether clients half-close, in ``churn``; it is checked before.
+    :ivar tls: whether it is over TLS.
     :ivar options: for echod, what this many connections need; defaults otherwise.
     """
 
@@ -161,6 +167,7 @@ class Row:
     spin: bool = False
     fresh: bool = False
     halfCloses: bool = False
+    tls: bool = False
     options: tuple[str, ...] = ()
 
     def keys(self, seconds: float) -> dict[str, object]:
@@ -174,6 +181,7 @@ class Row:
             "most": self.most,
             "seconds": seconds,
             "spin": int(self.spin),
+            "half": int(self.halfCloses),
             "pattern": self.pattern,
         }
 
@@ -183,6 +191,7 @@ _FLOOD = ("p50", "p99", "alone50", "alone99", "times", "rate")
 #: The issue's bounds for a client among floods: times its own latency alone, and seconds.
 _FAIR = (Target("times", (), 10, 4), Target("p99", (), 0.025, 0.010))
 _FAST = ("asyncio", "uvloop", "go")
+_TLS = (ECHOD, "asyncio", "uvloop", "twisted", "go")
 
 
 def _growth(connections: int) -> Row:
@@ -391,6 +400,53 @@ ROWS: tuple[Row, ...] = (
         peers=(ECHOD, "c", "asyncio", "asyncio-streams", "twisted", "node", "go"),
         metrics=("memory", "sent"),
         targets=(Target("memory", (), 256 * 1024, 128 * 1024),),
+    ),
+    Row(
+        name="tls-50",
+        title="TLS, 64 B ping-pong, 50 connections",
+        mode="pingpong",
+        tls=True,
+        connections=50,
+        peers=_TLS,
+        metrics=_CPU,
+        targets=(
+            Target("cpu", ("twisted",), 0.70),
+            Target("cpu", ("asyncio",), 0.90),
+            Target("cpu", ("uvloop",), 1.10),
+        ),
+    ),
+    Row(
+        name="tls-64k",
+        title="TLS, 64 KiB ping-pong, 50 connections",
+        mode="pingpong",
+        tls=True,
+        connections=50,
+        message=65536,
+        peers=_TLS,
+        metrics=_CPU,
+        targets=(Target("cpu", ("asyncio",), 0.90),),
+    ),
+    Row(
+        name="tls-handshakes",
+        title="TLS: connect, full handshake, 64 B, close; 50 at a time",
+        mode="churn",
+        tls=True,
+        connections=50,
+        unit="handshake",
+        peers=_TLS,
+        metrics=("cpu", "rate"),
+    ),
+    Row(
+        name="tls-idle",
+        title="TLS: memory an idle connection, 1000 of them",
+        mode="idle",
+        tls=True,
+        connections=1000,
+        unit="connection",
+        fresh=True,
+        peers=_TLS,
+        metrics=("memory",),
+        options=("--max-connections", "1100"),
     ),
     *(_growth(count) for count in (1, 10, 100, 1000, 5000, 10_000, 15_000)),
 )

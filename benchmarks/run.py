@@ -95,6 +95,7 @@ class Bench:
     :ivar children: starts all processes.
     :ivar folder: where the compiled programs are.
     :ivar missing: by peer, why it cannot be had.
+    :ivar pem: the certificate and key for rows with TLS; without, ``noTLS`` says why.
     :ivar seconds: of one turn; ``repeat``: turns of each server.
     :ivar cpus: of the servers, and of the load generator.
     """
@@ -106,6 +107,8 @@ class Bench:
     seconds: float
     cpus: tuple[int, int]
     progress: Progress
+    pem: str = ""
+    noTLS: str = ""
 
     def measure(self, row: Row, chosen: Sequence[str] | None = None, label: str = "") -> RowResult:
         """
@@ -115,6 +118,9 @@ class Bench:
         :param label: for the progress line.
         """
         result = RowResult(row)
+        if row.tls and not self.pem:
+            result.failures[ECHOD] = self.noTLS
+            return result
         peers = [peer for peer in row.peers if chosen is None or peer == ECHOD or peer in chosen]
         for peer in list(peers):
             if peer in self.missing:
@@ -155,9 +161,10 @@ class Bench:
         """A server that listens and has been seen to echo."""
         peer = PEERS[name]
         options = row.options if name == ECHOD else ()
-        server = Server(self.children, peer, row.pattern, self.folder, self.cpus[0], options)
+        pem = self.pem if row.tls else ""
+        server = Server(self.children, peer, row.pattern, self.folder, self.cpus[0], options, pem)
         try:
-            checkEcho(server.port, row.pattern, peer.checkBytes)
+            checkEcho(server.port, row.pattern, peer.checkBytes, pem)
             if row.halfCloses:
                 checkHalfClose(server.port)
             settle(server.pid, peer.forks)
@@ -183,17 +190,18 @@ class Bench:
 
     def _sample(self, row: Row, server: Server, seconds: float) -> Sample:
         words = [f"{key}={value}" for key, value in row.keys(seconds).items()]
-        command = [f"{self.folder}/load", row.mode, f"port={server.port}", *words]
+        generator = "load_tls" if row.tls else "load"
+        command = [f"{self.folder}/{generator}", row.mode, f"port={server.port}", *words]
         forks = server.peer.forks
         resident = residentBytes(server.pid, forks)
-        with Generator(self.children, command, self.cpus[1], seconds) as generator:
-            sent = generator.connected()
+        with Generator(self.children, command, self.cpus[1], seconds) as load:
+            sent = load.connected()
             if row.metrics[0] == "memory":
                 time.sleep(QUIET)
                 grown = residentBytes(server.pid, forks) - resident
                 return {"memory": grown / row.connections, "sent": sent / row.connections}
             before = cpuSeconds(server.pid, forks)
-            outcome = generator.work()
+            outcome = load.work()
             used = cpuSeconds(server.pid, forks) - before
         if outcome.short:
             raise LoadError(f"{outcome.short} of {outcome.count} connections lost bytes")

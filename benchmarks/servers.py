@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -20,7 +21,17 @@ from typing import IO
 
 from benchmarks.rows import PEERS, Pattern, Peer
 
-__all__ = ["Children", "Server", "ServerError", "build", "checkEcho", "checkHalfClose", "missing"]
+__all__ = [
+    "Children",
+    "Server",
+    "ServerError",
+    "build",
+    "checkEcho",
+    "checkHalfClose",
+    "commandOf",
+    "missing",
+    "secure",
+]
 
 HERE = Path(__file__).parent
 #: How long a server may take to listen, and an echo to come back, in seconds.
@@ -112,10 +123,8 @@ def build(folder: str) -> dict[str, str]:
     :raises ServerError: if the load generator cannot be compiled.
     """
     try:
-        for name in ("load", "epoll_echo"):
-            _compile(
-                ["gcc", "-O2", "-Wall", "-o", f"{folder}/{name}", str(HERE / "csrc" / f"{name}.c")]
-            )
+        _gcc(f"{folder}/load", "load.c", "plain.c")
+        _gcc(f"{folder}/epoll_echo", "epoll_echo.c")
     except FileNotFoundError as error:
         raise ServerError("the load generator needs gcc (Debian's package: gcc)") from error
     failures = {}
@@ -131,6 +140,43 @@ def build(folder: str) -> dict[str, str]:
     return failures
 
 
+def secure(folder: str) -> str:
+    """
+    Make what rows with TLS need besides: a load generator over OpenSSL, and a certificate.
+
+    The certificate is for 127.0.0.1, signed by itself, and lies with its key (ECDSA, P-256) in
+    one file.
+
+    :returns: the path of that file.
+    :raises ServerError: saying what is missing.
+    """
+    try:
+        _gcc(f"{folder}/load_tls", "load.c", "tls.c", "-lssl", "-lcrypto")
+    except ServerError as error:
+        if "fatal error: openssl/" in str(error):
+            raise ServerError(
+                "the load generator needs OpenSSL's headers (Debian's package: libssl-dev)"
+            ) from error
+        raise
+    pem = f"{folder}/server.pem"
+    words = (
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+        " -subj /CN=echo -addext subjectAltName=IP:127.0.0.1"
+    )
+    try:
+        _compile(["openssl", *words.split(), "-keyout", pem, "-out", pem])
+    except FileNotFoundError as error:
+        raise ServerError(
+            "there is no openssl on the PATH to make a certificate (Debian's package: openssl)"
+        ) from error
+    return pem
+
+
+def _gcc(program: str, *words: str) -> None:
+    sources = [str(HERE / "csrc" / word) if word.endswith(".c") else word for word in words]
+    _compile(["gcc", "-O2", "-Wall", "-o", program, *sources])
+
+
 def _compile(command: list[str], environment: dict[str, str] | None = None) -> None:
     done = subprocess.run(
         command,
@@ -143,6 +189,25 @@ def _compile(command: list[str], environment: dict[str, str] | None = None) -> N
         raise ServerError(f"{command[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
 
 
+def commandOf(peer: Peer, pattern: Pattern, port: int, folder: str, pem: str = "") -> list[str]:
+    """
+    The words that start a peer on a port; `Peer.command` says what stands for what.
+
+    :param pem: the certificate and its key, if it shall speak TLS.
+    """
+    values = {
+        "python": sys.executable,
+        "build": folder,
+        "here": str(HERE),
+        "port": str(port),
+        "pattern": pattern,
+        "listener": _LISTENER[pattern],
+        "place": f"tls:{port}:interface=127.0.0.1:cert={pem}:key={pem}" if pem else str(port),
+        "pem": pem,
+    }
+    return [made for word in peer.command if (made := word.format_map(values))]
+
+
 class Server:
     """
     A peer that runs and listens; a context manager that ends it.
@@ -151,6 +216,7 @@ class Server:
     :param peer: what to start; its pattern is that of the row.
     :param cpu: the CPU it is pinned to.
     :param options: more words for its command.
+    :param pem: the certificate and its key, if it shall speak TLS.
     :ivar port: where it listens, on 127.0.0.1.
     :raises ServerError: if it does not listen within 15 seconds.
     """
@@ -163,22 +229,15 @@ class Server:
         folder: str,
         cpu: int,
         options: tuple[str, ...] = (),
+        pem: str = "",
     ) -> None:
         self.peer = peer
         self.port = _freePort()
-        values = {
-            "python": sys.executable,
-            "build": folder,
-            "here": str(HERE),
-            "port": str(self.port),
-            "pattern": pattern,
-            "listener": _LISTENER[pattern],
-        }
         self._children = children
         self._log = open(f"{folder}/server-{self.port}.log", "w+b")  # noqa: SIM115  # closed by end
         try:
             self._process = children.start(
-                [word.format_map(values) for word in peer.command] + list(options),
+                [*commandOf(peer, pattern, self.port, folder, pem), *options],
                 cpu,
                 stdout=self._log,
                 stderr=self._log,
@@ -253,13 +312,14 @@ def message(pattern: Pattern, size: int) -> bytes:
     return body + b"\r\n" if pattern == "line" else len(body).to_bytes(2, "big") + body
 
 
-def checkEcho(port: int, pattern: Pattern, size: int) -> None:
+def checkEcho(port: int, pattern: Pattern, size: int, pem: str = "") -> None:
     """
     See that about ``size`` bytes come back as they are, one message and many.
 
+    :param pem: the certificate that the server must show, over TLS 1.3; plain TCP without.
     :raises ServerError: if they do not.
     """
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+    with _connection(port, pem) as client:
         _exchange(client, message(pattern, 64))
         _exchange(client, b"".join(message(pattern, 64) for _ in range(size // 64)))
 
@@ -285,6 +345,16 @@ def checkHalfClose(port: int) -> None:
                 raise ServerError(f"after half-close {len(echo)} of 64 bytes came back")
 
 
+def _connection(port: int, pem: str) -> socket.socket:
+    """Connected; over TLS 1.3, with a server that shows this certificate, if there is one."""
+    client = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    if not pem:
+        return client
+    context = ssl.create_default_context(cafile=pem)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context.wrap_socket(client, server_hostname="127.0.0.1")
+
+
 def _exchange(client: socket.socket, data: bytes) -> None:
     """Send while reading, and compare."""
     deadline = time.monotonic() + PATIENCE
@@ -296,12 +366,15 @@ def _exchange(client: socket.socket, data: bytes) -> None:
         readable, writable, _ = select.select([client], writers, [], max(0.0, left))
         if not (readable or writable):
             raise ServerError(f"of {len(data)} bytes {len(echo)} came back")
-        if writable:
-            sent += client.send(data[sent : sent + 65536])
-        if readable:
-            more = client.recv(65536)
-            if not more:
-                raise ServerError(f"closed after {len(echo)} of {len(data)} bytes")
-            echo += more
+        # TLS may have nothing to show for what arrived: half a record, a ticket.
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            if writable:
+                sent += client.send(data[sent : sent + 65536])
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            if readable:
+                more = client.recv(65536)
+                if not more:
+                    raise ServerError(f"closed after {len(echo)} of {len(data)} bytes")
+                echo += more
     if echo != data:
         raise ServerError("other bytes came back than were sent")

@@ -51,7 +51,7 @@ def show(metric: str, unit: str, value: float) -> str:
         if unit == "byte":
             return f"{number(value / 1e6)} MB/s"
         return f"{value:,.0f}".replace(",", "\N{NO-BREAK SPACE}")
-    if metric == "cpu" and unit != "message" and unit != "connection":
+    if metric == "cpu" and unit not in ("message", "connection", "handshake"):
         return f"{number(value * 1e9)} ns"
     if value >= 0.9995e-3 and metric != "cpu":
         return f"{number(value * 1e3)} ms"

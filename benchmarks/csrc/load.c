@@ -13,7 +13,8 @@
  *   pingpong  connections, message, seconds, spin      one message in flight on each
  *   bulk      connections, block, flight, message, seconds
  *                                                      flight blocks in flight on each
- *   churn     connections, message, seconds            connect, send, half-close, read to EOF
+ *   churn     connections, message, seconds, half      connect, send, read it back, close; with
+ *                                                      half, half-close and read to EOF instead
  *   idle      connections, message                     each echoes once and is then held
  *   stalled   connections, block, most                 send until nothing more is taken, or
  *                                                      `most` bytes each; never read
@@ -23,12 +24,15 @@
  *
  * Echoed bytes are counted and not looked at; bulk modes let the kernel drop them uncopied
  * (MSG_TRUNC), so that this side does less than any server can.
+ *
+ * It is linked twice, with plain.c and with tls.c; wire.h says what those are.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -41,6 +45,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "wire.h"
+
 enum { EVENTS = 1024, BATCH = 64, SOURCES = 16 };
 /* A run in which nothing has come for this long is given up. */
 #define STUCK 10.0
@@ -48,16 +54,7 @@ enum { EVENTS = 1024, BATCH = 64, SOURCES = 16 };
  * again: some microseconds of work, which is the error of the latency that is measured. */
 #define FLOOD_STEP 16384
 
-typedef struct {
-    int fd;
-    size_t inFlight;   /* bytes sent and not come back */
-    size_t offset;     /* within the block that is being sent */
-    size_t got;        /* of the message that is coming back */
-    uint64_t sentAt;   /* nanoseconds */
-    int wantsWrite;    /* whether EPOLLOUT is asked for */
-} Client;
-
-static int port, connections = 1, spin;
+static int port, connections = 1, spin, half;
 static size_t message = 64, block = 65536, flight = 1, most = 16 << 20;
 static double seconds = 1;
 static char pattern = 'r';
@@ -108,7 +105,7 @@ static uint64_t percentile(const Histogram *h, double share) {
 
 /* -- Words to the parent ------------------------------------------------------------------ */
 
-static void fail(const char *format, ...) {
+void fail(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     printf("{\"error\": \"");
@@ -157,28 +154,63 @@ static void finish(void) {
 
 /* -- Connections -------------------------------------------------------------------------- */
 
-/* Connected, blocking (sends and receives here say MSG_DONTWAIT), from one of several source
- * addresses in turn, so that ports in TIME_WAIT do not run out. */
-static int dial(void) {
+/* Connected, from one of several source addresses in turn, so that ports in TIME_WAIT do not
+ * run out. */
+static void dial(Client *client) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
     if (fd < 0) failErrno("socket");
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
     struct timeval limit = {.tv_sec = (time_t)STUCK};
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     struct sockaddr_in from = {.sin_family = AF_INET};
     from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + opened++ % SOURCES);
     if (bind(fd, (struct sockaddr *)&from, sizeof from)) failErrno("bind");
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     if (connect(fd, (struct sockaddr *)&to, sizeof to)) failErrno("connect");
-    return fd;
+    client->fd = fd;
+    client->sent = client->got = 0;
+    wireOpen(client);
 }
 
 static void watch(int how, Client *client, uint32_t events) {
     struct epoll_event event = {.events = events, .data.ptr = client};
     if (epoll_ctl(ep, how, client->fd, &event)) failErrno("epoll_ctl");
+}
+
+/* Bytes that were read, 0 if there are none for now; ends the run at EOF and errors. */
+static size_t take(Client *client, void *into, size_t size) {
+    ssize_t n = wireRead(client, into, size);
+    if (n > 0) return (size_t)n;
+    if (n == 0) fail("the server closed a connection");
+    if (errno != EAGAIN && errno != EINTR) failErrno("recv");
+    return 0;
+}
+
+static size_t put(Client *client, const void *from, size_t size) {
+    ssize_t n = wireWrite(client, from, size);
+    if (n >= 0) return (size_t)n;
+    if (errno != EAGAIN && errno != EINTR) failErrno("send");
+    return 0;
+}
+
+/* Send what is left of the message: a large one, or one behind a handshake, takes some turns. */
+static void putRest(Client *client) {
+    client->sent += put(client, payload + client->sent, message - client->sent);
+}
+
+static void startMessage(Client *client, uint64_t time) {
+    client->sent = client->got = 0;
+    client->sentAt = time;
+    putRest(client);
+}
+
+/* Go on with the message and its echo; whether all of that is there. */
+static int echoed(Client *client, char *echo) {
+    if (client->sent < message) putRest(client);
+    client->got += take(client, echo, message - client->got);
+    return client->got == message;
 }
 
 /* Open `count` connections and let each echo one message, a batch at a time. */
@@ -188,31 +220,17 @@ static Client *dialAll(int count) {
     for (int first = 0; first < count; first += BATCH) {
         int last = first + BATCH < count ? first + BATCH : count;
         for (int i = first; i < last; i++) {
-            clients[i].fd = dial();
-            if (send(clients[i].fd, payload, message, 0) != (ssize_t)message) failErrno("send");
+            dial(&clients[i]);
+            putRest(&clients[i]);
         }
-        for (int i = first; i < last; i++)
-            if (recv(clients[i].fd, echo, message, MSG_WAITALL) != (ssize_t)message)
-                fail("no echo on connection %d: %s", i, strerror(errno));
+        for (int i = first; i < last; i++) {
+            struct pollfd one = {.fd = clients[i].fd, .events = POLLIN};
+            while (!echoed(&clients[i], echo))
+                if (poll(&one, 1, (int)(STUCK * 1000)) <= 0) fail("no echo on connection %d", i);
+        }
     }
     free(echo);
     return clients;
-}
-
-/* Bytes that were read, 0 if there are none for now; ends the run at EOF and errors. */
-static size_t take(int fd, void *into, size_t size, int flags) {
-    ssize_t n = recv(fd, into, size, flags | MSG_DONTWAIT);
-    if (n > 0) return (size_t)n;
-    if (n == 0) fail("the server closed a connection");
-    if (errno != EAGAIN && errno != EINTR) failErrno("recv");
-    return 0;
-}
-
-static size_t put(int fd, const void *from, size_t size) {
-    ssize_t n = send(fd, from, size, MSG_DONTWAIT);
-    if (n >= 0) return (size_t)n;
-    if (errno != EAGAIN && errno != EINTR) failErrno("send");
-    return 0;
 }
 
 /* -- Modes -------------------------------------------------------------------------------- */
@@ -221,15 +239,12 @@ static void pingpong(void) {
     static Histogram latencies;
     Client *clients = dialAll(connections);
     char *echo = malloc(message);
-    for (int i = 0; i < connections; i++) watch(EPOLL_CTL_ADD, &clients[i], EPOLLIN | EPOLLET);
+    for (int i = 0; i < connections; i++) watch(EPOLL_CTL_ADD, &clients[i], EPOLLIN | EPOLLOUT | EPOLLET);
     ready(0);
     uint64_t cpu = ownCPU(), begin = now(), last = begin, time = begin;
     uint64_t end = begin + (uint64_t)(seconds * 1e9);
     int outstanding = connections;
-    for (int i = 0; i < connections; i++) {
-        if (put(clients[i].fd, payload, message) != message) fail("a first message was cut");
-        clients[i].sentAt = now();
-    }
+    for (int i = 0; i < connections; i++) startMessage(&clients[i], now());
     struct epoll_event events[EVENTS];
     while (outstanding) {
         int n = epoll_wait(ep, events, EVENTS, spin ? 0 : 1000);
@@ -239,17 +254,12 @@ static void pingpong(void) {
         }
         for (int i = 0; i < n; i++) {
             Client *client = events[i].data.ptr;
-            client->got += take(client->fd, echo, message - client->got, 0);
-            if (client->got < message) continue;
-            client->got = 0;
+            if (!client->sentAt || !echoed(client, echo)) continue;
             last = time = now();
             record(&latencies, time - client->sentAt);
-            if (time >= end) {
-                outstanding--;
-                continue;
-            }
-            client->sentAt = time;
-            if (put(client->fd, payload, message) != message) fail("a message was cut");
+            client->sentAt = 0;
+            if (time < end) startMessage(client, time);
+            else outstanding--;
         }
     }
     result(latencies.count, latencies.count * message, 0, last - begin, ownCPU() - cpu);
@@ -261,7 +271,7 @@ static void pingpong(void) {
 static void fill(Client *client, size_t window, int ending) {
     int full = 0;
     while (client->inFlight < window && !(ending && client->offset == 0)) {
-        size_t size = block - client->offset, sent = put(client->fd, payload + client->offset, size);
+        size_t size = block - client->offset, sent = put(client, payload + client->offset, size);
         client->inFlight += sent;
         client->offset = (client->offset + sent) % block;
         if (sent < size) {
@@ -306,7 +316,7 @@ static void bulk(void) {
         for (int i = 0; i < n; i++) {
             Client *client = events[i].data.ptr;
             if (events[i].events & ~(uint32_t)EPOLLOUT) {
-                size_t got = take(client->fd, NULL, window, MSG_TRUNC);
+                size_t got = take(client, NULL, window);
                 client->inFlight -= got;
                 bytes += got;
             }
@@ -322,39 +332,47 @@ static void bulk(void) {
     finish();
 }
 
-static void once(Client *client, int how) {
-    client->fd = dial();
-    client->got = 0;
-    if (put(client->fd, payload, message) != message) fail("a message was cut");
-    if (shutdown(client->fd, SHUT_WR)) failErrno("shutdown");
-    watch(how, client, EPOLLIN);
+static void sendOnce(Client *client) {
+    putRest(client);
+    if (half && client->sent == message) wireFinish(client);
+}
+
+static void dialOnce(Client *client) {
+    dial(client);
+    sendOnce(client);
+    watch(EPOLL_CTL_ADD, client, EPOLLIN);
 }
 
 static void churn(void) {
     char *echo = malloc(message + 1);
     Client *clients = calloc((size_t)connections, sizeof *clients);
+    /* To EOF means: a byte too many is seen. */
+    size_t wanted = message + (half ? 1 : 0);
     ready(0);
     uint64_t cpu = ownCPU(), begin = now(), last = begin, count = 0, bytes = 0, shortOnes = 0;
     uint64_t end = begin + (uint64_t)(seconds * 1e9);
-    for (int i = 0; i < connections; i++) once(&clients[i], EPOLL_CTL_ADD);
+    for (int i = 0; i < connections; i++) dialOnce(&clients[i]);
     int open = connections;
     struct epoll_event events[EVENTS];
     while (open) {
         int n = epoll_wait(ep, events, EVENTS, 1000);
-        if (n <= 0 && now() - last > (uint64_t)(STUCK * 1e9)) fail("no EOF for %g s", STUCK);
+        if (n <= 0 && now() - last > (uint64_t)(STUCK * 1e9)) fail("nothing for %g s", STUCK);
         for (int i = 0; i < n; i++) {
             Client *client = events[i].data.ptr;
-            ssize_t got;
-            while ((got = recv(client->fd, echo, message + 1, MSG_DONTWAIT)) > 0)
-                client->got += (size_t)got;
+            ssize_t got = 1;
+            if (client->sent < message) sendOnce(client);
+            while (got > 0 && client->got < wanted) {
+                got = wireRead(client, echo, wanted - client->got);
+                if (got > 0) client->got += (size_t)got;
+            }
             if (got < 0 && (errno == EAGAIN || errno == EINTR)) continue;
             last = now();
             count++;
             bytes += client->got;
             shortOnes += got < 0 || client->got != message;
-            close(client->fd);
+            wireClose(client);
             if (last >= end) open--;
-            else once(client, EPOLL_CTL_ADD);
+            else dialOnce(client);
         }
     }
     result(count, bytes, shortOnes, last - begin, ownCPU() - cpu);
@@ -370,7 +388,7 @@ static void idle(void) {
 
 static void stalled(void) {
     Client *clients = calloc((size_t)connections, sizeof *clients);
-    for (int i = 0; i < connections; i++) clients[i].fd = dial();
+    for (int i = 0; i < connections; i++) dial(&clients[i]);
     uint64_t last = now(), bytes = 0;
     while (now() - last < 500000000u) {
         for (int i = 0; i < connections; i++) {
@@ -378,7 +396,7 @@ static void stalled(void) {
             while (client->inFlight < most) {
                 size_t size = block - client->offset;
                 if (size > most - client->inFlight) size = most - client->inFlight;
-                size_t sent = put(client->fd, payload + client->offset, size);
+                size_t sent = put(client, payload + client->offset, size);
                 if (!sent) break;
                 client->inFlight += sent;
                 client->offset = (client->offset + sent) % block;
@@ -395,19 +413,11 @@ static void stalled(void) {
 
 /* One look at the ping-pong client: its echo, if it is there, and the next message. */
 static void look(Client *client, Histogram *latencies, char *echo, int again) {
-    if (!client->sentAt) return;
-    client->got += take(client->fd, echo, message - client->got, 0);
-    if (client->got < message) return;
-    client->got = 0;
+    if (!client->sentAt || !echoed(client, echo)) return;
     uint64_t time = now();
     record(latencies, time - client->sentAt);
-    client->sentAt = again ? time : 0;
-    if (again && put(client->fd, payload, message) != message) fail("a message was cut");
-}
-
-static void start(Client *client) {
-    client->sentAt = now();
-    if (put(client->fd, payload, message) != message) fail("a message was cut");
+    client->sentAt = 0;
+    if (again) startMessage(client, time);
 }
 
 static void flood(size_t tiny) {
@@ -420,7 +430,7 @@ static void flood(size_t tiny) {
     ready(0);
 
     uint64_t end = now() + (uint64_t)(seconds * 0.5e9);
-    start(one);
+    startMessage(one, now());
     while (one->sentAt) {
         uint64_t time = now();
         look(one, &alone, echo, time < end);
@@ -428,7 +438,7 @@ static void flood(size_t tiny) {
     }
 
     for (int i = 0; i < connections; i++) {
-        clients[i].fd = dial();
+        dial(&clients[i]);
         watch(EPOLL_CTL_ADD, &clients[i], EPOLLIN | EPOLLOUT);
     }
     uint64_t cpu = ownCPU(), begin = now(), time = begin, bytes = 0;
@@ -445,14 +455,14 @@ static void flood(size_t tiny) {
         }
         if (!begun && time >= from) {
             begun = 1;
-            start(one);
+            startMessage(one, time);
         }
         int n = epoll_wait(ep, events, EVENTS, 0);
         look(one, &among, echo, time < end);
         for (int i = 0; i < n; i++) {
             Client *client = events[i].data.ptr;
             if (events[i].events & ~(uint32_t)EPOLLOUT) {
-                size_t got = take(client->fd, NULL, FLOOD_STEP * 4, MSG_TRUNC);
+                size_t got = take(client, NULL, FLOOD_STEP * 4);
                 client->inFlight -= got;
                 bytes += got;
                 look(one, &among, echo, time < end);
@@ -460,7 +470,7 @@ static void flood(size_t tiny) {
             if (events[i].events & EPOLLOUT && client->inFlight < window) {
                 size_t size = block - client->offset;
                 if (size > FLOOD_STEP) size = FLOOD_STEP;
-                size_t sent = put(client->fd, floods + client->offset, size);
+                size_t sent = put(client, floods + client->offset, size);
                 client->inFlight += sent;
                 client->offset = (client->offset + sent) % block;
                 look(one, &among, echo, time < end);
@@ -506,6 +516,7 @@ int main(int count, char **words) {
         else if (!strcmp(key, "tiny")) tiny = strtoul(value, NULL, 10);
         else if (!strcmp(key, "seconds")) seconds = atof(value);
         else if (!strcmp(key, "spin")) spin = atoi(value);
+        else if (!strcmp(key, "half")) half = atoi(value);
         else if (!strcmp(key, "pattern")) pattern = *value;
         else fail("%s: no such key", key);
     }

@@ -1,13 +1,15 @@
 """
-An echo server of ``asyncio.Protocol``: ``python -m benchmarks.peers.aio LOOP PORT``.
+An echo server of ``asyncio.Protocol``: ``python -m benchmarks.peers.aio LOOP PORT [PEM]``.
 
-LOOP is ``asyncio`` or ``uvloop``.  No flow control, as in the documentation's example: a client
-that does not read makes it hold all that the client sends.
+LOOP is ``asyncio`` or ``uvloop``; PEM, a certificate and its key, makes it speak TLS.  No flow
+control, as in the documentation's example: a client that does not read makes it hold all that
+the client sends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 from typing import cast
 
@@ -27,12 +29,16 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, pem: str | None = None) -> None:
     """Serve until killed."""
+    context = None
+    if pem:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(pem)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Echo, "127.0.0.1", port, backlog=4096)
+    server = await loop.create_server(Echo, "127.0.0.1", port, backlog=4096, ssl=context)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    runOn(sys.argv[1], serve(int(sys.argv[2])))
+    runOn(sys.argv[1], serve(int(sys.argv[2]), *sys.argv[3:]))

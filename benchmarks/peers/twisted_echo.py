@@ -1,8 +1,8 @@
 """
-Twisted's own echo servers: ``python -m benchmarks.peers.twisted_echo PATTERN PORT``.
+Twisted's own echo servers: ``python -m benchmarks.peers.twisted_echo PATTERN PORT [PEM]``.
 
 PATTERN is ``raw`` (`twisted.protocols.wire.Echo`, as shipped), ``line`` (a `LineOnlyReceiver`)
-or ``frame`` (an `Int16StringReceiver`).
+or ``frame`` (an `Int16StringReceiver`); PEM, a certificate and its key, makes it speak TLS.
 """
 
 # mypy: allow-untyped-calls
@@ -11,9 +11,10 @@ or ``frame`` (an `Int16StringReceiver`).
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
-from twisted.internet.interfaces import IReactorTCP
+from twisted.internet.interfaces import IReactorSSL, IReactorTCP
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.basic import Int16StringReceiver, LineOnlyReceiver
 from twisted.protocols.wire import Echo
@@ -38,14 +39,22 @@ class FrameEcho(Int16StringReceiver):
 _PATTERNS: dict[str, type[Protocol]] = {"raw": Echo, "line": LineEcho, "frame": FrameEcho}
 
 
-def main(pattern: str, port: int) -> None:
+def main(pattern: str, port: int, pem: str | None = None) -> None:
     """Serve until killed, on the default reactor."""
     from twisted.internet import reactor
 
     factory: Any = Factory.forProtocol(_PATTERNS[pattern])
-    IReactorTCP(reactor).listenTCP(port, factory, backlog=4096, interface="127.0.0.1")
+    where: Any = {"backlog": 4096, "interface": "127.0.0.1"}
+    if pem:
+        # Not at the top: it needs pyOpenSSL, and the other rows do not.
+        from twisted.internet.ssl import PrivateCertificate
+
+        options = PrivateCertificate.loadPEM(Path(pem).read_text()).options()
+        IReactorSSL(reactor).listenSSL(port, factory, options, **where)
+    else:
+        IReactorTCP(reactor).listenTCP(port, factory, **where)
     reactor.run()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

@@ -15,10 +15,10 @@ from benchmarks.chart import chart
 from benchmarks.figures import RowResult, Sample, judge, ratios, spread, verdicts
 from benchmarks.load import LoadError, parseLine, parseOutcome
 from benchmarks.measure import childrenTicks, totalKilobytes
-from benchmarks.report import json_, markdown
+from benchmarks.report import bound, json_, markdown
 from benchmarks.rows import ECHOD, PEERS, ROWS, Row, Target, chooseRows
 from benchmarks.run import chooseCPUs, turns
-from benchmarks.servers import message
+from benchmarks.servers import commandOf, message
 from benchmarks.units import axis, number, show
 
 
@@ -51,7 +51,7 @@ def test_rowsReferToPeers() -> None:
         assert len(set(row.peers)) == len(row.peers)
         for target in row.targets:
             assert set(target.against) <= set(row.peers) - {ECHOD}
-            assert (target.goal > target.must) is target.larger
+            assert target.goal is None or (target.goal > target.must) is target.larger
     assert len({row.name for row in ROWS}) == len(ROWS)
     assert {peer for row in ROWS for peer in row.peers} == set(PEERS)
 
@@ -61,6 +61,7 @@ def test_rowsAreWhole() -> None:
     for row in ROWS:
         assert row.block % row.message == 0
         assert row.block % row.tiny == 0
+        assert not row.halfCloses or row.mode == "churn"
         for metric in (*row.metrics, *(target.metric for target in row.targets)):
             assert axis(metric, row.unit)
             assert show(metric, row.unit, 1e-6)
@@ -69,15 +70,33 @@ def test_rowsAreWhole() -> None:
 def test_commandsAreThere() -> None:
     """Programs of peers are files of the package, and placeholders are known ones."""
     here = Path(benchmarks.__file__).parent
-    known = {"python", "build", "here", "port", "pattern", "listener"}
+    known = {"python", "build", "here", "port", "pattern", "listener", "place", "pem"}
     for peer in PEERS.values():
         command = " ".join(peer.command)
         assert set(re.findall(r"{(\w+)}", command)) <= known
-        assert "{port}" in command
+        assert "{port}" in command or "{listener} {place}" in command
         for module in re.findall(r"benchmarks\.peers\.(\w+)", command):
             assert (here / "peers" / f"{module}.py").is_file()
         for name in re.findall(r"{here}/(\S+)", command):
             assert (here / name).is_file()
+
+
+def test_rowsWithTLS() -> None:
+    """Every server of such a row is told the certificate, and none of another row is."""
+    for row in ROWS:
+        for peer in row.peers:
+            command = " ".join(commandOf(PEERS[peer], row.pattern, 1234, "/b", row.tls * "/c.pem"))
+            assert ("/c.pem" in command) is row.tls, (row.name, peer)
+
+
+def test_commandOf() -> None:
+    """Without TLS a port, and no empty word; with it echod gets an endpoint, a peer one word."""
+    own, peer = PEERS[ECHOD], PEERS["go"]
+    assert commandOf(own, "line", 7, "/b")[1:] == ["-m", "echod", "--line-port", "7"]
+    place = "tls:7:interface=127.0.0.1:cert=/c.pem:key=/c.pem"
+    assert commandOf(own, "raw", 7, "/b", "/c.pem")[-2:] == ["--port", place]
+    assert commandOf(peer, "raw", 7, "/b") == ["/b/echo_go", "7"]
+    assert commandOf(peer, "raw", 7, "/b", "/c.pem") == ["/b/echo_go", "7", "/c.pem"]
 
 
 def test_chooseRows() -> None:
@@ -190,6 +209,14 @@ def test_verdicts(figure: float, larger: bool, word: str) -> None:
     assert judge(target, {ECHOD: cpu(figure)}).word == word
 
 
+def test_withoutGoal() -> None:
+    """A target may have a must alone; then nothing better than "met" is said."""
+    target = Target("cpu", (), 2.0)
+    assert judge(target, {ECHOD: cpu(0.1)}).word == "met"
+    assert judge(target, {ECHOD: cpu(2.1)}).word == "missed"
+    assert (bound(target, target.goal), bound(Target("cpu", ("c",), 2.0), 2.0)) == ("—", "≤ 2.00")
+
+
 def test_missingPeers() -> None:
     """Without one of several the rest is compared, and it is said; without all, nothing is."""
     target = Target("cpu", ("c", "go"), 1, 1)
@@ -243,6 +270,7 @@ def test_show() -> None:
     """Each metric has its unit."""
     assert show("cpu", "message", 4.7e-6) == "4.70 µs"
     assert show("cpu", "byte", 3.1e-10) == "0.310 ns"
+    assert show("cpu", "handshake", 3.1e-4) == "310 µs"
     assert show("p99", "message", 0.0123) == "12.3 ms"
     assert show("rate", "byte", 2.5e9) == "2500 MB/s"
     assert show("memory", "connection", 131072) == "128 KiB"
