@@ -43,6 +43,9 @@ class DatagramListener(Service):
 
     #: Connections that were still owed bytes when we gave up: there are none.
     cutCount = 0
+    #: See `IStreamProtocolMaker`.
+    lasts = False
+    connectionCount = 0
 
     def __init__(
         self,
@@ -99,6 +102,10 @@ class DatagramListener(Service):
 
     def reload(self) -> None:
         """Nothing: there are no certificates."""
+
+    def neglects(self) -> bool:
+        """No: nobody waits to be accepted."""
+        return False
 
     def abandon(self) -> None:
         """Close the port at once: another listener could not be bound, nothing was served."""

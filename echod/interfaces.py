@@ -126,7 +126,12 @@ class IProtocolMaker(Interface):
 
 
 class IStreamProtocolMaker(IProtocolMaker):
-    """A protocol for streams: TCP, UNIX, and whatever stands before them."""
+    """
+    A protocol for streams: TCP, UNIX, and whatever stands before them.
+
+    One whose ``lasts`` is true keeps its listener open while the daemon drains, until all others
+    have ended; an attribute that is missing is false.
+    """
 
     def makeFactory(settings: Any) -> Any:
         """

@@ -103,6 +103,7 @@ class Listener(Service):
     :param sweep: keeps the deadlines; shared by all listeners.
     :param logConnections: whether each connection gets its lines in the log.
     :param logPayload: whether each read gets one.
+    :param draining: tells whether the daemon is about to end.
     :raises ConfigurationError: the protocol's maker raised.
     """
 
@@ -114,8 +115,10 @@ class Listener(Service):
         *,
         logConnections: bool = False,
         logPayload: bool = False,
+        draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._plan = plan
+        self._draining = draining
         # As planned, then, once bound, as the system gave it.
         self._endpoint = plan.endpoint
         self.sweep = sweep
@@ -194,6 +197,16 @@ class Listener(Service):
         return self._gone
 
     @property
+    def draining(self) -> bool:
+        """See `Owner.draining`."""
+        return self._draining()
+
+    @property
+    def lasts(self) -> bool:
+        """See `IStreamProtocolMaker`."""
+        return bool(getattr(self._plan.maker, "lasts", False))
+
+    @property
     def cutCount(self) -> int:
         """Connections that were still owed bytes when we gave up."""
         return self.totals.cut
@@ -232,6 +245,15 @@ class Listener(Service):
         half-close`` for a protocol that takes the peer's FIN for its end.
         """
         return self._plan.describe(self._endpoint, *["no half-close"] * (not self._halfCloses))
+
+    @property
+    def connectionCount(self) -> int:
+        """Connections that have not ended."""
+        return len(self._live)
+
+    def neglects(self) -> bool:
+        """Whether clients wait, and nobody accepts them; to be asked now and then."""
+        return self._port.neglects()
 
     def counters(self) -> dict[str, Any]:
         """All counters of this listener, as plain values."""

@@ -164,6 +164,7 @@ class ConnectionMaker:
     A protocol that is a `Connection` class: the quickest.
 
     :param connection: called for each peer, with the settings if there are options.
+    :param lasts: see `IStreamProtocolMaker`.
     """
 
     name: str
@@ -171,6 +172,7 @@ class ConnectionMaker:
     connection: Callable[..., Connection]
     options: type[Struct] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    lasts: bool = False
 
     def makeFactory(self, settings: Any) -> IProtocolFactory:
         """See `IStreamProtocolMaker.makeFactory`."""

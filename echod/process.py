@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from echod.errors import EchodError
 from echod.service import EchodService
+from echod.supervision import Supervision
 
 __all__ = ["Signals", "printEchodErrors", "shedGroups", "useMonotonicClock"]
 
@@ -34,8 +35,9 @@ class Signals:
     handlers as it starts.
     """
 
-    def __init__(self, service: EchodService, reactor: Any) -> None:
+    def __init__(self, service: EchodService, supervision: Supervision, reactor: Any) -> None:
         self._service = service
+        self._supervision = supervision
         self._reactor = reactor
         self._stopping = False
 
@@ -67,7 +69,7 @@ class Signals:
 
     def _hangUp(self, name: str) -> None:
         _log.info("{name}: reading certificates again, and nothing else", name=name)
-        self._service.reload()
+        self._supervision.reload()
 
     def _tellCounters(self, name: str) -> None:
         _log.info("counters {counters}", counters=self._service.counters())

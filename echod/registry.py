@@ -26,6 +26,7 @@ from echod.protocols.chargen import chargen
 from echod.protocols.clock import daytime, time
 from echod.protocols.datagram import udp
 from echod.protocols.discard import discard
+from echod.protocols.health import health
 from echod.protocols.line import line
 from echod.protocols.netstring import netstring
 from echod.protocols.prefixed import dns, int8, int32
@@ -41,7 +42,7 @@ GROUP = "echod.protocols"
 
 BUILTIN: tuple[IProtocolMaker, ...] = (
     *(raw, line, dns, int8, int32, netstring),
-    *(udp, discard, chargen, daytime, time, whoami, upper),
+    *(udp, discard, chargen, daytime, time, whoami, upper, health),
 )
 #: What a maker can be, in the words of its interface.
 KINDS = (IStreamProtocolMaker, IDatagramProtocolMaker)

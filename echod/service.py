@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
 from echod.activation import Passed
@@ -39,6 +39,7 @@ from echod.report import SlowLog, toJSON
 from echod.settings import Configuration, Limits, TLSSettings, convert, resolveLimits
 from echod.sources import Networks
 from echod.tlscontext import ServerTLS
+from echod.transports.pulse import Pulse
 from echod.transports.reactor import Facade
 
 __all__ = ["EchodService", "ListenerRequest", "Plan", "plan", "requestsOf"]
@@ -311,6 +312,11 @@ def _fit(
     return fitted, sorted(notes)
 
 
+def _stop(listeners: Sequence[Service]) -> Deferred[Any]:
+    """Stop all of them, in reverse; fires when the last has ended, whatever became of it."""
+    return DeferredList([maybeDeferred(each.stopService) for each in reversed(listeners)])
+
+
 class EchodService(MultiService):
     """
     All listeners, and the one deadline for their end.
@@ -318,6 +324,7 @@ class EchodService(MultiService):
     :param plan: see `plan`.
     :param reactor: a Twisted reactor.
     :param monotonic: the clock for deadlines.
+    :ivar draining: whether it is about to end.
     :ivar cutShort: whether the drain had to end a connection that was still owed bytes, or
         was itself ended by `cut`; final once ``stopService`` has fired.
     """
@@ -328,10 +335,12 @@ class EchodService(MultiService):
         self._reactor = reactor
         self._sweep = Sweep(reactor, monotonic)
         self.cutShort = False
+        self.draining = False
         self._cutBefore = 0
         self._bound = False
         self._slow = SlowLog(monotonic)
         facade = Facade(reactor, self._slow)
+        self._pulse = Pulse(facade)
         # Of all listeners of datagrams: they must not answer each other.
         ports: set[int] = set()
         self.listeners: list[Listener | DatagramListener] = [
@@ -343,6 +352,7 @@ class EchodService(MultiService):
                 self._sweep,
                 logConnections=plan.logConnections,
                 logPayload=plan.logPayload,
+                draining=lambda: self.draining,
             )
             for listener in plan.listeners
         ]
@@ -375,18 +385,27 @@ class EchodService(MultiService):
         super().startService()
 
     def stopService(self) -> Deferred[None]:
-        """Drain: fires when every connection is gone, at the latest after the drain timeout."""
+        """
+        Drain: fires when every connection is gone, at the latest after the drain timeout.
+
+        Listeners that last begin when all others have ended.
+        """
+        self.draining = True
         self._cutBefore = self._owed()
         # First of all: a timeout of 0 cuts at once, but not before what is below has begun.
         deadline = self._reactor.callLater(self._plan.drainTimeout, self._cutConnections)
-        drained: Deferred[Any] = MultiService.stopService(self)
+        Service.stopService(self)
+        lasting = [listener for listener in self.listeners if listener.lasts]
+        others = [listener for listener in self.listeners if not listener.lasts]
+        drained = _stop(others).addBoth(lambda _: _stop(lasting))
 
         def finished(_: Any) -> None:
             if deadline.active():
                 deadline.cancel()
             self._sweep.stop()
+            self._pulse.stop()
             self.cutShort = self.cutShort or self._owed() > self._cutBefore
-            self._bound = False
+            self._bound = self.draining = False
 
         return drained.addBoth(finished)
 
@@ -399,6 +418,19 @@ class EchodService(MultiService):
         """Read the files of TLS again, for connections that are still to come."""
         for listener in self.listeners:
             listener.reload()
+
+    def connectionCount(self) -> int:
+        """Connections at all listeners."""
+        return sum(listener.connectionCount for listener in self.listeners)
+
+    def faults(self) -> list[str]:
+        """What is wrong with the daemon itself, by what has come to pass since the last call."""
+        deaf = [] if self._pulse.beat() else ["no descriptor is served"]
+        return deaf + [
+            f"nobody is accepted at {listener.describe()}"
+            for listener in self.listeners
+            if listener.neglects()
+        ]
 
     def counters(self) -> str:
         """All counters of all listeners: one line of JSON."""

@@ -20,10 +20,12 @@ from echod.activation import Passed
 from echod.errors import ConfigurationError, EchodError, oneLine
 from echod.files import readTrusted
 from echod.limits import raiseDescriptorLimit
+from echod.notify import Notifier
 from echod.process import Signals, printEchodErrors, shedGroups, useMonotonicClock
 from echod.registry import discover
 from echod.service import EchodService, ListenerRequest, Plan, plan, requestsOf
 from echod.settings import Configuration, Limits, convert, parseConfiguration
+from echod.supervision import Supervision
 
 __all__ = ["Options", "makeService"]
 
@@ -256,6 +258,8 @@ def makeService(options: Options) -> EchodService:
     printEchodErrors()
     useMonotonicClock(reactor)
     service = EchodService(options.plan, reactor)
+    supervision = Supervision(service, Notifier(os.environ), reactor)
     reactor.callWhenRunning(shedGroups)
-    reactor.callWhenRunning(Signals(service, reactor).install)
+    reactor.callWhenRunning(Signals(service, supervision, reactor).install)
+    reactor.callWhenRunning(supervision.begin)
     return service

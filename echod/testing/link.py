@@ -64,6 +64,8 @@ class _MemoryServer(Server):
 class _Owner:
     """The listener of one connection."""
 
+    draining = False
+
     def __init__(self, loop: Loop, limits: Limits) -> None:
         self.sweep = Sweep(loop, loop.seconds)
         self.sweep.start()

@@ -90,7 +90,7 @@ class Loop(Clock):
             wanted = (select.POLLIN if descriptor in self._readers else 0) | (
                 select.POLLOUT if descriptor in self._writers else 0
             )
-            if isinstance(descriptor.socket, MemorySocket):
+            if isinstance(getattr(descriptor, "socket", None), MemorySocket):
                 events = descriptor.socket.poll() & (wanted | select.POLLERR)
                 if events:
                     ready.append((descriptor, events))

@@ -48,6 +48,10 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
 
     # The end of a pause after accept failed; written by _pause and connectionLost.
     _resume: Any = None
+    # How often there was a turn to accept in; how often by the last `neglects`, if somebody
+    # waited then.
+    _turns = 0
+    _turnsThen: int | None = None
 
     def doRead(self) -> None:
         """
@@ -58,6 +62,7 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
         (TRAPS 3.1).
         """
         listening = self.socket
+        self._turns += 1
         for _ in range(ACCEPTS):
             try:
                 number, address = listening._accept()
@@ -109,6 +114,18 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
         self._resume = None
         self.startReading()
 
+    def neglects(self) -> bool:
+        """Whether who waited at the last call waits still, and nobody looked in between."""
+        waits = self.connected and self._resume is None and self._somebodyWaits()
+        neglected = waits and self._turnsThen == self._turns
+        self._turnsThen = self._turns if waits else None
+        return neglected
+
+    def _somebodyWaits(self) -> bool:
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
     def connectionLost(self, reason: Any) -> None:
         """See ``IReadDescriptor``."""
         if self._resume is not None:
@@ -128,10 +145,8 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
         Closing the socket would reset them.  Bounded by the backlog, so that clients which
         arrive all the while cannot hold this up.
         """
-        poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
         # An adopted socket's backlog is not known.
         for _ in range((self.backlog or socket.SOMAXCONN) // ACCEPTS + 1):
-            if self._resume is not None or not poll.poll(0):
+            if self._resume is not None or not self._somebodyWaits():
                 return
             self.doRead()

@@ -268,6 +268,8 @@ class TimedOwner:
         self.sweep = times.sweep
         self.limits = limits
 
+    draining = False
+
     def opened(self, connection: Connection) -> None:
         pass
 

@@ -175,16 +175,8 @@ def testAcceptMeans() -> None:
 # -- Twisted's private parts -----------------------------------------------------------------
 
 MODULES = (
-    "accepting",
-    "adopted",
-    "poller",
-    "proxy",
-    "reactor",
-    "stream",
-    "tcp",
-    "tls",
-    "udp",
-    "unix",
+    *("accepting", "adopted", "poller", "proxy", "pulse", "reactor", "stream", "tcp", "tls"),
+    *("udp", "unix"),
 )
 
 

@@ -1,0 +1,23 @@
+"""
+``health``: one line, ``ready`` or ``draining``, then the end.
+
+For balancers and probes.  Its listener closes last, so that a daemon which ends can say so for as
+long as anybody is still served; what is sent to it is thrown away.
+"""
+
+from __future__ import annotations
+
+from echod.connection import Connection, Reason
+from echod.maker import ConnectionMaker
+
+__all__ = ["health"]
+
+
+class _Health(Connection):
+    def begun(self) -> None:
+        """Tell at once: nobody needs to ask."""
+        self.reply(b"draining\n" if self.owner.draining else b"ready\n")
+        self.end(Reason.QUIT)
+
+
+health = ConnectionMaker("health", "one line, ready or draining, then the end", _Health, lasts=True)

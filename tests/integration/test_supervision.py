@@ -1,0 +1,200 @@
+"""READY, STATUS, WATCHDOG, RELOADING and STOPPING of a real daemon, without a systemd."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon import MODULE, TWISTD, Daemon, exchange, receiveAll, waitFor
+
+
+class Manager:
+    """A service manager's end: what it is told, as it comes."""
+
+    def __init__(self, skt: socket.socket) -> None:
+        self._socket = skt
+        self.messages: list[str] = []
+
+    def collect(self, seconds: float = 0.0) -> list[str]:
+        """Read what has come, and what comes within ``seconds``; returns all so far."""
+        until = time.monotonic() + seconds
+        while True:
+            self._socket.settimeout(max(0.001, until - time.monotonic()))
+            try:
+                self.messages.append(self._socket.recv(4096).decode())
+            except TimeoutError:
+                return self.messages
+
+    def waitFor(self, text: str) -> None:
+        """Read until a message has ``text`` in it."""
+        waitFor(lambda: any(text in one for one in self.collect()), text)
+
+    def words(self) -> list[str]:
+        """The messages' first words, without STATUS and repetitions."""
+        found = [one.partition("=")[0] for one in self.messages]
+        kept = [word for word in found if word != "STATUS"]
+        return [word for at, word in enumerate(kept) if at == 0 or kept[at - 1] != word]
+
+
+@contextmanager
+def supervised(
+    folder: Path, *arguments: str, watchdog: float | None = None, command: list[str] | None = None
+) -> Iterator[tuple[Daemon, Manager]]:
+    path = folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as skt:
+        skt.bind(str(path))
+        variables = {"NOTIFY_SOCKET": str(path)}
+        if watchdog is not None:
+            variables["WATCHDOG_USEC"] = str(round(watchdog * 1e6))
+        words = ["env", *(f"{key}={value}" for key, value in variables.items())]
+        with Daemon(*arguments, command=[*words, *(command or MODULE)]) as daemon:
+            yield daemon, Manager(skt)
+
+
+@pytest.mark.parametrize("command", [MODULE, TWISTD], ids=["module", "twistd"])
+def test_life(tmp_path: Path, command: list[str]) -> None:
+    """TRAPS 8.2: the order; READY when it listens; more time for a drain, a second at a time."""
+    with supervised(tmp_path, "--port", "0", command=command) as (daemon, manager):
+        manager.waitFor("READY=1")
+        held = daemon.connect()
+        held.sendall(b"x")
+        assert held.recv(1) == b"x"
+        daemon.signal(signal.SIGHUP)
+        manager.waitFor("RELOADING=1\nMONOTONIC_USEC=")
+        waitFor(lambda: manager.collect().count("READY=1") == 2)
+        held.sendall(b"more")
+        # It has not ended, and our FIN has not come: it lingers.
+        daemon.signal(signal.SIGTERM)
+        waitFor(
+            lambda: (
+                manager.collect()
+                or sum(one.startswith("EXTEND_TIMEOUT_USEC=") for one in manager.messages) >= 3
+            )
+        )
+        assert receiveAll(held) == b"more"
+        held.close()
+        assert daemon.wait() == 0
+        manager.collect(0.1)
+        assert manager.words() == [
+            *("READY", "RELOADING", "READY", "STOPPING"),
+            "EXTEND_TIMEOUT_USEC",
+        ]
+        assert "STATUS=serving: 0 connections at 1 listeners" in manager.messages
+        assert "STATUS=draining: 1 connections at 1 listeners" in manager.messages
+
+
+def test_notReadyWithoutListeners(tmp_path: Path) -> None:
+    """O3: who cannot bind is never ready."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        path = tmp_path / "notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as skt:
+            skt.bind(str(path))
+            port = taken.getsockname()[1]
+            environment = {**os.environ, "NOTIFY_SOCKET": str(path)}
+            status = os.spawnvpe(os.P_WAIT, MODULE[0], [*MODULE, "--port", str(port)], environment)
+            assert status == 1
+            skt.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                skt.recv(4096)
+
+
+def test_watchdog(tmp_path: Path) -> None:
+    """Twice in each interval, while all is well."""
+    with supervised(tmp_path, "--port", "0", watchdog=0.4) as (_, manager):
+        manager.waitFor("READY=1")
+        manager.collect(2.0)
+        assert 7 <= manager.messages.count("WATCHDOG=1") <= 12
+
+
+PLUGIN = """
+import time
+from echod.maker import StreamMaker
+
+
+async def _block(stream):
+    await stream.read()
+    time.sleep(1.5)
+
+
+blocking = StreamMaker("blocking", "holds the reactor", _block)
+"""
+
+
+def test_blockedReactor(tmp_path: Path) -> None:
+    """A protocol that holds the reactor keeps the watchdog silent as long."""
+    package = tmp_path / "blocking-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: blocking\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[echod.protocols]\nblocking = blocks:blocking\n")
+    (tmp_path / "blocks.py").write_text(PLUGIN)
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    command = ["env", f"PYTHONPATH={path}", *MODULE]
+    with supervised(tmp_path, "--listen", "blocking=tcp:0", watchdog=0.4, command=command) as (
+        daemon,
+        manager,
+    ):
+        manager.waitFor("WATCHDOG=1")
+        with daemon.connect("blocking") as client:
+            client.sendall(b"x")
+            daemon.waitForLine("slow blocking")
+            manager.collect()
+        manager.messages.clear()
+        manager.waitFor("WATCHDOG=1")
+        assert re.search(r"milliseconds=1[4-9]\d\d", "\n".join(daemon.lines))
+
+
+def test_deafPoller(tmp_path: Path) -> None:
+    """After faults of epoll_ctl timers go on, clients are not served: no ping, and a reason."""
+    code = (
+        "import os, select\n"
+        "from twisted.internet import reactor\n"
+        "real = select.epoll\n"
+        "class Deaf:\n"
+        "    def __init__(self, *a): self._real = real(*a)\n"
+        "    def __getattr__(self, name): return getattr(self._real, name)\n"
+        "    def poll(self, *a):\n"
+        f"        deaf = os.path.exists({str(tmp_path / 'deaf')!r})\n"
+        "        return [] if deaf else self._real.poll(*a)\n"
+        "select.epoll = Deaf\n"
+        "from echod.__main__ import main\n"
+        "main()\n"
+    )
+    with supervised(tmp_path, "--port", "0", watchdog=0.4, command=[MODULE[0], "-c", code]) as (
+        daemon,
+        manager,
+    ):
+        manager.waitFor("WATCHDOG=1")
+        (tmp_path / "deaf").touch()
+        daemon.waitForLine("not well: no descriptor is served")
+        manager.collect()
+        manager.messages.clear()
+        manager.collect(1.0)
+        assert "WATCHDOG=1" not in manager.messages
+        with daemon.connect():
+            daemon.waitForLine("nobody is accepted at raw tcp")
+
+
+def test_health() -> None:
+    """One line: ready; draining as long as anybody is served; the listener closes last."""
+    with Daemon("--port", "0", "--listen", "health=tcp:0", "--drain-timeout", "20") as daemon:
+        assert exchange(daemon.connect("health"), b"") == b"ready\n"
+        assert exchange(daemon.connect("health"), b"anything\n") == b"ready\n"
+        held = daemon.connect()
+        held.sendall(b"x")
+        assert held.recv(1) == b"x"
+        daemon.signal(signal.SIGTERM)
+        daemon.waitForLine("draining")
+        waitFor(lambda: exchange(daemon.connect("health"), b"") == b"draining\n")
+        with pytest.raises(ConnectionRefusedError):
+            daemon.connect()
+        assert receiveAll(held) == b""
+        held.close()
+        assert daemon.wait() == 0

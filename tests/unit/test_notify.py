@@ -1,0 +1,138 @@
+"""`echod.notify` and `echod.transports.pulse`: what a service manager is told, and earned by."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import implementer
+
+from echod.notify import Notifier
+from echod.testing.loop import Loop
+from echod.transports.pulse import Pulse
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        yield manager
+
+
+def environmentOf(manager: socket.socket, **more: str) -> dict[str, str]:
+    return {"NOTIFY_SOCKET": manager.getsockname(), "HOME": "/", **more}
+
+
+def test_messages(told: socket.socket) -> None:
+    """TRAPS 8.2: one datagram each, in the words of sd_notify(3)."""
+    environment = environmentOf(told)
+    notifier = Notifier(environment)
+    assert environment == {"HOME": "/"}
+    notifier.ready()
+    assert told.recv(1000) == b"READY=1"
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    notifier.reloading()
+    word, _, stamp = told.recv(1000).decode().partition("\nMONOTONIC_USEC=")
+    assert word == "RELOADING=1"
+    assert before <= int(stamp) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    notifier.extend(1.5)
+    assert told.recv(1000) == b"EXTEND_TIMEOUT_USEC=1500000"
+    notifier.stopping()
+    assert told.recv(1000) == b"STOPPING=1"
+    notifier.watchdog()
+    assert told.recv(1000) == b"WATCHDOG=1"
+    notifier.status("serving")
+    notifier.status("serving")
+    notifier.status("draining")
+    assert [told.recv(1000), told.recv(1000)] == [b"STATUS=serving", b"STATUS=draining"]
+    with pytest.raises(BlockingIOError):
+        told.recv(1000)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "2500000"}, 2.5),
+        ({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": str(os.getpid())}, 2.5),
+        ({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_watchdogInterval(
+    told: socket.socket, more: dict[str, str], expected: float | None
+) -> None:
+    """sd_watchdog_enabled(3): in microseconds, and perhaps another process's."""
+    environment = environmentOf(told, **more)
+    assert Notifier(environment).watchdogInterval == expected
+    assert environment == {"HOME": "/"}
+
+
+def test_abstractSocket() -> None:
+    """sd_notify(3): ``@`` stands for NUL."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("")
+        name = manager.getsockname()
+        Notifier({"NOTIFY_SOCKET": "@" + name[1:].decode()}).ready()
+        assert manager.recv(1000) == b"READY=1"
+
+
+@implementer(ILogObserver)
+class Lines:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        self.lines.append(formatEvent(event))
+
+
+def test_nobodyListens(tmp_path: Path) -> None:
+    """Outside systemd nothing is said; where there should be somebody, once."""
+    observer = Lines()
+    globalLogPublisher.addObserver(observer)
+    try:
+        Notifier({}).ready()
+        Notifier({"WATCHDOG_USEC": "1"}).watchdog()
+        assert observer.lines == []
+        notifier = Notifier({"NOTIFY_SOCKET": f"{tmp_path}/gone"})
+        notifier.ready()
+        notifier.watchdog()
+        assert observer.lines == [f"cannot notify '{tmp_path}/gone': No such file or directory"]
+    finally:
+        globalLogPublisher.removeObserver(observer)
+
+
+def test_managerThatDoesNotRead(told: socket.socket) -> None:
+    """Nobody waits for it: the queue is full after some, and the rest is dropped."""
+    notifier = Notifier(environmentOf(told))
+    begun = time.monotonic()
+    for number in range(3000):
+        notifier.status(str(number))
+    assert time.monotonic() - begun < 20
+    assert told.recv(1000) == b"STATUS=0"
+
+
+def test_pulse() -> None:
+    """A byte arrives in the next turn; not while nobody serves descriptors."""
+    loop: Any = Loop()
+    pulse = Pulse(loop)
+    assert pulse.beat()
+    assert not pulse.beat()
+    assert not pulse.beat()
+    loop.turn(1.0)
+    assert pulse.beat()
+    loop.turn(1.0)
+    assert pulse.beat()
+    pulse.stop()
+    pulse.stop()
+    assert loop.getReaders() == []
+    assert pulse.fileno() == -1
+    assert pulse.beat()
+    pulse.connectionLost(None)
