@@ -83,7 +83,7 @@ def test_unknownProtocol(name: str) -> None:
         Registry().get(name, "$.listener[2].protocol")
     assert str(caught.value) == (
         f"$.listener[2].protocol: no protocol {name!r} (there are: chargen, daytime, discard, dns,"
-        " int32, int8, line, netstring, raw, time, udp, upper, whoami)"
+        " health, int32, int8, line, netstring, raw, time, udp, upper, whoami)"
     )
 
 
@@ -130,7 +130,7 @@ def test_describeBuiltin() -> None:
     heads = [line for line in lines if not line.startswith(" ")]
     assert [head.split()[0] for head in heads] == [
         *("raw", "line", "dns", "int8", "int32", "netstring"),
-        *("udp", "discard", "chargen", "daytime", "time", "whoami", "upper"),
+        *("udp", "discard", "chargen", "daytime", "time", "whoami", "upper", "health"),
     ]
     options = [line.split(":")[0].strip() for line in lines if "options." in line]
     assert options == [
