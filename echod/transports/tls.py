@@ -55,7 +55,7 @@ class Secured(Stream):
     reactor: Any
 
     # Made with the first byte, so that a silent connection costs nothing.
-    _tls: ssl.SSLObject | None = None
+    _tls: Any = None
     _incoming: ssl.MemoryBIO
     _outgoing: ssl.MemoryBIO
 
@@ -103,8 +103,8 @@ class Secured(Stream):
         if not length:
             self.truncated = self.heard and not self._deaf
             return CONNECTION_LOST if self._broken else CONNECTION_DONE
-        self.heard = True
-        self._asked -= length
+        if self._tells:
+            self._asked -= length
         if length >= size:
             self._readSize = min(2 * size, self._largestRead)
             self.readsMuch = True
@@ -112,70 +112,85 @@ class Secured(Stream):
             self.readsMuch = False
             if 4 * length < size and size > FIRST_READ:
                 self._readSize = max(size // 2, FIRST_READ)
-        if not self._deaf:
-            self._arrived(data)
+        if self._deaf:
+            return None
+        if self.opening:
+            self._shakeHands(data)
+        else:
+            self._incoming.write(data)
+            self._decrypt(self._tls)
         return self._deliver()
 
-    def _arrived(self, data: bytes) -> None:
-        """Records, or parts of them."""
+    def _shakeHands(self, data: bytes) -> None:
+        """Go on with the handshake; what may be behind it is decrypted before that is told."""
+        self.heard = True
         tls = self._tls or self._wrap()
         self._incoming.write(data)
-        failure: Exception | None = None
-        completes = False
         try:
-            if self.opening:
-                tls.do_handshake()
-                self.security.verify(tls)
-                completes = True
-            self._decrypt(tls, min(len(data), RECORD))
+            tls.do_handshake()
+            self.security.verify(tls)
         except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            # As b"" is, once our own close_notify is out.
-            self._closeNotified = True
-        except (ssl.SSLError, TLSFailed) as error:
-            failure = error
-        if self._outgoing.pending:
-            # The handshake's, an alert, or the answer to a KeyUpdate.
             super().write(self._outgoing.read())
-        if completes:
+        except (ssl.SSLError, TLSFailed) as error:
+            self._fail(error)
+        else:
+            super().write(self._outgoing.read())
             self.opening = False
+            self._decrypt(tls)
             self.protocol.handshakeCompleted()
-        if failure is not None:
-            self._fail(failure)
 
     def _wrap(self) -> ssl.SSLObject:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = self.security.wrap(self._incoming, self._outgoing)
-        return self._tls
+        tls: ssl.SSLObject = self.security.wrap(self._incoming, self._outgoing)
+        self._tls = tls
+        return tls
 
-    def _decrypt(self, tls: ssl.SSLObject, size: int) -> None:
+    def _decrypt(self, tls: ssl.SSLObject) -> None:
         """
         Take every whole record out of the buffer.
 
         Nothing but a part of one is left there: OpenSSL would not forgive a close_notify of ours
         before them.
-
-        :param size: bytes to expect in a record.
         """
-        data = tls.read(size)
-        while data:
-            self._plain = self._plain + data if self._plain else data
-            if not (self._incoming.pending or tls.pending()):
-                return
-            data = tls.read(RECORD)
-        self._closeNotified = True
+        incoming, plain = self._incoming, self._plain
+        try:
+            while True:
+                data = tls.read(RECORD)
+                if not data:
+                    self._closeNotified = True
+                    break
+                plain = plain + data if plain else data
+                if not incoming.pending:
+                    break
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            # As b"" is, once our own close_notify is out.
+            self._closeNotified = True
+        except ssl.SSLError as error:
+            # What came before can still be shown, but not answered.
+            self._plain = plain
+            self._fail(error)
+            return
+        self._plain = plain
+        if self._outgoing.pending:
+            # The answer to a KeyUpdate.
+            super().write(self._outgoing.read())
 
     def _deliver(self) -> ConnectionDone | None:
         """Give the protocol what one read may bring; tell whether that was the end."""
-        if self._plain and not self._stopped:
-            piece = self._plain[: self._largestRead]
-            self._plain = self._plain[self._largestRead :]
-            if self._echoes:
-                self.write(piece)
-                self.protocol.echoed(len(piece))
+        plain = self._plain
+        if plain and not self._stopped:
+            largest = self._largestRead
+            if len(plain) > largest:
+                plain, self._plain = plain[:largest], plain[largest:]
             else:
-                self.protocol.dataReceived(piece)
+                self._plain = b""
+            if self._echoes:
+                self.write(plain)
+                self.protocol.echoed(len(plain))
+            else:
+                self.protocol.dataReceived(plain)
         if not self.connected:
             return None
         if self._plain:
@@ -191,7 +206,9 @@ class Secured(Stream):
         return None
 
     def _fail(self, error: Exception) -> None:
-        """What comes cannot be read any more, and OpenSSL writes no more either."""
+        """What comes cannot be read, and OpenSSL writes nothing after its alert."""
+        if self._outgoing.pending:
+            super().write(self._outgoing.read())
         self.failure = (
             getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
         )
@@ -241,8 +258,8 @@ class Secured(Stream):
         tls = self._tls
         if tls is None or self.opening:
             raise RuntimeError("nothing can be written before the handshake is done")
-        written = tls.write(data)
-        assert written == len(data), "the buffer in memory takes all"
+        # The buffer in memory takes all.
+        tls.write(data)
         super().write(self._outgoing.read())
 
     def writeSequence(self, iovec: Any) -> None:
