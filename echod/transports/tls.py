@@ -59,6 +59,8 @@ class Secured(Stream):
     _incoming: ssl.MemoryBIO
     _outgoing: ssl.MemoryBIO
 
+    # Whether there is a part of a record in _incoming.
+    _partial = False
     # Decrypted, and not delivered because reading was stopped; written by _decrypt and _deliver.
     _plain = b""
     # Whether reading is stopped; whether a turn to go on in is on its way.
@@ -118,7 +120,7 @@ class Secured(Stream):
             self._shakeHands(data)
         else:
             self._incoming.write(data)
-            self._decrypt(self._tls)
+            self._decrypt(self._tls, length)
         return self._deliver()
 
     def _shakeHands(self, data: bytes) -> None:
@@ -136,7 +138,7 @@ class Secured(Stream):
         else:
             super().write(self._outgoing.read())
             self.opening = False
-            self._decrypt(tls)
+            self._decrypt(tls, len(data))
             self.protocol.handshakeCompleted()
 
     def _wrap(self) -> ssl.SSLObject:
@@ -145,17 +147,22 @@ class Secured(Stream):
         self._tls = tls
         return tls
 
-    def _decrypt(self, tls: ssl.SSLObject) -> None:
+    def _decrypt(self, tls: ssl.SSLObject, length: int) -> None:
         """
         Take every whole record out of the buffer.
 
         Nothing but a part of one is left there: OpenSSL would not forgive a close_notify of ours
         before them.
+
+        :param length: bytes that have just come.
         """
         incoming, plain = self._incoming, self._plain
+        # Python makes room for all that is asked for, and gives most of it back.
+        size = RECORD if self._partial or length > RECORD else length
+        self._partial = False
         try:
             while True:
-                data = tls.read(RECORD)
+                data = tls.read(size)
                 if not data:
                     self._closeNotified = True
                     break
@@ -163,7 +170,7 @@ class Secured(Stream):
                 if not incoming.pending:
                     break
         except ssl.SSLWantReadError:
-            pass
+            self._partial = True
         except ssl.SSLZeroReturnError:
             # As b"" is, once our own close_notify is out.
             self._closeNotified = True
@@ -260,7 +267,7 @@ class Secured(Stream):
             raise RuntimeError("nothing can be written before the handshake is done")
         # The buffer in memory takes all.
         tls.write(data)
-        super().write(self._outgoing.read())
+        Stream.write(self, self._outgoing.read())
 
     def writeSequence(self, iovec: Any) -> None:
         """See ``ITransport``: Twisted's would send what it is given."""
