@@ -74,34 +74,55 @@ class DatagramListener(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Bind.
+        Bind, if that has not been done.
 
         :raises ListenError: if the address cannot be had.
         """
-        self._port.startListening()
+        if not self._port.connected:
+            self._port.startListening()
+            self._serve()
+            _log.info("listening {listener}", listener=self.describe())
+
+    def _serve(self) -> None:
+        """The port listens: what depends on its address."""
         port = self._port.getHost().port
         self._endpoint = UDPEndpoint(self._endpoint.host, port)
         self._ownPorts.add(port)
         self._refusals = RefusalLog(self.describe(), lambda: self._port.refused)
         self._sweep.add(self._refusals)
-        _log.info("listening {listener}", listener=self.describe())
 
     def startService(self) -> None:
         """Bind, unless the privileged hook has: ``twist`` calls this one alone (TRAPS 7.9)."""
-        if not self._port.connected:
-            self.privilegedStartService()
+        self.privilegedStartService()
         super().startService()
 
     def stopService(self) -> None:
         """Answer what has come, then close."""
         super().stopService()
+        self.retire()
+
+    def retire(self) -> None:
+        """Answer what has come, then close."""
         if self._port.connected:
             self._port.serveQueue()
             self._port.close()
             self._sweep.discard(self._refusals)
+            self._ownPorts.discard(self._endpoint.port)
 
-    def reload(self) -> None:
-        """Nothing: there are no certificates."""
+    @property
+    def plan(self) -> ListenerPlan:
+        """What it is."""
+        return self._plan
+
+    def renew(self, plan: ListenerPlan) -> None:
+        """Be the same."""
+        self._plan = plan
+
+    def succeed(self, other: DatagramListener) -> None:
+        """Go on at the endpoint of ``other``: with its socket and its counters."""
+        other._sweep.discard(other._refusals)
+        self._port.succeed(other._port)
+        self._serve()
 
     def neglects(self) -> bool:
         """No: nobody waits to be accepted."""

@@ -132,6 +132,11 @@ class SourceLimit:
                 return "source_rate"
         return None
 
+    def succeed(self, other: SourceLimit) -> None:
+        """Count those that ``other`` counts too, where both mean the same by a source."""
+        if self._prefixes == other._prefixes:
+            self._open = other._open
+
     def opened(self, host: str) -> None:
         """One came from there."""
         self._open[sourceOf(host, self._prefixes)] += 1

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -27,7 +27,7 @@ from echod.hosted import asConnection, halfCloses
 from echod.limits import ConnectionLimit, SourceLimit
 from echod.rates import Rate
 from echod.report import ConnectionLog, RefusalLog, Totals
-from echod.settings import Limits
+from echod.settings import Limits, TLSSettings
 from echod.sources import Networks
 from echod.tlscontext import ServerTLS
 from echod.transports.adopted import adopting
@@ -79,6 +79,20 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
         told = f" ({', '.join(traits)})" if traits else ""
         return f"{self.maker.name} {endpoint}{told}"
 
+    def sameAs(self, other: ListenerPlan) -> bool:
+        """Whether both say the same; what is in files of TLS does not count."""
+        return (
+            *(self.maker, self.limits, self.options, self.proxy, self.isAt(other)),
+            *(_modeOf(self), _settingsOf(self)),
+        ) == (
+            *(other.maker, other.limits, other.options, other.proxy, True),
+            *(_modeOf(other), _settingsOf(other)),
+        )
+
+    def isAt(self, other: ListenerPlan) -> bool:
+        """Whether both are for one socket."""
+        return (self.endpoint, self.descriptor) == (other.endpoint, other.descriptor)
+
     def make(self, method: Callable[[Any], Any]) -> Any:
         """
         What a ``method`` of the maker gives for the options.
@@ -92,6 +106,14 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
                 f"{self.place}: protocol {self.maker.name!r} cannot be served:"
                 f" {type(error).__name__}: {error}"
             ) from error
+
+
+def _modeOf(plan: ListenerPlan) -> int | None:
+    return getattr(plan.endpoint, "mode", None)
+
+
+def _settingsOf(plan: ListenerPlan) -> TLSSettings | None:
+    return None if plan.security is None else plan.security.settings
 
 
 class Listener(Service):
@@ -136,6 +158,8 @@ class Listener(Service):
         self._logConnections = logConnections
         self._log: ConnectionLog | None = None
         self._gone: Deferred[None] | None = None
+        # Who goes on for this one; written by succeed.
+        self._heir: Listener | None = None
         factory = plan.make(plan.maker.makeFactory)
         self._halfCloses = halfCloses(factory)
         outermost = _ListenerFactory(self, factory)
@@ -158,11 +182,17 @@ class Listener(Service):
 
     def privilegedStartService(self) -> None:
         """
-        Bind.
+        Bind, if that has not been done.
 
         :raises ListenError: if the address cannot be had.
         """
-        self._port.startListening()
+        if not self._port.connected:
+            self._port.startListening()
+            self._serve()
+            _log.info("listening {listener}", listener=self.describe())
+
+    def _serve(self) -> None:
+        """The port listens: what depends on its address."""
         self._gone = None
         if isinstance(self._endpoint, TCPEndpoint):
             port = self._port.getHost().port
@@ -173,25 +203,18 @@ class Listener(Service):
             self.payload = ConnectionLog(self.describe()).payload
         self._refusals = RefusalLog(self.describe(), self.totals.turnedAway)
         self.sweep.add(self._refusals)
-        _log.info("listening {listener}", listener=self.describe())
 
     def startService(self) -> None:
         """Bind, unless the privileged hook has: ``twist`` calls this one alone (TRAPS 7.9)."""
-        if not self._port.connected:
-            self.privilegedStartService()
+        self.privilegedStartService()
         super().startService()
 
     def stopService(self) -> Deferred[None]:
         """Drain; fires when the last connection is gone.  `cut` hastens it."""
         super().stopService()
-        if not self._port.connected:
-            return succeed(None)
-        # At one go: whoever is connected after the queue was served would be reset.
-        self._port.serveQueue()
-        self._port.close()
+        self.retire()
         for connection in list(self._live):
             connection.drain()
-        self.sweep.discard(self._refusals)
         self._gone = Deferred()
         self._fireIfEmpty()
         return self._gone
@@ -216,21 +239,40 @@ class Listener(Service):
         for connection in list(self._live):
             connection.abort(connection.reason or Reason.DRAIN)
 
-    def reload(self) -> None:
-        """Read the files of TLS again; what cannot be used changes nothing, and is logged."""
-        security = self._plan.security
-        if security is None:
-            return
-        try:
-            security.reload()
-        except ConfigurationError as error:
-            _log.error(
-                "{listener} keeps its certificate: {error}",
-                listener=self.describe(),
-                error=error,
-            )
-        else:
-            _log.info("{listener} has read its certificate", listener=self.describe())
+    def retire(self) -> None:
+        """Accept nobody any more; connections stay."""
+        if self._port.connected:
+            # At one go: whoever is connected after the queue was served would be reset.
+            self._port.serveQueue()
+            self._port.close()
+            self.sweep.discard(self._refusals)
+
+    @property
+    def plan(self) -> ListenerPlan:
+        """What it is."""
+        return self._plan
+
+    def renew(self, plan: ListenerPlan) -> None:
+        """Be the same, with what the files of TLS hold now."""
+        self._plan = plan
+        if plan.security is not None:
+            secure(self._port, plan.security)
+
+    def succeed(self, other: Listener) -> None:
+        """
+        Go on at the endpoint of ``other``: with its socket, its counters and its places taken.
+
+        Its connections stay its own, under the settings that they began with.
+        """
+        self.totals = other.totals
+        self._live = other._live
+        self._admission = other._admission
+        self._admission.maximum = self.limits.max_connections
+        self._sources.succeed(other._sources)
+        other.sweep.discard(other._refusals)
+        other._heir = self
+        self._port.succeed(other._port)
+        self._serve()
 
     def abandon(self) -> None:
         """Close the port at once: another listener could not be bound, nothing was served."""
@@ -264,7 +306,9 @@ class Listener(Service):
         return self._port.getHost()
 
     def _fireIfEmpty(self) -> None:
-        if not self._live and self._gone is not None and not self._gone.called:
+        if self._heir is not None:
+            self._heir._fireIfEmpty()
+        elif not self._live and self._gone is not None and not self._gone.called:
             self._gone.callback(None)
 
     # -- The owner of connections ------------------------------------------------------------

@@ -68,7 +68,7 @@ class Signals:
             self._reactor.stop()
 
     def _hangUp(self, name: str) -> None:
-        _log.info("{name}: reading certificates again, and nothing else", name=name)
+        _log.info("{name}: reading the configuration again", name=name)
         self._supervision.reload()
 
     def _tellCounters(self, name: str) -> None:

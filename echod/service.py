@@ -339,25 +339,30 @@ class EchodService(MultiService):
         self._cutBefore = 0
         self._bound = False
         self._slow = SlowLog(monotonic)
-        facade = Facade(reactor, self._slow)
-        self._pulse = Pulse(facade)
+        self._monotonic = monotonic
+        self._facade = Facade(reactor, self._slow)
+        self._pulse = Pulse(self._facade)
         # Of all listeners of datagrams: they must not answer each other.
-        ports: set[int] = set()
-        self.listeners: list[Listener | DatagramListener] = [
-            DatagramListener(listener, facade, self._sweep, ports, monotonic)
-            if isinstance(listener.endpoint, UDPEndpoint)
-            else Listener(
-                listener,
-                facade,
-                self._sweep,
-                logConnections=plan.logConnections,
-                logPayload=plan.logPayload,
-                draining=lambda: self.draining,
-            )
-            for listener in plan.listeners
-        ]
+        self._ownPorts: set[int] = set()
+        # Listeners that accept nobody any more, and may still have connections.
+        self._retired: list[Listener | DatagramListener] = []
+        self.listeners = [self._make(each, plan) for each in plan.listeners]
         for listener in self.listeners:
             listener.setServiceParent(self)
+
+    def _make(self, each: ListenerPlan, plan: Plan) -> Listener | DatagramListener:
+        if isinstance(each.endpoint, UDPEndpoint):
+            return DatagramListener(
+                each, self._facade, self._sweep, self._ownPorts, self._monotonic
+            )
+        return Listener(
+            each,
+            self._facade,
+            self._sweep,
+            logConnections=plan.logConnections,
+            logPayload=plan.logPayload,
+            draining=lambda: self.draining,
+        )
 
     def privilegedStartService(self) -> None:
         """
@@ -395,8 +400,8 @@ class EchodService(MultiService):
         # First of all: a timeout of 0 cuts at once, but not before what is below has begun.
         deadline = self._reactor.callLater(self._plan.drainTimeout, self._cutConnections)
         Service.stopService(self)
-        lasting = [listener for listener in self.listeners if listener.lasts]
-        others = [listener for listener in self.listeners if not listener.lasts]
+        lasting = [listener for listener in self._everybody() if listener.lasts]
+        others = [listener for listener in self._everybody() if not listener.lasts]
         drained = _stop(others).addBoth(lambda _: _stop(lasting))
 
         def finished(_: Any) -> None:
@@ -414,14 +419,65 @@ class EchodService(MultiService):
         self.cutShort = True
         self._cutConnections()
 
-    def reload(self) -> None:
-        """Read the files of TLS again, for connections that are still to come."""
-        for listener in self.listeners:
-            listener.reload()
+    def reload(self, plan: Plan) -> None:
+        """
+        Serve another plan from now on.
+
+        New endpoints are bound before others are closed; one that stays keeps its socket.
+        Connections go on under the settings that they began with, also those of listeners that
+        are gone.
+
+        :raises ConfigurationError: a protocol's maker raised.
+        :raises ListenError: a new endpoint cannot be had.  Nothing has changed then.
+        """
+        for note in plan.notes:
+            _log.warn("{note}", note=note)
+        logs = (plan.logConnections, plan.logPayload)
+        logged = (self._plan.logConnections, self._plan.logPayload)
+        for old in [old for old in self._retired if not old.connectionCount]:
+            self._retired.remove(old)
+            self.services.remove(old)
+        before = list(self.listeners)
+        # Each listener to be, with the one that is at its endpoint now.
+        after: list[tuple[Any, Any]] = []
+        for each in plan.listeners:
+            found = next((old for old in before if old.plan.isAt(each)), None)
+            if found is not None:
+                before.remove(found)
+            same = found is not None and found.plan.sameAs(each) and logs == logged
+            after.append((found if same else self._make(each, plan), found))
+        new = [listener for listener, found in after if found is None]
+        try:
+            for listener in new:
+                listener.privilegedStartService()
+        except Exception:
+            for listener in new:
+                listener.abandon()
+            raise
+        changed = [(listener, found) for listener, found in after if found not in (None, listener)]
+        for listener, found in changed:
+            listener.succeed(found)
+            # Not as a service that ends: its connections go on.
+            self.services.remove(found)
+        for each, (listener, _) in zip(plan.listeners, after, strict=True):
+            listener.renew(each)
+            if listener.parent is None:
+                listener.setServiceParent(self)
+        self._retired += before
+        for listener in before:
+            listener.retire()
+        self._plan = plan
+        self.listeners = [listener for listener, _ in after]
+        _log.info(
+            "reloaded: {new} listeners are new, {changed} changed, {gone} gone",
+            new=len(new),
+            changed=len(changed),
+            gone=len(before),
+        )
 
     def connectionCount(self) -> int:
         """Connections at all listeners."""
-        return sum(listener.connectionCount for listener in self.listeners)
+        return sum(listener.connectionCount for listener in self._everybody())
 
     def faults(self) -> list[str]:
         """What is wrong with the daemon itself, by what has come to pass since the last call."""
@@ -436,7 +492,7 @@ class EchodService(MultiService):
         """All counters of all listeners: one line of JSON."""
         return toJSON(
             {
-                "listeners": [listener.counters() for listener in self.listeners],
+                "listeners": [listener.counters() for listener in self._everybody()],
                 "lag_ms": round(self._sweep.lag * 1000, 1),
                 "worst_lag_ms": round(self._sweep.worstLag * 1000, 1),
                 "slow": self._slow.count,
@@ -444,8 +500,12 @@ class EchodService(MultiService):
         )
 
     def _cutConnections(self) -> None:
-        for listener in self.listeners:
+        for listener in self._everybody():
             listener.cut()
 
     def _owed(self) -> int:
-        return sum(listener.cutCount for listener in self.listeners)
+        return sum(listener.cutCount for listener in self._everybody())
+
+    def _everybody(self) -> list[Listener | DatagramListener]:
+        """All listeners; of those that are gone, the ones that had connections since."""
+        return [*self.listeners, *self._retired]

@@ -49,6 +49,8 @@ class Networks:
     """
 
     def __init__(self, allow: Iterable[str], deny: Iterable[str]) -> None:
+        self._texts = (tuple(allow), tuple(deny))
+        allow, deny = self._texts
         allowed = [(_parseNetwork(text), True) for text in allow]
         denied = [(_parseNetwork(text), False) for text in deny]
         self._rest = not allowed
@@ -56,6 +58,12 @@ class Networks:
         self._networks = sorted(
             [*allowed, *denied], key=lambda entry: (-entry[0].prefixlen, entry[1])
         )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Networks) and self._texts == other._texts
+
+    def __hash__(self) -> int:
+        return hash(self._texts)
 
     def __bool__(self) -> bool:
         return bool(self._networks)

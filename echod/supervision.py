@@ -9,13 +9,15 @@ have gone through the listeners' poller, and nobody may have waited at a listene
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from echod.errors import EchodError
 from echod.notify import Notifier
-from echod.service import EchodService
+from echod.service import EchodService, Plan
 
 __all__ = ["Supervision"]
 
@@ -34,11 +36,19 @@ class Supervision:
 
     :param service: what is watched.
     :param notifier: who is told.
+    :param makePlan: reads the configuration again.
     :param reactor: the process's.
     """
 
-    def __init__(self, service: EchodService, notifier: Notifier, reactor: Any) -> None:
+    def __init__(
+        self,
+        service: EchodService,
+        notifier: Notifier,
+        makePlan: Callable[[], Plan],
+        reactor: Any,
+    ) -> None:
         self._service = service
+        self._makePlan = makePlan
         self._notifier = notifier
         self._reactor = reactor
         self._calls: list[LoopingCall] = []
@@ -55,10 +65,12 @@ class Supervision:
             self._repeat(self._beat, self._notifier.watchdogInterval / 2)
 
     def reload(self) -> None:
-        """Have the service read what it reads again."""
+        """Read the configuration again, and serve it; whatever is wrong with it changes nothing."""
         self._notifier.reloading()
         try:
-            self._service.reload()
+            self._service.reload(self._makePlan())
+        except EchodError as error:
+            _log.error("the configuration stays as it was: {error}", error=error)
         finally:
             self._notifier.ready()
             self._tell()

@@ -104,6 +104,8 @@ class Options(usage.Options):
         self.plan: Plan | None = None
         self._requests: list[ListenerRequest] = []
         self._protocolOptions: dict[str, dict[str, str]] = {}
+        self._path = ""
+        self._passed: Passed | None = None
 
     # -- Options that repeat -------------------------------------------------------------
 
@@ -164,6 +166,27 @@ class Options(usage.Options):
                 # A number is a port; anything else is an endpoint.
                 endpoint = value if ":" in value else f"{kind}:{value}"
                 self._request(f"--{option} {value}", protocol, endpoint)
+        if self["config"] is not None:
+            # `twistd` may go elsewhere before it is read again.
+            self._path = os.path.abspath(self["config"])  # noqa: PTH100  # of text, as given
+        self._passed = (
+            # A check of the file: what it is started with then, nobody knows now.
+            None if self["check-config"] else Passed.fromEnvironment(os.environ, os.getpid())
+        )
+        self.plan = self.makePlan()
+        if self["check-config"]:
+            for listener in self.plan.listeners:
+                sys.stdout.write(f"would listen {listener.maker.name} {listener.endpoint}\n")
+            for note in self.plan.notes:
+                sys.stdout.write(f"note: {note}\n")
+            raise SystemExit(0)
+
+    def makePlan(self) -> Plan:
+        """
+        Read the file, if there is one, and check everything; also again, for a reload.
+
+        :raises ConfigurationError: naming the place.
+        """
         configuration = self._configuration()
         overrides = {
             key: getattr(_fromText({key: text}, Limits), key)
@@ -173,7 +196,7 @@ class Options(usage.Options):
         interface = self["interface"]
         requests = self._requests or requestsOf(configuration, interface)
         try:
-            self.plan = plan(
+            return plan(
                 configuration,
                 requests,
                 self.registry,
@@ -181,19 +204,10 @@ class Options(usage.Options):
                 interface=interface,
                 options=self._protocolOptions,
                 overrides=overrides,
-                # A check of the file: what it is started with then, nobody knows now.
-                passed=None
-                if self["check-config"]
-                else Passed.fromEnvironment(os.environ, os.getpid()),
+                passed=self._passed,
             )
         except ConfigurationError as error:
             raise self._inFile(error) from error
-        if self["check-config"]:
-            for listener in self.plan.listeners:
-                sys.stdout.write(f"would listen {listener.maker.name} {listener.endpoint}\n")
-            for note in self.plan.notes:
-                sys.stdout.write(f"note: {note}\n")
-            raise SystemExit(0)
 
     def _request(self, place: str, protocol: str, endpoint: str) -> None:
         self._requests.append(ListenerRequest(place=place, protocol=protocol, endpoint=endpoint))
@@ -203,7 +217,7 @@ class Options(usage.Options):
         configuration = Configuration()
         if self["config"] is not None:
             try:
-                configuration = parseConfiguration(_read(self["config"]))
+                configuration = parseConfiguration(_read(self["config"], self._path))
             except ConfigurationError as error:
                 raise self._inFile(error) from error
         changes: dict[str, Any] = {}
@@ -234,12 +248,12 @@ def _fromText(value: dict[str, str], kind: Any) -> Any:
         raise ConfigurationError(f"--{_option(key)} {text!r}: {what}") from error
 
 
-def _read(path: str) -> str:
-    """The text of a file, or a `ConfigurationError`."""
+def _read(name: str, path: str) -> str:
+    """The text of a file at ``path``, or a `ConfigurationError` about ``name``."""
     try:
         return readTrusted(path).decode()
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: not UTF-8, at byte {error.start}") from error
+        raise ConfigurationError(f"{name}: not UTF-8, at byte {error.start}") from error
 
 
 def _checkText(arguments: Sequence[str]) -> None:
@@ -258,7 +272,7 @@ def makeService(options: Options) -> EchodService:
     printEchodErrors()
     useMonotonicClock(reactor)
     service = EchodService(options.plan, reactor)
-    supervision = Supervision(service, Notifier(os.environ), reactor)
+    supervision = Supervision(service, Notifier(os.environ), options.makePlan, reactor)
     reactor.callWhenRunning(shedGroups)
     reactor.callWhenRunning(Signals(service, supervision, reactor).install)
     reactor.callWhenRunning(supervision.begin)

@@ -101,20 +101,13 @@ class ServerTLS:
     :param settings: its ``tls`` table.
     :raises ConfigurationError: a file cannot be read, or is not what it should be; a certificate
         is not valid today; a key is not that of its certificate.
+    :ivar settings: as given.
     :ivar notes: what an operator might like to know.
     """
 
     def __init__(self, settings: TLSSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self.notes: list[str] = []
-        self._context = self._load()
-
-    def reload(self) -> None:
-        """
-        Read all files again, for connections that are still to come.
-
-        :raises ConfigurationError: as above; nothing has changed then.
-        """
         self._context = self._load()
 
     def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
@@ -125,8 +118,7 @@ class ServerTLS:
         """Nothing: the handshake has verified what there is."""
 
     def _load(self) -> ssl.SSLContext:
-        settings = self._settings
-        self.notes = []
+        settings = self.settings
         context = self._makeContext(settings.cert, settings.key)
         others = {
             name.lower(): self._makeContext(pair.cert, pair.key)
@@ -137,7 +129,7 @@ class ServerTLS:
         return context
 
     def _makeContext(self, cert: str, key: str) -> ssl.SSLContext:
-        settings = self._settings
+        settings = self.settings
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.sslobject_class = _NamedObject
         context.minimum_version = _VERSIONS[settings.minimum_version]

@@ -45,9 +45,12 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
 
     # Twisted's.
     sessionno: int
+    connected: Any
 
     # The end of a pause after accept failed; written by _pause and connectionLost.
     _resume: Any = None
+    # The socket of the port that this one has succeeded; written by succeed.
+    _inherited: socket.socket | None = None
     # How often there was a turn to accept in; how often by the last `neglects`, if somebody
     # waited then.
     _turns = 0
@@ -132,6 +135,27 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
             self._resume.cancel()
             self._resume = None
         super().connectionLost(reason)
+
+    def succeed(self, other: Any) -> None:
+        """
+        Go on with another port's socket, under the settings of this one.
+
+        Connections stay the other's; who waits to be accepted loses nothing.
+        """
+        self._inherited = other.release()
+        self.sessionno = other.sessionno
+        self.startListening()
+
+    def release(self) -> socket.socket:
+        """Stop, and leave the socket open for another port."""
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        # First, so that a poller forgets the descriptor, which another will bear.
+        self.connected = False
+        self.stopReading()
+        self.factory.doStop()
+        return self.socket  # type: ignore[no-any-return]  # Twisted's
 
     def close(self) -> None:
         """Stop listening now; ``stopListening`` takes a turn to it."""

@@ -125,7 +125,7 @@ class TCPPort(Port):
         :raises ListenError: in one line that names the address.  Twisted's own method lets
             ``listen()`` raise a bare ``OSError`` and leaves the socket open.
         """
-        skt = self._open()
+        skt = self._open() if self._inherited is None else self._reopen(self._inherited)
         self._realPortNumber = skt.getsockname()[1]
         self.factory.doStart()  # type: ignore[union-attr]  # the constructor set it
         self.connected = True
@@ -147,6 +147,11 @@ class TCPPort(Port):
             hint = "; who holds it: ss -ltnp" if error.errno == EADDRINUSE else ""
             reason = error.strerror or str(error)
             raise ListenError(f"cannot listen on {self._endpoint}: {reason}{hint}") from error
+        return skt
+
+    def _reopen(self, skt: socket.socket) -> socket.socket:
+        self._setOptions(skt)
+        skt.listen(self.backlog)
         return skt
 
     def _setOptions(self, skt: socket.socket) -> None:

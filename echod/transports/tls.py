@@ -331,13 +331,14 @@ class SecuredServer(Secured):
 
 def secure(port: Any, security: Any) -> None:
     """
-    Have a port that does not listen yet do TLS with whoever connects.
+    Have a port do TLS with whoever connects from now on; again, to change how.
 
     :param port: a `Port` or `UNIXPort`.
     :param security: an `echod.tlscontext.ServerTLS`.
     """
     port.security = security
-    port.transport = layered(SecuredServer, port.transport)
+    if not issubclass(port.transport, Secured):
+        port.transport = layered(SecuredServer, port.transport)
 
 
 class TLSConnector(Connector):

@@ -109,6 +109,8 @@ class UDPPort(udp.Port):
         self._begin = 0
         self._allowance = 0
         self._from: list[tuple[int, int, bytes]] = []
+        # The socket of the port that this one has succeeded; written by succeed.
+        self._inherited: socket.socket | None = None
         self.received = 0
         self.bytesIn = 0
         self.answered = 0
@@ -122,7 +124,7 @@ class UDPPort(udp.Port):
 
         :raises ListenError: in one line that names the address.
         """
-        skt = self._open()
+        skt = self._open() if self._inherited is None else self._inherited
         self._realPortNumber = skt.getsockname()[1]
         self.socket = skt
         self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
@@ -246,6 +248,18 @@ class UDPPort(udp.Port):
             self.doRead()
             if not self.readsMuch:
                 return
+
+    def succeed(self, other: UDPPort) -> None:
+        """Go on with another port's socket and counters, under the settings of this one."""
+        # First, so that a poller forgets the descriptor, which this one will bear.
+        other.connected = False
+        other.stopReading()
+        other.protocol.doStop()
+        self._inherited = other.socket
+        self.received, self.bytesIn = other.received, other.bytesIn
+        self.answered, self.bytesOut = other.answered, other.bytesOut
+        self.refused, self.errors = other.refused, other.errors
+        self.startListening()
 
     def close(self) -> None:
         """Stop listening now; ``stopListening`` takes a turn to it."""

@@ -104,7 +104,7 @@ class UNIXListeningPort(UNIXPort):
 
         :raises ListenError: in one line that names the path.
         """
-        skt = self._open()
+        skt = self._open() if self._inherited is None else self._reopen(self._inherited)
         self.factory.doStart()  # type: ignore[union-attr]  # the constructor set it
         self.connected = True
         self.socket = skt
@@ -132,6 +132,17 @@ class UNIXListeningPort(UNIXPort):
         except BaseException:
             skt.close()
             raise
+        return skt
+
+    def succeed(self, other: Any) -> None:
+        """See `Accepting.succeed`; the file is this one's from here on."""
+        self._file = other._file
+        super().succeed(other)
+
+    def _reopen(self, skt: socket.socket) -> socket.socket:
+        if self._file is not None:
+            Path(self._endpoint.path).chmod(self._endpoint.mode)
+        skt.listen(self.backlog)
         return skt
 
     def _makeRoom(self) -> None:

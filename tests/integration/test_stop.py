@@ -481,7 +481,7 @@ def test_hangUp(command: list[str]) -> None:
         client.sendall(b"before")
         assert client.recv(100) == b"before"
         daemon.signal(signal.SIGHUP)
-        daemon.waitForLine("SIGHUP is ignored")
+        daemon.waitForLine("reloaded: ")
         client.sendall(b"after")
         assert client.recv(100) == b"after"
         assert exchange(daemon.connect(), b"new") == b"new"

@@ -349,7 +349,7 @@ def test_listProtocols(capsys: Capture) -> None:
     lines = answered(capsys, "--list-protocols")
     assert [line.split()[0] for line in lines if not line.startswith(" ")] == [
         *("raw", "line", "dns", "int8", "int32", "netstring"),
-        *("udp", "discard", "chargen", "daytime", "time", "whoami", "upper"),
+        *("udp", "discard", "chargen", "daytime", "time", "whoami", "upper", "health"),
     ]
     assert "    options.strict: bool = false" in "\n".join(lines)
 
