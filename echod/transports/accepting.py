@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from echod.transports.stream import require
 
-__all__ = ["ACCEPTS", "Accepting"]
+__all__ = ["ACCEPTS", "Accepting", "Listening"]
 
 _log = Logger()
 
@@ -49,8 +49,6 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
 
     # The end of a pause after accept failed; written by _pause and connectionLost.
     _resume: Any = None
-    # The socket of the port that this one has succeeded; written by succeed.
-    _inherited: socket.socket | None = None
     # How often there was a turn to accept in; how often by the last `neglects`, if somebody
     # waited then.
     _turns = 0
@@ -136,6 +134,50 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
             self._resume = None
         super().connectionLost(reason)
 
+    def close(self) -> None:
+        """Stop listening now; ``stopListening`` takes a turn to it."""
+        self.stopReading()
+        self.connectionLost(Failure(CONNECTION_DONE))
+
+    def serveQueue(self) -> None:
+        """
+        Accept every connection that the kernel has completed already.
+
+        Closing the socket would reset them.  Bounded by the backlog, so that clients which
+        arrive all the while cannot hold this up.
+        """
+        # An adopted socket's backlog is not known.
+        for _ in range((self.backlog or socket.SOMAXCONN) // ACCEPTS + 1):
+            if self._resume is not None or not self._somebodyWaits():
+                return
+            self.doRead()
+
+
+class Listening(Accepting):
+    """
+    A listening socket at an endpoint of echod's, which another port may go on with.
+
+    A class with this in it has ``_open``, which makes or finds the socket and raises `ListenError`,
+    and ``_reopen``, which gives one that is inherited this port's settings.
+    """
+
+    # The socket of the port that this one has succeeded; written by succeed.
+    _inherited: socket.socket | None = None
+
+    def startListening(self) -> None:
+        """
+        Bind and listen, now.
+
+        :raises ListenError: in one line that names the address.  Twisted's own method lets
+            ``listen()`` raise a bare ``OSError`` and leaves the socket open.
+        """
+        skt = self._open() if self._inherited is None else self._reopen(self._inherited)
+        self.factory.doStart()
+        self.connected = True
+        self.socket = skt
+        self.fileno = skt.fileno
+        self.startReading()
+
     def succeed(self, other: Any) -> None:
         """
         Go on with another port's socket, under the settings of this one.
@@ -156,21 +198,3 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
         self.stopReading()
         self.factory.doStop()
         return self.socket  # type: ignore[no-any-return]  # Twisted's
-
-    def close(self) -> None:
-        """Stop listening now; ``stopListening`` takes a turn to it."""
-        self.stopReading()
-        self.connectionLost(Failure(CONNECTION_DONE))
-
-    def serveQueue(self) -> None:
-        """
-        Accept every connection that the kernel has completed already.
-
-        Closing the socket would reset them.  Bounded by the backlog, so that clients which
-        arrive all the while cannot hold this up.
-        """
-        # An adopted socket's backlog is not known.
-        for _ in range((self.backlog or socket.SOMAXCONN) // ACCEPTS + 1):
-            if self._resume is not None or not self._somebodyWaits():
-                return
-            self.doRead()

@@ -21,7 +21,7 @@ from twisted.internet.main import CONNECTION_LOST
 
 from echod.endpoints import TCPEndpoint
 from echod.errors import ListenError
-from echod.transports.accepting import Accepting
+from echod.transports.accepting import Accepting, Listening
 from echod.transports.stream import TRY_AGAIN, Stream, require
 
 __all__ = ["Client", "Connector", "Port", "Server", "TCPPort"]
@@ -104,7 +104,7 @@ class Port(Accepting, tcp.Port):
     transport = Server
 
 
-class TCPPort(Port):
+class TCPPort(Listening, Port):
     """
     A listening socket at a `TCPEndpoint`.
 
@@ -119,19 +119,9 @@ class TCPPort(Port):
         self._keepalive = keepalive
 
     def startListening(self) -> None:
-        """
-        Bind and listen, now.
-
-        :raises ListenError: in one line that names the address.  Twisted's own method lets
-            ``listen()`` raise a bare ``OSError`` and leaves the socket open.
-        """
-        skt = self._open() if self._inherited is None else self._reopen(self._inherited)
-        self._realPortNumber = skt.getsockname()[1]
-        self.factory.doStart()  # type: ignore[union-attr]  # the constructor set it
-        self.connected = True
-        self.socket = skt
-        self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
-        self.startReading()
+        """See `Listening.startListening`."""
+        super().startListening()
+        self._realPortNumber = self.socket.getsockname()[1]
 
     def _open(self) -> socket.socket:
         skt: socket.socket = self.createInternetSocket()

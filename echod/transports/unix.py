@@ -22,7 +22,7 @@ from twisted.internet import unix
 
 from echod.endpoints import UNIXEndpoint
 from echod.errors import ListenError
-from echod.transports.accepting import Accepting
+from echod.transports.accepting import Accepting, Listening
 from echod.transports.stream import Stream, require
 
 __all__ = [
@@ -89,7 +89,7 @@ class UNIXPort(Accepting, unix.Port):
     transport = UNIXServer
 
 
-class UNIXListeningPort(UNIXPort):
+class UNIXListeningPort(Listening, UNIXPort):
     """A listening socket at a `UNIXEndpoint`."""
 
     def __init__(self, endpoint: UNIXEndpoint, factory: Any, backlog: int, reactor: Any) -> None:
@@ -97,19 +97,6 @@ class UNIXListeningPort(UNIXPort):
         self._endpoint = endpoint
         # Device and number of the file that we made.
         self._file: tuple[int, int] | None = None
-
-    def startListening(self) -> None:
-        """
-        Bind and listen, now.
-
-        :raises ListenError: in one line that names the path.
-        """
-        skt = self._open() if self._inherited is None else self._reopen(self._inherited)
-        self.factory.doStart()  # type: ignore[union-attr]  # the constructor set it
-        self.connected = True
-        self.socket = skt
-        self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
-        self.startReading()
 
     def _open(self) -> socket.socket:
         skt: socket.socket = self.createInternetSocket()
