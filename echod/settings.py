@@ -206,6 +206,8 @@ def parseConfiguration(text: str) -> Configuration:
     :raises ConfigurationError: naming the place.
     """
     try:
+        # Half a surrogate pair is no text, and msgspec would say so in its own words.
+        text.encode()
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         # TOMLDecodeError, and what its parser lets through: numbers of too many digits,

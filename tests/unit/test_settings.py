@@ -293,6 +293,7 @@ def test_unknownOptionWithALineEnd() -> None:
         ("a = \n", "(at line 1, column 5)"),
         ("a = 1\na = 2\n", "Cannot overwrite"),
         ("x = 'a\0b'", "(at line 1, column 7)"),
+        ('"\ud800" = 1', "surrogates not allowed"),
         ("\ufeffdrain_timeout = 1", "(at line 1, column 1)"),
         ("[[listener]\n", "line 1"),
     ],
