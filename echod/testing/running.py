@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,6 +45,9 @@ __all__ = ["PATIENCE", "Process", "Running", "running", "waitFor"]
 PATIENCE = 20.0
 #: Seconds that a drain may take when a ``with`` block ends.
 DRAIN = 1.0
+#: Seconds after SIGTERM, and after the second, until the end is forced: a drain is cut short, and
+#: who cannot answer (it hangs, it is stopped) is killed.
+LEAVE = (0.3, 1.0)
 
 
 def waitFor(condition: Callable[[], Any], what: str = "the condition") -> Any:
@@ -64,6 +68,9 @@ def waitFor(condition: Callable[[], Any], what: str = "the condition") -> Any:
 class Process:
     """
     A daemon in a process of its own until the ``with`` block ends.
+
+    It is ended as an operator would end it, in a hurry: SIGTERM, then a second one, so that it
+    takes its files with it.  SIGKILL comes last.
 
     :param command: what starts it in the foreground, as a list.
     :param descriptors: of ours, which it gets too, by the same numbers.
@@ -114,14 +121,22 @@ class Process:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        self._end()
         self._reader.join()
         assert self.process.stdout is not None
         self.process.stdout.close()
         if error is not None:
             sys.stderr.write("".join(f"daemon: {line}\n" for line in self.lines[-200:]))
+
+    def _end(self) -> None:
+        for seconds in LEAVE:
+            # Nothing is sent to one that has ended.
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(seconds)
+                return
+        self.process.kill()
+        self.process.wait()
 
     @property
     def pid(self) -> int:

@@ -75,7 +75,7 @@ def test_gidAlone(tmp_path: Path) -> None:
         waitFor(lambda: statusOf(process.pid)["Gid"].split()[0] == str(user.pw_gid))
         waitFor(lambda: set(statusOf(process.pid)["Groups"].split()) <= {str(user.pw_gid)})
     finally:
-        process.kill()
+        process.terminate()
         process.communicate()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +24,8 @@ from echod.errors import ConfigurationError, ConnectFailed, EchodError, StreamLo
 from echod.maker import StreamMaker
 from echod.stream import Stream
 from echod.testing import Running, running
-from tests.integration.daemon import exchange
+from echod.testing.running import PATIENCE, Process
+from tests.integration.daemon import MODULE, exchange
 
 pytest_plugins = ["echod.testing.fixtures"]
 
@@ -64,6 +67,46 @@ def test_stopsWithAClientConnected() -> None:
         client = socket.create_connection((echo.host, echo.port))
     with client:
         assert client.recv(10) == b""
+
+
+def test_processTakesItsFilesWithIt(tmp_path: Path) -> None:
+    """The block's end is SIGTERM, which a daemon answers: the socket's file goes."""
+    path = tmp_path / "echod.sock"
+    with Process([*MODULE, "--listen", f"raw=unix:{path}"]) as process:
+        assert path.exists()
+    assert process.process.returncode != -signal.SIGKILL
+    assert any("SIGTERM: draining" in line for line in process.lines)
+    assert not path.exists()
+
+
+def test_processThatDrains() -> None:
+    """A client that stays is not waited for: the second SIGTERM ends the drain."""
+    limits = ["--drain-timeout=60", "--linger-timeout=60"]
+    with Process([*MODULE, "--port=0", *limits]) as process:
+        client = socket.create_connection(("127.0.0.1", process.ports["raw"]))
+        began = time.monotonic()
+    with client:
+        assert time.monotonic() - began < PATIENCE
+        assert process.process.returncode == 1
+        assert any("SIGTERM again: ending at once" in line for line in process.lines)
+
+
+def test_processThatCannotAnswer() -> None:
+    """One that is stopped is killed; nothing waits for ever."""
+    with Process([*MODULE, "--port=0"]) as process:
+        process.signal(signal.SIGSTOP)
+        began = time.monotonic()
+    assert time.monotonic() - began < PATIENCE
+    assert process.process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_processThatHasEnded(number: signal.Signals) -> None:
+    """What a test has ended itself keeps its status."""
+    with Process([*MODULE, "--port=0"]) as process:
+        process.signal(number)
+        status = process.wait()
+    assert process.process.returncode == status == (0 if number == signal.SIGTERM else -number)
 
 
 def test_cannotStart() -> None:
@@ -147,6 +190,24 @@ async def test_clientIsCancelled() -> None:
         while echo.counters()["open"]:
             await deferLater(reactor, 0.01)
         assert echo.counters()["resets"] == 1
+
+
+@inReactor
+async def test_clientsTogether() -> None:
+    """Several connections of one reactor have one clock, until the last of them has gone."""
+    timers: Any = reactor
+    async with running("raw") as echo:
+        alone = len(timers.getDelayedCalls())
+        first, second = [await connect(echo.host, echo.port, reactor=reactor) for _ in range(2)]
+        assert len(timers.getDelayedCalls()) == alone + 1
+        first.abort()
+        await first.waitClosed()
+        assert len(timers.getDelayedCalls()) == alone + 1
+        await second.write(b"still here")
+        assert await second.readExactly(10) == b"still here"
+        second.abort()
+        await second.waitClosed()
+        assert len(timers.getDelayedCalls()) == alone
 
 
 @inReactor

@@ -22,7 +22,7 @@ from echod.hosted import Hosted, asConnection, halfCloses
 from echod.maker import ConnectionFactory
 from echod.protocols.raw import RawOptions, raw
 from echod.settings import Limits
-from echod.testing import Link, memoryLink
+from echod.testing import Link, memoryLink, tcpLink
 from tests.conftest import LoggedErrors
 
 KIB = 1024
@@ -497,6 +497,43 @@ def test_producerRaises(kind: bool, loggedErrors: LoggedErrors) -> None:
     assert link.connection.reason is Reason.ERROR
     assert not link.connection.broken
     assert len(loggedErrors.flush()) == 1
+
+
+def test_pullProducerRaisesLater(loggedErrors: LoggedErrors) -> None:
+    """Likewise in a turn of its own, while there is room for more."""
+
+    class Raising(Pushing):
+        def resumeProducing(self) -> None:
+            super().resumeProducing()
+            if len(self.calls) > 1:
+                raise KeyError("mine")
+
+    protocol, producer = Recording(), Raising()
+    link = memoryLink(protocol)
+    protocol.transport.registerProducer(producer, False)
+    link.pump()
+    assert link.gone
+    assert link.connection.reason is Reason.ERROR
+    assert len(loggedErrors.flush()) == 1
+
+
+def test_optionsOfTCP() -> None:
+    """ITCPTransport: a hosted protocol reads and sets what its own socket has."""
+    protocol = Recording()
+    link = tcpLink(protocol)
+    transport = protocol.transport
+    assert transport.getTcpNoDelay()
+    assert transport.getTcpKeepAlive()
+    transport.setTcpNoDelay(False)
+    transport.setTcpKeepAlive(False)
+    assert not transport.getTcpNoDelay()
+    assert not transport.getTcpKeepAlive()
+    transport.stopProducing()
+    assert transport.disconnecting
+    assert link.readAll() == b""
+    link.close()
+    link.pump(lambda: link.gone)
+    assert link.gone
 
 
 def test_stopProducingRaises(loggedErrors: LoggedErrors) -> None:

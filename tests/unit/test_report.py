@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
 from echod.connection import Connection, Reason, State
-from echod.report import ConnectionLog, Totals, formatPeer, toJSON
+from echod.report import ConnectionLog, RefusalLog, SlowLog, Totals, formatPeer, toJSON
 
 SUMMED = {
     "bytes_in": "bytesIn",
@@ -196,3 +198,85 @@ def test_bracesInNames(logLines: LogLines) -> None:
     log = ConnectionLog("{peer} {nothing}")
     log.opened(connectionWith())
     assert logLines.lines == ["opened {peer} {nothing} peer=127.0.0.1:40000"]
+
+
+def test_peerOverAUNIXSocket(logLines: LogLines) -> None:
+    """It has no address: who it is says the kernel."""
+    connection = connectionWith()
+    transport: Any = connection.transport
+    transport.credentials = (123, 1000, 100)
+    ConnectionLog("raw unix /run/echod").opened(connection)
+    assert logLines.lines == ["opened raw unix /run/echod peer=process=123,user=1000,group=100"]
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (b"hello\n", r"size=6 data=b'hello\n'"),
+        (b"\x1b[31m\xff", r"size=6 data=b'\x1b[31m\xff'"),
+        (b"x" * 64, f"size=64 data=b'{'x' * 64}'"),
+        (b"x" * 65, f"size=65 data=b'{'x' * 64}'"),
+        (bytearray(b"view"), "size=4 data=b'view'"),
+    ],
+)
+def test_payload(logLines: LogLines, data: bytes, shown: str) -> None:
+    """O5: 64 bytes at most, none of which can do anything to a terminal."""
+    ConnectionLog("raw").payload(connectionWith(), data)
+    assert logLines.lines == [f"payload raw peer=127.0.0.1:40000 {shown}"]
+
+
+def test_refusals(logLines: LogLines) -> None:
+    """Issue 5: a line says how many since the last, by reason; none where there were none."""
+    refused = Counter({"full": 5})  # told by somebody else, before
+    log = RefusalLog("raw tcp 127.0.0.1:7", lambda: refused)
+    log.sweep(0.0)
+    assert logLines.lines == []
+    refused["full"] += 1
+    refused["denied"] += 20
+    log.sweep(1.0)
+    log.sweep(2.0)
+    refused["full"] += 2
+    log.sweep(3.0)
+    assert logLines.lines == [
+        "refused raw tcp 127.0.0.1:7 denied=20 full=1",
+        "refused raw tcp 127.0.0.1:7 full=2",
+    ]
+
+
+class Described:
+    """A listener, as far as it is named in the log."""
+
+    def describe(self) -> str:
+        return "raw tcp 127.0.0.1:7"
+
+
+def test_slow(logLines: LogLines) -> None:
+    """Issue 5: who held the reactor, for how long; a line a second at most, all counted."""
+    clock = Clock()
+    log = SlowLog(clock.seconds)
+    connection = connectionWith()
+    connection.owner = Described()  # type: ignore[assignment]  # it is asked for its name alone
+    descriptor = SimpleNamespace(protocol=connection)
+    for seconds in (0.0, 0.5, 0.4, 0.1, 0.1):
+        clock.advance(seconds)
+        log(descriptor, 0.1234)
+    assert log.count == 5
+    assert logLines.lines == [
+        "slow raw tcp 127.0.0.1:7 protocol=Connection milliseconds=123 count=1",
+        "slow raw tcp 127.0.0.1:7 protocol=Connection milliseconds=123 count=4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "words"),
+    [
+        # Twisted's own, such as its waker; and a port, whose protocol no listener owns.
+        ("waker", "slow 'waker' protocol=none"),
+        (SimpleNamespace(protocol=1), "slow namespace(protocol=1) protocol=int"),
+    ],
+    ids=["no protocol", "no owner"],
+)
+def test_slowStrangers(logLines: LogLines, descriptor: object, words: str) -> None:
+    """Whatever was served is named somehow."""
+    SlowLog(lambda: 0.0)(descriptor, 1.0)
+    assert logLines.lines == [f"{words} milliseconds=1000 count=1"]

@@ -1,0 +1,92 @@
+"""`echod.listening`, `echod.datagrams`: listeners of a service, turn by turn."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol
+
+from echod.maker import FactoryMaker
+from echod.registry import Registry
+from echod.service import EchodService, ListenerRequest, plan
+from echod.settings import Configuration
+from tests.conftest import LoggedErrors
+from tests.unit.outer import Outer, waitUntil
+
+
+class Unwilling(Factory):
+    """Makes a protocol for nobody."""
+
+    noisy = False
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        return None
+
+
+class Broken(Unwilling):
+    """It cannot even say no."""
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        raise KeyError("its own")
+
+
+def listenerOf(loop: Outer, protocol: Any, endpoint: str) -> Any:
+    """The only listener of a service, not started."""
+    registry = Registry() if isinstance(protocol, str) else Registry([protocol])
+    name = protocol if isinstance(protocol, str) else protocol.name
+    request = ListenerRequest(place="here", protocol=name, endpoint=endpoint)
+    (listener,) = EchodService(plan(Configuration(), [request], registry, 4096), loop).listeners
+    return listener
+
+
+@pytest.mark.parametrize(("factory", "reason"), [(Unwilling, "protocol"), (Broken, "error")])
+def test_factoryWithoutAProtocol(
+    factory: type[Factory], reason: str, loggedErrors: LoggedErrors
+) -> None:
+    """TRAPS 1.14: its clients are closed, and counted as refused."""
+    loop = Outer()
+    listener = listenerOf(loop, FactoryMaker("x", "x", factory), "tcp:0")
+    listener.privilegedStartService()
+    address = ("127.0.0.1", listener.getHost().port)
+    try:
+        with socket.create_connection(address, 20) as one, socket.create_connection(address) as two:
+            waitUntil(loop.turn, lambda: listener.totals.refused.total() >= 2)
+            assert one.recv(1) == two.recv(1) == b""
+        assert listener.counters()["refused"] == {reason: 2}
+        assert listener.counters()["accepted"] == listener.counters()["open"] == 0
+    finally:
+        listener.abandon()
+    told = loggedErrors.flush()
+    assert len(told) == (2 if reason == "error" else 0)
+    assert all("could not accept" in line and "its own" in line for line in told)
+
+
+@pytest.mark.parametrize(("protocol", "endpoint"), [("raw", "tcp:0"), ("udp", "udp:0")])
+def test_neverStarted(protocol: str, endpoint: str) -> None:
+    """To stop or to give up what was never bound is nothing, and done at once."""
+    loop = Outer()
+    listener = listenerOf(loop, protocol, endpoint)
+    listener.abandon()
+    stopped = listener.stopService()
+    assert stopped is None or stopped.called
+    assert loop.getReaders() == []
+
+
+def test_datagramsByStartServiceAlone() -> None:
+    """TRAPS 7.9: `startService` binds what the privileged hook has not, and once."""
+    loop = Outer()
+    listener = listenerOf(loop, "udp", "udp:0")
+    listener.startService()
+    bound = listener.getHost()
+    listener.startService()
+    assert listener.getHost() == bound
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(20)
+        client.sendto(b"hello", ("127.0.0.1", bound.port))
+        waitUntil(loop.turn, lambda: listener.counters()["datagrams_out"])
+        assert client.recv(10) == b"hello"
+    listener.stopService()
+    assert loop.getReaders() == []

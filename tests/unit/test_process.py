@@ -1,0 +1,53 @@
+"""`echod.process`, where a daemon's tests do not come: the clock, and other people's errors."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import time
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+import echod
+from echod.errors import ConfigurationError
+from echod.process import printEchodErrors, useMonotonicClock
+
+
+def test_importsStartNothing() -> None:
+    """Who imports whatever there is, as ``pydoc`` does, gets modules and no daemon."""
+    for found in pkgutil.walk_packages(echod.__path__, "echod."):
+        importlib.import_module(found.name)
+    assert callable(sys.modules["echod.__main__"].main)
+
+
+def test_monotonicClock() -> None:
+    """A step of the wall clock moves no timer."""
+    clock: Any = Clock()
+    useMonotonicClock(clock)
+    assert clock.seconds is time.monotonic
+
+
+def test_clockWithTimers() -> None:
+    """Somebody's timers by the other clock go on by it."""
+    clock: Any = Clock()
+    before = clock.seconds
+    clock.callLater(1, print)
+    useMonotonicClock(clock)
+    assert clock.seconds == before
+
+
+def test_errorsThatEndIt(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """O3: one of ours is one line on standard error; any other is whoever's was there before."""
+    others: list[Any] = []
+    monkeypatch.setattr(sys, "excepthook", lambda *seen: others.append(seen))
+    printEchodErrors()
+    ours, other = ConfigurationError("$.drain: no such key"), KeyError("not ours")
+    sys.excepthook(type(ours), ours, None)
+    sys.excepthook(type(other), other, None)
+    assert others == [(KeyError, other, None)]
+    assert capfd.readouterr() == ("", "echod: $.drain: no such key\n")
