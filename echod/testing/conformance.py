@@ -197,7 +197,7 @@ class _Kit:
         view, pieces = memoryview(data), []
         while view:
             view = view[self._sendSome(link, view) :]
-            link.pump()
+            link.pump(patience=0.0)
             pieces.append(link.receive(997) or b"")
         link.finish()
         got = b"".join(pieces) + self._readAll(link, 997)
@@ -279,7 +279,8 @@ class _Kit:
         """Send all of it, reading meanwhile what must be read for that."""
         while data:
             data = data[self._sendSome(link, data) :]
-            link.pump()
+            # Whatever a kernel still has on its way may be read together with the next.
+            link.pump(patience=0.0)
             if data:
                 self._early += link.receive() or b""
 

@@ -88,7 +88,8 @@ def sendUntilFull(link: Link, piece: bytes = bytes(65536)) -> int:
     while True:
         taken = link.send(piece)
         sent += taken
-        link.pump()
+        # Only where it seems full, what a kernel has on its way makes a difference.
+        link.pump(patience=0.0 if taken else None)
         if not taken and not link.send(piece[:1]):
             return sent
         sent += not taken

@@ -195,6 +195,8 @@ class Client(RuleBasedStateMachine):
 
 def test_whateverAClientDoes() -> None:
     """Issue 5: a Hypothesis state machine over the connection, in each way to write an echo."""
+    # A whole session is one example: three times as many as of anything else.
+    examples = 3 * settings().max_examples
     run_state_machine_as_test(
-        Client, settings=settings(max_examples=600, stateful_step_count=40, deadline=None)
+        Client, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None)
     )

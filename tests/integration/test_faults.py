@@ -95,6 +95,7 @@ def test_resetsAtRandom() -> None:
         assert not [line for line in daemon.lines if "Traceback" in line]
 
 
+@pytest.mark.slow
 def test_stopped() -> None:
     """SIGSTOP for 5 s, then SIGCONT: clients wait, nothing is lost, no deadline fires at once."""
     with Daemon("--port", "0", "--idle-timeout", "8", "--stall-timeout", "8") as daemon:
@@ -113,6 +114,7 @@ def test_stopped() -> None:
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FAKETIME.exists(), reason="there is no libfaketime (package: faketime)")
 @pytest.mark.parametrize("step", ["-3600", "+3600"])
 @pytest.mark.parametrize("loop", ["epoll", "asyncio"])
@@ -187,15 +189,19 @@ def test_killed() -> None:
         nonlocal served
         while not stop.is_set():
             data = noise(3000)
-            with contextlib.suppress(OSError):
+            try:
                 with socket.create_connection(("127.0.0.1", port), 5) as client:
                     client.sendall(data)
                     client.shutdown(socket.SHUT_WR)
                     got = receiveAll(client)
-                # Cut short by the kill, or whole; never anything else.
-                if not data.startswith(got):
-                    wrong.append(got)
-                served += got == data
+            except OSError:
+                # Four that try without a pause leave no time for who is to start.
+                stop.wait(0.01)
+                continue
+            # Cut short by the kill, or whole; never anything else.
+            if not data.startswith(got):
+                wrong.append(got)
+            served += got == data
 
     def servedMore(count: int) -> Callable[[], bool]:
         before = served
@@ -217,6 +223,7 @@ def test_killed() -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="there is no prlimit(1)")
 def test_noDescriptorsLeft() -> None:
     """O2: at the system's limit it neither spins nor dies nor fills the log, and recovers."""
@@ -307,6 +314,7 @@ def test_loss() -> None:
         assert inNamespace(prefix, 300_000) == "same"
 
 
+@pytest.mark.slow
 @needsRoot
 @pytest.mark.skipif(shutil.which("tc") is None, reason="there is no tc(8) (package: iproute2)")
 def test_slowLink() -> None:
