@@ -5,8 +5,17 @@ echod: an echo daemon on Twisted that returns every byte, once, in order.
 rest, docs/architecture.md how the rooms fit together.
 """
 
-from importlib.metadata import version
-
 __all__ = ["__version__"]
 
-__version__ = version("twisted-echod")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name):
+        """The version when somebody asks: reading metadata takes longer than a whole probe."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib.metadata import version
+
+        return globals().setdefault(name, version("twisted-echod"))

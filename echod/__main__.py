@@ -2,21 +2,27 @@
 ``python -m echod``: the options of ``twistd echod`` without ``twistd``.
 
 In the foreground, with no pid file, no plugin discovery and the log on standard output.
+``python -m echod check`` is something else: a client, see `echod.check`.
 """
 
 from __future__ import annotations
 
 import sys
 
-from twisted.logger import globalLogBeginner, textFileLogObserver
-
-from echod.tap import Options, makeService
-
 
 def main() -> None:
-    """Run until a signal ends it."""
+    """Run until a signal ends it; or check, and end."""
+    if sys.argv[1:2] == ["check"]:
+        from echod.check import main as check
+
+        raise SystemExit(check(sys.argv[2:]))
+    # Not before: a probe is there to be quick.
+    from twisted.logger import globalLogBeginner, textFileLogObserver
+
+    from echod.tap import Options, makeService
+
     options = Options()
-    options.synopsis = "Usage: python -m echod [options]"
+    options.synopsis = "Usage: python -m echod [options], or python -m echod check ENDPOINT"
     options.parseOptions()
     from twisted.internet import reactor
 

@@ -4,8 +4,9 @@ Endpoint words: where a listener listens, as an operator writes it.
 ``tcp:PORT[:interface=ADDRESS]``, or the same with ``udp``, or ``unix:PATH[:mode=MODE]``, or
 ``tls:PORT[:interface=ADDRESS]:cert=FILE[:key=FILE]``, which is ``tcp`` and words for TLS, in the
 escaping of Twisted's endpoint strings (``\:`` is a colon inside a value), parsed to a value; or
-``fd:NUMBER`` or ``systemd:name=NAME``, for sockets that the process was given.  Pure: nothing is
-resolved, bound or looked at here.
+``fd:NUMBER`` or ``systemd:name=NAME``, for sockets that the process was given.  `parseTarget` reads
+the same words from the other side, where a client connects.  Pure: nothing is resolved, bound or
+looked at here.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ __all__ = [
     "Endpoint",
     "SystemdEndpoint",
     "TCPEndpoint",
+    "Target",
     "UDPEndpoint",
     "UNIXEndpoint",
     "formatAddress",
     "parseEndpoint",
+    "parseTarget",
 ]
 
 _SHAPE = "PORT[:interface=ADDRESS]"
@@ -36,6 +39,11 @@ _TLS = f"tls:{_SHAPE}:cert=FILE[:key=FILE][:ca=FILE][:client_auth=require]"
 _TLS_KEYS = ("cert", "key", "ca", "client_auth", "minimum_version")
 _FD = "fd:NUMBER"
 _SYSTEMD = "systemd:name=NAME"
+_TARGET = "PORT[:host=HOST]"
+#: Words for listeners, not the hosts that they look like.
+_NO_HOSTS = ("fd", "systemd", "ssl")
+#: Where a client finds whoever listens at every address.
+_LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nothing is bound to it
 #: Bytes of a path that fit into ``struct sockaddr_un`` with a NUL after them (unix(7)).
 _LONGEST_PATH = 107
 
@@ -120,8 +128,10 @@ class SystemdEndpoint:
         return f"systemd {self.name}"
 
 
+#: What a client can connect to.
+Target = TCPEndpoint | UDPEndpoint | UNIXEndpoint
 #: The last two say nothing of what they are until the sockets are looked at: `echod.activation`.
-Endpoint = TCPEndpoint | UDPEndpoint | UNIXEndpoint | DescriptorEndpoint | SystemdEndpoint
+Endpoint = Target | DescriptorEndpoint | SystemdEndpoint
 _WORDS: dict[str, type[TCPEndpoint | UDPEndpoint]] = {
     "tcp": TCPEndpoint,
     "tls": TCPEndpoint,
@@ -171,6 +181,57 @@ def parseEndpoint(text: str, interface: str = "127.0.0.1") -> Endpoint:
         raise ConfigurationError(f"endpoint {text!r} needs one port: write {shape}")
     where = _checkHost(host, text), _checkPort(ports[0], text)
     return TCPEndpoint(*where, tls) if secured else kind(*where)
+
+
+def parseTarget(text: str) -> Target:
+    r"""
+    Parse where a client is to connect.
+
+    ``tcp:PORT[:host=HOST]``, the same with ``tls`` or ``udp``, ``unix:PATH``, or ``HOST:PORT``
+    (``[::1]:1234``) for TCP.  The host is a name or an address, 127.0.0.1 if not given;
+    ``interface=`` is the same, so that a listener's word will do, and 0.0.0.0 and ``::`` are the
+    loopback address.
+
+    :returns: with ``tls`` an empty mapping for ``tls:``, else ``None``.
+    :raises ConfigurationError: naming the text and what would be right.
+    """
+    fields = _split(text)
+    if fields[0] == "unix":
+        return _parseUNIX(text, fields[1:])
+    if fields[0] not in _WORDS:
+        host, _, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        host = host[1:-1] if bracketed else host
+        if not host or host in _NO_HOSTS or (":" in host and not bracketed):
+            raise ConfigurationError(
+                f"cannot connect to {text!r}: write HOST:PORT, with an IPv6 address in brackets,"
+                f" or tcp:{_TARGET}, or the same with tls or udp, or unix:PATH"
+            )
+        return TCPEndpoint(_checkName(host, text), _checkPort(port, text, 1))
+    secured = fields[0] == "tls"
+    shape = f"{fields[0]}:{_TARGET}"
+    found: dict[str, str] = {}
+    for index, word in enumerate(fields[1:]):
+        key, equals, value = word.partition("=")
+        if not equals and not index:
+            key, value = "port", word
+        if key == "interface":
+            key = "host"
+        if secured and key in _TLS_KEYS:
+            raise ConfigurationError(
+                f"{word!r} in {text!r} is the listener's: write {shape}, and what is the client's"
+                " as --ca, --cert and --key"
+            )
+        if key not in ("port", "host") or key in found:
+            raise ConfigurationError(f"endpoint {text!r} has no use for {word!r}: write {shape}")
+        found[key] = value
+    if "port" not in found:
+        raise ConfigurationError(f"endpoint {text!r} needs one port: write {shape}")
+    where = (
+        _checkName(found.get("host", "127.0.0.1"), text),
+        _checkPort(found["port"], text, 1),
+    )
+    return TCPEndpoint(*where, {}) if secured else _WORDS[fields[0]](*where)
 
 
 def _parseUNIX(text: str, fields: list[str]) -> UNIXEndpoint:
@@ -229,12 +290,14 @@ def _split(text: str) -> list[str]:
     return fields
 
 
-def _checkPort(port: str, text: str) -> int:
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
-        raise ConfigurationError(
-            f"{port!r} in {text!r} is no port: write a number from 0 (any) to 65535"
-        )
-    return int(port)
+def _checkPort(port: str, text: str, least: int = 0) -> int:
+    digits = port.isascii() and port.isdigit() and len(port) <= 5
+    if digits and least <= int(port) <= 65535:
+        return int(port)
+    lowest = least or "0 (any)"
+    raise ConfigurationError(
+        f"{port!r} in {text!r} is no port: write a number from {lowest} to 65535"
+    )
 
 
 def _checkHost(host: str, text: str) -> str:
@@ -244,5 +307,20 @@ def _checkHost(host: str, text: str) -> str:
             return str(ip_address(host))
     raise ConfigurationError(
         f"{host!r} in {text!r} is no address: write one such as 127.0.0.1 or ::1"
+        " (its colons as \\: within an endpoint)"
+    )
+
+
+def _checkName(host: str, text: str) -> str:
+    """An address in its one spelling, or a name."""
+    with suppress(ValueError):
+        if host.isprintable():
+            address = str(ip_address(host))
+            return _LOOPBACKS.get(address, address)
+    with suppress(UnicodeError):
+        if host.isprintable() and not set(host) & set(" /:") and host.encode("idna"):
+            return host
+    raise ConfigurationError(
+        f"{host!r} in {text!r} is no host: write a name, or an address such as 127.0.0.1 or ::1"
         " (its colons as \\: within an endpoint)"
     )

@@ -11,6 +11,7 @@ ends the program, the second ends one connection.  What a coroutine is told by i
 from __future__ import annotations
 
 __all__ = [
+    "CheckFailed",
     "ConfigurationError",
     "ConnectFailed",
     "EchodError",
@@ -53,6 +54,18 @@ class ListenError(EchodError):
     """A listener could not be bound; the message names its address and the system's reason."""
 
 
+class CheckFailed(EchodError):
+    """
+    ``python -m echod check`` has not found what should be there.
+
+    :ivar status: what the process exits with.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class FramingError(EchodError):
     """
     A peer broke the rules of a framing.
@@ -79,7 +92,7 @@ class MalformedHeader(EchodError):
 
 
 class TLSFailed(EchodError):
-    """A TLS peer is not who it should be."""
+    """TLS failed, or its peer is not who it should be."""
 
 
 class StreamError(EchodError):

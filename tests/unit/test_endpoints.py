@@ -13,9 +13,11 @@ from echod.endpoints import (
     Endpoint,
     SystemdEndpoint,
     TCPEndpoint,
+    UDPEndpoint,
     UNIXEndpoint,
     formatAddress,
     parseEndpoint,
+    parseTarget,
 )
 from echod.errors import ConfigurationError
 
@@ -230,3 +232,81 @@ def test_shown() -> None:
     assert str(TCPEndpoint("::1", 0)) == "tcp [::1]:0"
     assert formatAddress("::", 7) == "[::]:7"
     assert formatAddress("0.0.0.0", 7) == "0.0.0.0:7"
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("tcp:1234", TCPEndpoint("127.0.0.1", 1234)),
+        ("tcp:port=7:host=echo.example", TCPEndpoint("echo.example", 7)),
+        ("tcp:7:interface=10.0.0.1", TCPEndpoint("10.0.0.1", 7)),
+        ("tcp:7:interface=0.0.0.0", TCPEndpoint("127.0.0.1", 7)),
+        (r"tcp:7:interface=\:\:", TCPEndpoint("::1", 7)),
+        (r"tcp:7:host=\:\:1", TCPEndpoint("::1", 7)),
+        ("udp:7:host=localhost", UDPEndpoint("localhost", 7)),
+        ("unix:/run/echod.sock", UNIXEndpoint("/run/echod.sock")),
+        ("unix:/run/echod.sock:mode=600", UNIXEndpoint("/run/echod.sock")),
+        ("unix:@echod", UNIXEndpoint("@echod")),
+        ("echo.example:7", TCPEndpoint("echo.example", 7)),
+        ("bücher.example:7", TCPEndpoint("bücher.example", 7)),
+        ("127.0.0.1:7", TCPEndpoint("127.0.0.1", 7)),
+        ("[::1]:7", TCPEndpoint("::1", 7)),
+        ("[0:0::1]:7", TCPEndpoint("::1", 7)),
+    ],
+)
+def test_targets(text: str, target: Endpoint) -> None:
+    """A client's side of the same words, also one that was copied from a listener."""
+    found = parseTarget(text)
+    assert found == target
+    assert getattr(found, "tls", None) is None
+
+
+@pytest.mark.parametrize("host", ["", ":host=echo.example", r":interface=\:\:1"])
+def test_secureTarget(host: str) -> None:
+    found = parseTarget(f"tls:853{host}")
+    assert isinstance(found, TCPEndpoint)
+    assert found.tls == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "cannot connect to ''"),
+        ("1234", "cannot connect to '1234': write HOST:PORT"),
+        (":1234", "cannot connect to ':1234'"),
+        ("::1:7", "an IPv6 address in brackets"),
+        ("[]:7", "cannot connect to"),
+        ("fd:3", "cannot connect to 'fd:3'"),
+        ("ssl:443", "cannot connect to 'ssl:443'"),
+        ("systemd:name=echo", "cannot connect to 'systemd:name=echo'"),
+        ("tcp", "needs one port: write tcp:PORT[:host=HOST]"),
+        ("tcp:host=localhost", "needs one port"),
+        ("tcp:localhost:7", "has no use for '7'"),
+        ("tcp:7:port=8", "has no use for 'port=8'"),
+        ("tcp:7:host=a:interface=b", "has no use for 'interface=b'"),
+        ("tcp:7:mode=600", "has no use for 'mode=600'"),
+        ("tcp:0", "'0' in 'tcp:0' is no port: write a number from 1 to 65535"),
+        ("localhost:0", "is no port: write a number from 1"),
+        ("localhost:http", "'http' in 'localhost:http' is no port"),
+        ("tcp:7:host=a b", "'a b' in 'tcp:7:host=a b' is no host"),
+        ("a..b:7", "'a..b' in 'a..b:7' is no host"),
+        ("tcp:7:host=", "'' in 'tcp:7:host=' is no host"),
+        ("tls:7:cert=a.pem", "'cert=a.pem' in 'tls:7:cert=a.pem' is the listener's"),
+        ("unix:", "needs one path"),
+    ],
+)
+def test_wrongTargets(text: str, part: str) -> None:
+    """O3: one line, which names the text and what to write."""
+    with pytest.raises(ConfigurationError) as caught:
+        parseTarget(text)
+    assert part in str(caught.value)
+
+
+@given(text=st.text(alphabet="tcpudlsnix:=\\1[]inerfa ho.", max_size=30))
+def test_anyTarget(text: str) -> None:
+    """A value or a `ConfigurationError`, whatever is written."""
+    try:
+        target = parseTarget(text)
+    except ConfigurationError:
+        return
+    assert isinstance(target, UNIXEndpoint) or 1 <= target.port <= 65535

@@ -1,0 +1,359 @@
+"""
+``python -m echod check ENDPOINT``: whether there is an echo, for probes and ``ExecStartPost``.
+
+One connection: random bytes go out, the same ones must come back, and then EOF, all before one
+deadline.  The exit status is a `Status`; one line says what was found, on standard output if it is
+right, else on standard error with what to do.
+
+A probe runs every few seconds beside the daemon, so it does without a reactor (`echod.blocking`)
+and imports little: 45 ms of processor time (TLS: 125), where importing `echod.client` alone takes
+217.
+TLS is that of a client of echod's (`echod.tlscontext.ClientTLS`), loaded when it is needed.
+
+What is sent fits into the kernel's buffers, so that it can be sent whole before anything is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from enum import IntEnum
+from typing import Any, NoReturn
+
+from echod.blocking import Wire, connect
+from echod.endpoints import (
+    Target,
+    TCPEndpoint,
+    UDPEndpoint,
+    parseTarget,
+)
+from echod.errors import (
+    CheckFailed,
+    ConfigurationError,
+    ConnectFailed,
+    EchodError,
+    TLSFailed,
+    oneLine,
+)
+
+__all__ = ["Status", "main"]
+
+#: Bytes that are sent at most: what one UDP datagram takes over IPv4.
+LARGEST = 65507
+#: Bytes of a line at least: a random one that is shorter might be the word that ends it all.
+SHORTEST_LINE = 16
+#: Bytes that may stand before an echoed line: more than echod's ``line.prefix`` may have.
+PREFIX = 4096
+#: PROXY header, version 2, LOCAL: the proxy speaks for itself (proxy-protocol.txt section 2.2).
+LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+
+_DESCRIPTION = """\
+Connect, send random bytes, and compare what comes back, up to EOF."""
+_EPILOG = """\
+ENDPOINT is where a client connects:
+  tcp:PORT[:host=HOST]    HOST is a name or an address [127.0.0.1]; interface= is the same
+  tls:PORT[:host=HOST]    TLS; the certificate must be for HOST, or for --server-name
+  udp:PORT[:host=HOST]    one datagram; with --protocol raw alone
+  unix:PATH, unix:@NAME   a UNIX socket
+  HOST:PORT               TCP
+A colon in a value is written \\: as in tcp:1234:host=\\:\\:1.
+
+PROTOCOL is what the listener serves:
+  raw      the same bytes, and EOF after our FIN: half-close works
+  line     a line of text; anything may stand before it, as with line.prefix
+  dns      a message with its 2-byte length
+  health   nothing is sent; the listener must say that it is ready
+
+Exit status:
+  0  right; one line on standard output: ok raw tcp 127.0.0.1:1234 bytes=64 ms=0.8
+  1  wrong usage, or a file that cannot be used
+  2  nobody can be connected to
+  3  the time is up
+  4  other bytes, too many, or EOF or a reset before all of them; or it is not ready
+  5  TLS failed, or ended without close_notify
+"""
+
+
+class Status(IntEnum):
+    """What the process exits with."""
+
+    RIGHT = 0
+    USAGE = 1
+    REFUSED = 2
+    TIMED_OUT = 3
+    WRONG = 4
+    TLS = 5
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for what is wrong, not the whole usage (TRAPS 7.11)."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"{message}; see --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m echod check",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("endpoint", metavar="ENDPOINT", help="where to connect, see below")
+    add = parser.add_argument
+    add(
+        *("--protocol", "-p"),
+        metavar="PROTOCOL",
+        choices=list(_CONVERSATIONS),
+        default="raw",
+        help="raw, line, dns or health [raw]",
+    )
+    add("--timeout", metavar="SECONDS", type=_seconds, default=5.0, help="for all of it [5]")
+    add("--size", metavar="BYTES", type=_size, default=64, help=f"to send, 1 to {LARGEST} [64]")
+    add("--proxy", action="store_true", help="send a PROXY header (version 2, LOCAL) first")
+    add("--ca", metavar="FILE", default="", help="authorities for the certificate [the system's]")
+    add("--cert", metavar="FILE", default="", help="certificate to show")
+    add("--key", metavar="FILE", default="", help="its key, if not in the same file")
+    add("--server-name", metavar="NAME", default="", help="whom the certificate is for [HOST]")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) <= 3600:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is no time: write seconds, up to 3600")
+
+
+def _size(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= LARGEST:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no size: write bytes, 1 to {LARGEST}")
+
+
+def _checkOptions(options: argparse.Namespace, target: Target) -> None:
+    """Refuse what does not go together."""
+    secured = isinstance(target, TCPEndpoint) and target.tls is not None
+    for name in ("ca", "cert", "key", "server_name"):
+        if getattr(options, name) and not secured:
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} is for TLS, and {options.endpoint!r} is not:"
+                " write tls:PORT"
+            )
+    if options.key and not options.cert:
+        raise ConfigurationError(f"--key {options.key!r} needs its certificate: give --cert")
+    if isinstance(target, UDPEndpoint) and options.protocol != "raw":
+        raise ConfigurationError(
+            f"--protocol {options.protocol} is for streams: write tcp:, or --protocol raw, which"
+            " is right for datagrams of any protocol"
+        )
+    if options.protocol == "line" and options.size < SHORTEST_LINE:
+        raise ConfigurationError(
+            f"--size {options.size} is too short for a line: write {SHORTEST_LINE} or more"
+        )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """
+    Check what ``arguments`` say, and print what was found.
+
+    :returns: a `Status`.
+    :raises SystemExit: 0 after ``--help``.
+    """
+    try:
+        options = _parser().parse_args(list(arguments))
+        target = parseTarget(options.endpoint)
+        _checkOptions(options, target)
+        secured = isinstance(target, TCPEndpoint) and target.tls is not None
+        place = str(target).replace("tcp ", "tls ", 1) if secured else str(target)
+        security = _security(options, target) if secured else None
+        begun = time.monotonic()
+        try:
+            size = _check(target, options, security)
+        except CheckFailed as error:
+            sys.stderr.write(f"echod check: {oneLine(place)}: {error}\n")
+            return error.status
+    except EchodError as error:
+        sys.stderr.write(f"echod check: {error}\n")
+        return Status.USAGE
+    taken = (time.monotonic() - begun) * 1000
+    sys.stdout.write(f"ok {options.protocol} {oneLine(place)} bytes={size} ms={taken:.1f}\n")
+    return Status.RIGHT
+
+
+def _security(options: argparse.Namespace, target: Target) -> Any:
+    """The client's side of TLS, its files read."""
+    from echod.tlscontext import ClientTLS
+
+    assert isinstance(target, TCPEndpoint)
+    return ClientTLS(
+        ca=options.ca, cert=options.cert, key=options.key, serverName=options.server_name
+    ).to(target.host)
+
+
+def _check(target: Target, options: argparse.Namespace, security: Any) -> int:
+    """
+    Connect and converse.
+
+    :param security: what to wrap the connection in, if it is for TLS.
+    :returns: bytes that came back as they should.
+    :raises CheckFailed: why not, and what to do.
+    """
+    header = LOCAL if options.proxy else b""
+    received = None
+    try:
+        with connect(target, options.timeout, security) as wire:
+            try:
+                if isinstance(target, UDPEndpoint):
+                    return _datagram(wire, header, options.size)
+                wire.open(header)
+                return _CONVERSATIONS[options.protocol](wire, options.size)
+            finally:
+                received = wire.received
+    except ConnectFailed as error:
+        raise CheckFailed(
+            f"cannot connect: {error}: start echod, or name where it listens", Status.REFUSED
+        ) from error
+    except TLSFailed as error:
+        raise CheckFailed(
+            f"TLS failed: {error}: see to --ca, --server-name and --cert, and whether the listener"
+            " does TLS",
+            Status.TLS,
+        ) from error
+    except TimeoutError as error:
+        within = f"within {options.timeout:g} s: is echod stopped"
+        raise CheckFailed(
+            f"no connection {within}, or a firewall on the way?"
+            if received is None
+            else f"{received} bytes came, and no more {within}, or is that protocol not served?",
+            Status.TIMED_OUT,
+        ) from error
+    except OSError as error:
+        raise CheckFailed(
+            f"{error.strerror} after {received} bytes: is that protocol served there, is this"
+            " client let in (deny, limits), does the listener want TLS or --proxy?",
+            Status.WRONG,
+        ) from error
+
+
+# -- What is said over it --------------------------------------------------------------------
+
+
+def _raw(wire: Wire, size: int) -> int:
+    """Half-close at once: all must come back after it."""
+    sent = os.urandom(size)
+    wire.send(sent)
+    wire.finish()
+    _receiveSame(wire, sent)
+    _receiveEnd(wire)
+    return size
+
+
+def _dns(wire: Wire, size: int) -> int:
+    """One message (RFC 1035 section 4.2.2), answered before our end."""
+    sent = size.to_bytes(2, "big") + os.urandom(size)
+    wire.send(sent)
+    _receiveSame(wire, sent)
+    wire.finish()
+    _receiveEnd(wire)
+    return size
+
+
+def _line(wire: Wire, size: int) -> int:
+    """One line, answered before our end with a line that ends with it."""
+    sent = os.urandom(size).hex()[: size - 1].encode() + b"\n"
+    wire.send(sent)
+    answer = b""
+    while b"\n" not in answer and len(answer) <= PREFIX + size:
+        piece = wire.receive()
+        if not piece:
+            raise _early(len(answer), size)
+        answer += piece
+    line, end, rest = answer.partition(b"\n")
+    if not (line + end).endswith(sent) or len(line) >= PREFIX + size:
+        raise _wrong(f"{line[-60:]!r} does not end with the line that was sent")
+    if rest:
+        raise _more(rest)
+    wire.finish()
+    _receiveEnd(wire)
+    return size
+
+
+def _health(wire: Wire, size: int) -> int:
+    """The listener speaks, one line, and ends."""
+    answer = b""
+    while piece := wire.receive():
+        answer += piece
+        if len(answer) > PREFIX:
+            break
+    if answer.rstrip(b"\r\n") != b"ready":
+        raise CheckFailed(
+            f"it says {answer[:60]!r}, not ready: wait, or see whether health is served there",
+            Status.WRONG,
+        )
+    return len(answer)
+
+
+def _datagram(wire: Wire, header: bytes, size: int) -> int:
+    """One there, one back."""
+    sent = os.urandom(size)
+    try:
+        wire.send(header + sent)
+        answer = wire.receive()
+    except ConnectionRefusedError as error:
+        raise ConnectFailed(error.strerror) from error
+    if answer != sent:
+        raise _wrong(f"the answer has {len(answer)} bytes, and not those {size} that were sent")
+    return size
+
+
+_CONVERSATIONS: dict[str, Callable[[Wire, int], int]] = {
+    "raw": _raw,
+    "line": _line,
+    "dns": _dns,
+    "health": _health,
+}
+
+
+def _receiveSame(wire: Wire, sent: bytes) -> None:
+    at = 0
+    while at < len(sent):
+        piece = wire.receive()
+        if not piece:
+            raise _early(at, len(sent))
+        expected = sent[at : at + len(piece)]
+        if piece != expected:
+            same = 0
+            while piece[same : same + 1] == expected[same : same + 1]:
+                same += 1
+            if at + same == len(sent):
+                raise _more(piece[same:])
+            raise _wrong(f"byte {at + same} is not what was sent: {piece[same : same + 20]!r}")
+        at += len(piece)
+
+
+def _receiveEnd(wire: Wire) -> None:
+    piece = wire.receive()
+    if piece:
+        raise _more(piece)
+
+
+def _early(got: int, size: int) -> CheckFailed:
+    return CheckFailed(
+        f"it ended after {got} of {size} bytes: is that protocol served there, is this client let"
+        " in (deny, limits), does the listener want TLS or --proxy?",
+        Status.WRONG,
+    )
+
+
+def _more(rest: bytes) -> CheckFailed:
+    return _wrong(f"more came than was sent: {rest[:20]!r}")
+
+
+def _wrong(what: str) -> CheckFailed:
+    return CheckFailed(f"{what}: is that protocol served there, and by echod?", Status.WRONG)
