@@ -245,6 +245,9 @@ def test_drainTimeout(config: Path, capsys: Capture) -> None:
     """O1: in seconds, over the file's; bounded."""
     assert parse("--drain-timeout", "0").drainTimeout == 0.0
     assert parse("-c", str(config), "--drain-timeout", "2.5").drainTimeout == 2.5
+    assert parse().drainDelay == 0.0
+    assert parse("--drain-delay", "3").drainDelay == 3.0
+    assert refused(capsys, "--drain-delay=-1").startswith("--drain-delay '-1': ")
     for bad in ("", "x", "-1", "nan", "inf", "1e400"):
         assert refused(capsys, f"--drain-timeout={bad}").startswith(f"--drain-timeout {bad!r}: ")
 
