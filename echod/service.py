@@ -89,6 +89,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     listeners: Sequence[ListenerPlan]
     drainTimeout: float
     logConnections: bool
+    drainDelay: float = 0.0
     logPayload: bool = False
     notes: Sequence[str] = ()
 
@@ -196,6 +197,7 @@ def plan(
         raise ConfigurationError(f"{where}: {error}") from error
     return Plan(
         listeners=listeners,
+        drainDelay=configuration.drain_delay,
         drainTimeout=configuration.drain_timeout,
         logConnections=configuration.log_connections,
         logPayload=configuration.log_payload,
@@ -337,6 +339,9 @@ class EchodService(MultiService):
         self.cutShort = False
         self.draining = False
         self._cutBefore = 0
+        # Until the drain begins: its timer, and who waits for the end.
+        self._delay: Any = None
+        self._ended: Deferred[None] | None = None
         self._bound = False
         self._slow = SlowLog(monotonic)
         self._monotonic = monotonic
@@ -393,9 +398,23 @@ class EchodService(MultiService):
         """
         Drain: fires when every connection is gone, at the latest after the drain timeout.
 
-        Listeners that last begin when all others have ended.
+        Before that, for the time of ``drain_delay``, everything goes on, except that `draining` is
+        true: whoever asks finds another server meanwhile.  Listeners that last begin when all
+        others have ended.
         """
         self.draining = True
+        if not self._plan.drainDelay:
+            return self._drain()
+        self._ended = Deferred()
+        self._delay = self._reactor.callLater(self._plan.drainDelay, self._delayOver)
+        return self._ended
+
+    def _delayOver(self) -> None:
+        ended, self._ended = self._ended, None
+        assert ended is not None
+        self._drain().chainDeferred(ended)
+
+    def _drain(self) -> Deferred[None]:
         self._cutBefore = self._owed()
         # First of all: a timeout of 0 cuts at once, but not before what is below has begun.
         deadline = self._reactor.callLater(self._plan.drainTimeout, self._cutConnections)
@@ -415,8 +434,11 @@ class EchodService(MultiService):
         return drained.addBoth(finished)
 
     def cut(self) -> None:
-        """End a drain at once."""
+        """End a drain at once, also one that has not begun."""
         self.cutShort = True
+        if self._ended is not None:
+            self._delay.cancel()
+            self._delayOver()
         self._cutConnections()
 
     def reload(self, plan: Plan) -> None:

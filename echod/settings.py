@@ -164,10 +164,13 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
     A whole configuration.
 
+    :ivar drain_delay: from SIGTERM until the drain begins, for balancers to find that it will.
+    :ivar drain_timeout: from there to the end of the last connection.
     :ivar defaults: ``[defaults]`` as written: only the keys that are there, checked.
     :ivar listener: the listeners as written, checked; ``None`` where the file has none.
     """
 
+    drain_delay: Seconds = 0.0
     drain_timeout: Seconds = 10.0
     log_connections: bool = False
     log_payload: bool = False

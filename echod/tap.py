@@ -90,10 +90,16 @@ class Options(usage.Options):
         ["interface", None, "127.0.0.1", "The address for whatever does not name one."],
         ["config", "c", None, "Read this TOML file. Listeners given here replace the file's."],
         [
+            "drain-delay",
+            None,
+            None,
+            "seconds from SIGTERM to the drain, for balancers to notice [0]",
+        ],
+        [
             "drain-timeout",
             None,
             None,
-            "seconds from SIGTERM to the end of the last connection [10]",
+            "seconds from the drain's beginning to the end of the last connection [10]",
         ],
         *_limitParameters(),
     ]
@@ -221,9 +227,10 @@ class Options(usage.Options):
             except ConfigurationError as error:
                 raise self._inFile(error) from error
         changes: dict[str, Any] = {}
-        if self["drain-timeout"] is not None:
-            given = _fromText({"drain_timeout": self["drain-timeout"]}, Configuration)
-            changes["drain_timeout"] = given.drain_timeout
+        for key in ("drain_delay", "drain_timeout"):
+            text = self[_option(key)]
+            if text is not None:
+                changes[key] = getattr(_fromText({key: text}, Configuration), key)
         if self["log-connections"]:
             changes["log_connections"] = True
         if self["log-payload"]:

@@ -362,6 +362,7 @@ def test_help() -> None:
             "listen",
             "option",
             "config",
+            "drain-delay",
             "drain-timeout",
             "log-connections",
             "max-connections",

@@ -198,3 +198,36 @@ def test_health() -> None:
         assert receiveAll(held) == b""
         held.close()
         assert daemon.wait() == 0
+
+
+def test_drainDelay() -> None:
+    """O1: not ready first, and for a while nothing else changes; then the drain."""
+    arguments = ["--listen", "health=tcp:0", "--drain-delay", "1.5", "--drain-timeout", "20"]
+    with Daemon("--port", "0", *arguments) as daemon:
+        held = daemon.connect()
+        daemon.signal(signal.SIGTERM)
+        begun = time.monotonic()
+        waitFor(lambda: exchange(daemon.connect("health"), b"") == b"draining\n")
+        assert exchange(daemon.connect(), b"new") == b"new"
+        held.sendall(b"old")
+        assert held.recv(3) == b"old"
+        assert time.monotonic() - begun < 1.5, "the machine is too slow to tell"
+        # The drain's FIN; and from then on nobody is accepted.
+        assert receiveAll(held) == b""
+        assert 1.4 < time.monotonic() - begun < 5
+        with pytest.raises(ConnectionRefusedError):
+            daemon.connect()
+        assert exchange(daemon.connect("health"), b"") == b"draining\n"
+        held.close()
+        assert daemon.wait() == 0
+
+
+def test_secondSignalInTheDelay() -> None:
+    """O1: it ends at once, with status 1."""
+    with Daemon("--port", "0", "--drain-delay", "300") as daemon, daemon.connect() as held:
+        held.sendall(b"x")
+        assert held.recv(1) == b"x"
+        daemon.signal(signal.SIGTERM)
+        daemon.waitForLine("draining")
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 1
