@@ -7,7 +7,6 @@ docs/robustness.md has the table.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import shutil
 import signal
@@ -23,10 +22,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.daemon import MODULE, PATIENCE, TWISTD, Daemon, exchange, receiveAll, waitFor
+from tests.integration.namespaces import namespace, needsRoot
 from tests.integration.peers import connect, noise
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
-ROOT = os.geteuid() == 0
 
 
 @contextlib.contextmanager
@@ -269,22 +268,6 @@ print("same" if got == data else f"{len(got)} other bytes")
 """
 
 
-@contextlib.contextmanager
-def namespace(*setUp: str) -> Iterator[list[str]]:
-    """A network namespace of the test's own; yields what runs a command in it."""
-    name = f"echod-{os.getpid()}"
-    commands = [f"ip netns add {name}", f"ip netns exec {name} ip link set lo up"]
-    commands += [f"ip netns exec {name} {command}" for command in setUp]
-    try:
-        for command in commands:
-            done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
-            if done.returncode:
-                pytest.skip(f"{command}: {done.stderr.strip()}")
-        yield ["ip", "netns", "exec", name]
-    finally:
-        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
-
-
 def inNamespace(prefix: list[str], size: int, *arguments: str) -> str:
     with Daemon("--port", "1234", *arguments, command=[*prefix, *MODULE]):
         done = subprocess.run(
@@ -295,9 +278,6 @@ def inNamespace(prefix: list[str], size: int, *arguments: str) -> str:
             check=False,
         )
         return done.stdout.strip() + done.stderr.strip()
-
-
-needsRoot = pytest.mark.skipif(not ROOT, reason="only root makes network namespaces")
 
 
 @needsRoot
