@@ -14,6 +14,9 @@ from echod.errors import ConfigurationError
 
 __all__ = ["Networks", "Source", "parseAddress", "sourceOf"]
 
+#: Bits before the IPv4 address in an IPv4-mapped one.
+_MAPPED = 96
+
 #: A network of the given prefix length, as version and bits.
 Source = tuple[int, int]
 
@@ -81,7 +84,7 @@ class Networks:
 
 def _parseNetwork(text: str) -> IPv4Network | IPv6Network:
     try:
-        return ip_network(text)
+        network = ip_network(text)
     except ValueError as error:
         mend = ""
         try:
@@ -89,3 +92,8 @@ def _parseNetwork(text: str) -> IPv4Network | IPv6Network:
         except ValueError:
             mend = "; write one such as 192.0.2.0/24 or 2001:db8::/32"
         raise ConfigurationError(f"{text!r} is no network: {error}{mend}") from error
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None and network.prefixlen >= _MAPPED:
+        # No address that is asked about would ever be in it.
+        return IPv4Network((mapped, network.prefixlen - _MAPPED))
+    return network
