@@ -65,6 +65,9 @@ class UNIXServer(Stream, unix.Server):  # type: ignore[misc]  # as tcp.Server
     ) -> None:
         super().__init__(sock, protocol, client, server, sessionno, reactor)
         self.credentials = credentialsOf(sock)
+        # An urgent byte is a byte like others then.  Apart, it would be readable and never be seen
+        # by who only looks (MSG_PEEK), turn after turn.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
     def sendFileDescriptor(self, fileno: int) -> None:
         """See ``IUNIXTransport``: a descriptor travels with bytes that no `write` may overtake."""

@@ -384,6 +384,23 @@ def testUrgentByte() -> None:
         assert link.protocol.unseen > 1_000_000
 
 
+def testUrgentByteOverUNIX() -> None:
+    """
+    Over a UNIX socket (unix(7), since Linux 5.15) it is a byte as any other.
+
+    Left apart, it would be readable and not be seen, and everybody would wait for nothing.
+    """
+    with Link(socket.AF_UNIX) as link:
+        for number in range(20):
+            link.exchange(noise(300_000))
+            assert link.protocol.unseen
+            got = len(link.answer)
+            link.client.send(bytes([number]), socket.MSG_OOB)
+            link.outer.rest()
+            link.receive()
+            assert link.answer[got:] == bytes([number])
+
+
 def testForbidden() -> None:
     """Once it is not allowed any more, everything is shown."""
     with Link() as link:
