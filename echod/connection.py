@@ -390,6 +390,9 @@ class Connection(TwistedProtocol):
             self.reason = reason
             if self._protocolKnows:
                 self.cut = self.transport.unsent() + self._quota + self.unanswered()
+            elif self._drainsLater and reason is Reason.DRAIN:
+                # There may have been something to answer.
+                self.cut = self.transport.unread()
             self.state = State.ABORTED
             self._slices = None
             self.transport.unregisterProducer()

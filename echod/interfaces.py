@@ -47,7 +47,10 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         " header has told who the peer is, ``handshakeCompleted`` when all is done, and"
         " ``transportFailed`` with a `Reason` when it failed, then or later."
     )
-    heard: bool = Attribute("Whether anything at all has arrived, as far as `opening` goes.")
+    heard: bool = Attribute(
+        "Whether anything of the header, or then of the handshake, has arrived: as far as `opening`"
+        " goes."
+    )
     truncated: bool = Attribute(
         "Whether the peer's FIN came where TLS wants a close_notify before it (L2)."
     )

@@ -316,8 +316,7 @@ class Listener(Service):
     def admit(self, address: Any) -> bool:
         """Whether one more connection may come, from there; a refusal is counted."""
         now = self.sweep.now
-        host = getattr(address, "host", None)
-        # Who comes over a UNIX socket comes from this machine: the file's mode says who may.
+        host = _hostOf(address)
         why = None
         trusted = self._plan.proxy
         if host is not None and trusted is None:
@@ -340,7 +339,8 @@ class Listener(Service):
 
     def identified(self, connection: Connection) -> bool:
         """See `Owner.identified`: a PROXY header has come; a refusal is counted."""
-        why = self._sources.refusal(_hostOf(connection), self.sweep.now)
+        host = _hostOf(connection.transport.getPeer())
+        why = None if host is None else self._sources.refusal(host, self.sweep.now)
         if why is not None:
             self.totals.refused[why] += 1
             return False
@@ -348,8 +348,9 @@ class Listener(Service):
         return True
 
     def _count(self, connection: Connection) -> None:
-        if self._sources.counts:
-            self._live[connection] = host = _hostOf(connection)
+        host = _hostOf(connection.transport.getPeer()) if self._sources.counts else None
+        if host is not None:
+            self._live[connection] = host
             self._sources.opened(host)
         if self._log is not None:
             self._log.opened(connection)
@@ -382,9 +383,14 @@ class Listener(Service):
         self._fireIfEmpty()
 
 
-def _hostOf(connection: Connection) -> str:
-    """What counts as a source: over a UNIX socket all are one."""
-    return str(getattr(connection.transport.getPeer(), "host", "::"))
+def _hostOf(address: Any) -> str | None:
+    """
+    What limits on sources are about.
+
+    Over a UNIX socket, unless a PROXY header has told of a client, that is nothing: who connects is
+    on this machine, and the mode of the socket's file says who may.
+    """
+    return getattr(address, "host", None)
 
 
 class _ListenerFactory(Factory):

@@ -105,9 +105,9 @@ def formatPeer(peer: Any) -> str:
 
 
 def _peerOf(connection: Connection) -> str:
-    """Over a network its address, over a UNIX socket who it is."""
-    found = connection.transport.credentials
-    if found is not None and connection.transport.proxied is None:
+    """Over a network its address, over a UNIX socket who it is, if no PROXY header told more."""
+    found, header = connection.transport.credentials, connection.transport.proxied
+    if found is not None and (header is None or header.source is None):
         return "process={},user={},group={}".format(*found)
     return formatPeer(connection.transport.getPeer())
 

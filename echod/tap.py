@@ -182,7 +182,7 @@ class Options(usage.Options):
         self.plan = self.makePlan()
         if self["check-config"]:
             for listener in self.plan.listeners:
-                sys.stdout.write(f"would listen {listener.maker.name} {listener.endpoint}\n")
+                sys.stdout.write(f"would listen {listener.describe(listener.endpoint)}\n")
             for note in self.plan.notes:
                 sys.stdout.write(f"note: {note}\n")
             raise SystemExit(0)

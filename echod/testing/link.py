@@ -36,7 +36,8 @@ from echod.testing.loop import Loop
 from echod.testing.sockets import MemorySocket
 from echod.testing.tls import RECORD, TLSSocket
 from echod.tlscontext import ServerTLS
-from echod.transports.proxy import expectHeader
+from echod.transports.proxy import Proxied, expectHeader
+from echod.transports.stream import layered
 from echod.transports.tcp import Server, TCPPort
 from echod.transports.tls import secure
 from echod.transports.unix import UNIXListeningPort
@@ -62,6 +63,10 @@ class _MemoryServer(Server):
 
     def _queued(self, request: int) -> int:
         return int(self.socket.queued(request))
+
+
+# The same behind a proxy.
+_ProxiedMemoryServer = layered(Proxied, _MemoryServer)
 
 
 class _Owner:
@@ -221,6 +226,7 @@ def memoryLink(
     limits: Limits | None = None,
     sendBuffer: int = 65536,
     receiveBuffer: int = 65536,
+    header: bytes = b"",
 ) -> Link:
     """
     A link in memory.
@@ -229,14 +235,17 @@ def memoryLink(
     :param limits: its deadlines.
     :param sendBuffer: bytes each side's kernel takes before the other has room.
     :param receiveBuffer: bytes that wait to be read, each side.
+    :param header: a PROXY header, or how it begins, if the server is to expect one: sent before all
+        else, and not read yet.
     """
     loop = Loop()
     owner = _Owner(loop, limits or Limits())
     connection = asConnection(protocol)
     ours, theirs = MemorySocket.pair(sendBuffer, receiveBuffer)
     connection.owner = owner
-    transport = _MemoryServer(ours, connection, ("127.0.0.1", 50000), None, 0, loop)  # type: ignore[arg-type]  # it is no socket, and has no port
-    connection.makeConnection(transport)
+    kind: Any = _ProxiedMemoryServer if header else _MemoryServer
+    assert theirs.send(header) == len(header), "the buffers are too small for the header"
+    connection.makeConnection(kind(ours, connection, ("127.0.0.1", 50000), None, 0, loop))
     return Link(connection, theirs, loop, owner)
 
 

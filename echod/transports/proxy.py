@@ -20,6 +20,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
 from echod.errors import MalformedHeader
 from echod.proxyheader import LONGEST, ProxyHeader, parseHeader
+from echod.sources import parseAddress
 from echod.transports.stream import TRY_AGAIN, Stream, layered
 
 __all__ = ["Proxied", "expectHeader"]
@@ -31,8 +32,9 @@ class Proxied(Stream):
     connected: Any
     opening = True
 
-    # Whether the header is still to come, and how it begins; written by _readHeader.
+    # Whether the header is still to come; written by _readHeader and _end.
     _expectsHeader = True
+    # How it begins; written by _readHeader.
     _begun = b""
 
     def getPeer(self) -> Any:
@@ -89,9 +91,12 @@ class Proxied(Stream):
     def _refuse(self, why: str) -> None:
         """There is no such header: what follows is nobody's."""
         self.failure = why
-        self._expectsHeader = False
-        self._begun = b""
         self.protocol.transportFailed("header")
+
+    def _end(self) -> None:
+        """See `Stream`: what still comes is thrown away, and its header with it."""
+        self._expectsHeader = False
+        super()._end()
 
 
 def expectHeader(port: Any) -> None:
@@ -104,5 +109,7 @@ def expectHeader(port: Any) -> None:
 
 
 def _address(pair: tuple[str, int]) -> IPv4Address | IPv6Address:
-    kind = IPv6Address if ":" in pair[0] else IPv4Address
-    return kind("TCP", *pair)
+    # A proxy that has addresses of both families writes both as IPv6.
+    host = str(parseAddress(pair[0]))
+    kind = IPv6Address if ":" in host else IPv4Address
+    return kind("TCP", host, pair[1])

@@ -89,7 +89,8 @@ class Secured(Stream):
         return None if chosen is None else chosen.encode()
 
     def _headerRead(self) -> None:
-        """A PROXY header has come; the handshake is next."""
+        """A PROXY header has come; the handshake is next, and nothing of that was heard."""
+        self.heard = False
 
     # -- In --------------------------------------------------------------------------------
 
@@ -115,6 +116,8 @@ class Secured(Stream):
             if 4 * length < size and size > FIRST_READ:
                 self._readSize = max(size // 2, FIRST_READ)
         if self._deaf:
+            # Nobody is told of its end, and to read none of it would look like the peer's.
+            self._tells = False
             return None
         if self.opening:
             self._shakeHands(data)

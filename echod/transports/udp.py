@@ -220,8 +220,8 @@ class UDPPort(udp.Port):
             return "header"
         if header.source is None:
             return self._admission.refusal(host, port, now)
-        self._client = header.source
-        return self._admission.refusal(host, port, now, str(parseAddress(header.source[0])))
+        self._client = str(parseAddress(header.source[0])), header.source[1]
+        return self._admission.refusal(host, port, now, self._client[0])
 
     def write(self, datagram: bytes, addr: Any = None) -> None:
         """Answer the datagram at hand; anything else is counted and not sent."""
