@@ -1,4 +1,4 @@
-"""Every Python example of docs/writing-a-protocol.md, run as it stands there."""
+"""What the documentation shows: examples that run, files that can be read, and every key."""
 
 from __future__ import annotations
 
@@ -12,15 +12,25 @@ import pytest
 
 from echod.registry import Registry, verify
 from echod.service import EchodService, ListenerRequest, plan
-from echod.settings import Configuration, parseConfiguration
+from echod.settings import (
+    Configuration,
+    ListenerSettings,
+    TLSSettings,
+    convert,
+    parseConfiguration,
+)
+from echod.sources import Networks
 from tests.unit.outer import Outer, waitUntil
 
-PAGE = (Path(__file__).parents[2] / "docs" / "writing-a-protocol.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "writing-a-protocol.md").read_text()
+PROXIES = (ROOT / "docs" / "proxies.md").read_text()
+README = (ROOT / "README.md").read_text()
 MAKERS = ("shout", "reverse", "twice", "greet", "wire", "rot128", "backwards")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: str = PAGE) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +85,26 @@ def test_itsTOML(page: dict[str, Any]) -> None:
     assert tomllib.loads(project)["project"]["entry-points"] == {
         "echod.protocols": {"shout": "echod_shout:shout"}
     }
+
+
+def test_files() -> None:
+    """The files of README.md and docs/proxies.md can be read, down to TLS's keys and networks."""
+    tables = [
+        table
+        for block in [*blocks("toml", README), *blocks("toml", PROXIES)]
+        for table in parseConfiguration(block).listener or []
+    ]
+    assert any(Networks(table.get("proxy", ()), ()) for table in tables)
+    secured = [convert(table["tls"], TLSSettings) for table in tables if "tls" in table]
+    assert secured
+
+
+def test_everyKey() -> None:
+    """Every key of a listener is in the README's table, every one of TLS in its example."""
+    keys = {*ListenerSettings.__struct_fields__} - {"protocol", "endpoint", "options"}
+    lines = "\n".join(line for line in README.splitlines() if line.startswith("|"))
+    assert [key for key in sorted(keys) if f"`{key}`" not in lines] == []
+    example = "\n".join(blocks("toml", README))
+    names = {*TLSSettings.__struct_fields__} - {"names"}
+    assert [key for key in sorted(names) if f"\n{key} = " not in example] == []
+    assert "\n[listener.tls.names]" in example
