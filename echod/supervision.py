@@ -3,8 +3,9 @@ The daemon's life as a service manager sees it: ready, well, reloading, ending.
 
 `Supervision` says so through `echod.notify.Notifier` (sd_notify(3)).  ``READY=1`` comes when every
 listener is bound and privileges are gone, ``STOPPING=1`` when the drain begins, with as much more
-time as it takes, a second at a time.  ``WATCHDOG=1`` is earned: since the last one a byte must
-have gone through the listeners' poller, and nobody may have waited at a listener all the while.
+time as it takes, a second at a time.  ``WATCHDOG=1`` is earned: between two looks, which are closer
+than the messages, a byte must have gone through the listeners' poller, and nobody may have waited
+at a listener all the while.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ STATUS = 5.0
 #: Seconds between requests for more time, and the time that each asks for.
 EXTEND = 1.0
 EXTENSION = 5.0
+#: Seconds between two looks at how it is, at most: by so much the manager may learn of it later
+#: than by a message that was due.
+LOOK = 0.25
 
 
 class Supervision:
@@ -52,7 +56,11 @@ class Supervision:
         self._notifier = notifier
         self._reactor = reactor
         self._calls: list[LoopingCall] = []
+        # What was wrong at the last look, and what of it the log knows; written by _look.
         self._faults: list[str] = []
+        self._told: list[str] = []
+        # Looks at which nothing was wrong until the next message; written by _look.
+        self._looks = self._due = 0
 
     def begin(self) -> None:
         """The reactor runs, everything is bound: say that it is ready."""
@@ -61,8 +69,11 @@ class Supervision:
         self._tell()
         self._notifier.ready()
         self._repeat(self._tell, STATUS)
-        if self._notifier.watchdogInterval is not None:
-            self._repeat(self._beat, self._notifier.watchdogInterval / 2)
+        interval = self._notifier.watchdogInterval
+        if interval is not None:
+            seconds = min(interval / 4, LOOK)
+            self._looks = int(interval / 2 / seconds)
+            self._repeat(self._look, seconds)
 
     def reload(self) -> None:
         """Read the configuration again, and serve it; whatever is wrong with it changes nothing."""
@@ -89,13 +100,21 @@ class Supervision:
             f" {connections} connections at {listeners} listeners"
         )
 
-    def _beat(self) -> None:
-        faults = self._service.faults()
-        if faults == []:
+    def _look(self) -> None:
+        before, self._faults = self._faults, self._service.faults()
+        if self._faults:
+            # Once it is well again, at once.
+            self._due = 0
+            # Whatever held everybody up for a moment is gone by the next look.
+            if self._faults == before != self._told:
+                self._told = before
+                _log.critical("not well: {faults}", faults="; ".join(before))
+            return
+        self._told = []
+        self._due -= 1
+        if self._due <= 0:
+            self._due = self._looks
             self._notifier.watchdog()
-        elif faults != self._faults:
-            _log.critical("not well: {faults}", faults="; ".join(faults))
-        self._faults = faults
 
     def _stopping(self) -> None:
         self._notifier.stopping()

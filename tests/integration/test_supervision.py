@@ -151,8 +151,8 @@ def test_blockedReactor(tmp_path: Path) -> None:
         assert re.search(r"milliseconds=1[4-9]\d\d", "\n".join(daemon.lines))
 
 
-def test_deafPoller(tmp_path: Path) -> None:
-    """After faults of epoll_ctl timers go on, clients are not served: no ping, and a reason."""
+def deafening(file: Path) -> list[str]:
+    """The command of a daemon whose pollers are told of nothing any more once there is a file."""
     code = (
         "import os, select\n"
         "from twisted.internet import reactor\n"
@@ -161,16 +161,19 @@ def test_deafPoller(tmp_path: Path) -> None:
         "    def __init__(self, *a): self._real = real(*a)\n"
         "    def __getattr__(self, name): return getattr(self._real, name)\n"
         "    def poll(self, *a):\n"
-        f"        deaf = os.path.exists({str(tmp_path / 'deaf')!r})\n"
+        f"        deaf = os.path.exists({str(file)!r})\n"
         "        return [] if deaf else self._real.poll(*a)\n"
         "select.epoll = Deaf\n"
         "from echod.__main__ import main\n"
         "main()\n"
     )
-    with supervised(tmp_path, "--port", "0", watchdog=0.4, command=[MODULE[0], "-c", code]) as (
-        daemon,
-        manager,
-    ):
+    return [MODULE[0], "-c", code]
+
+
+def test_deafPoller(tmp_path: Path) -> None:
+    """After faults of epoll_ctl timers go on, clients are not served: no ping, and a reason."""
+    command = deafening(tmp_path / "deaf")
+    with supervised(tmp_path, "--port", "0", watchdog=0.4, command=command) as (daemon, manager):
         manager.waitFor("WATCHDOG=1")
         (tmp_path / "deaf").touch()
         daemon.waitForLine("not well: no descriptor is served")
@@ -180,6 +183,22 @@ def test_deafPoller(tmp_path: Path) -> None:
         assert "WATCHDOG=1" not in manager.messages
         with daemon.connect():
             daemon.waitForLine("nobody is accepted at raw tcp")
+
+
+def test_deafBetweenPings(tmp_path: Path) -> None:
+    """
+    Deaf right after a ping: there is no other one.
+
+    The manager acts WATCHDOG_USEC after the last: it would come so much later.
+    """
+    command = deafening(tmp_path / "deaf")
+    with supervised(tmp_path, "--port", "0", watchdog=2.0, command=command) as (daemon, manager):
+        manager.waitFor("WATCHDOG=1")
+        manager.messages.clear()
+        (tmp_path / "deaf").touch()
+        daemon.waitForLine("not well: no descriptor is served")
+        manager.collect(1.5)
+        assert "WATCHDOG=1" not in manager.messages
 
 
 def test_health() -> None:
