@@ -318,7 +318,10 @@ class Secured(Stream):
         """See `IConnectionTransport.unread`."""
         self._asked = queued = super().unread()
         self._tells = queued > 0
-        return queued + len(self._plain)
+        # More bytes than there are do no harm, `caughtUp` will tell; but what has been read of a
+        # record is not in the queue, and comes with the rest of it.
+        begun = RECORD if self._tells and self._partial else 0
+        return queued + len(self._plain) + begun
 
 
 class SecuredServer(Secured):

@@ -415,6 +415,24 @@ def testDrainAnswersWhatIsThere(makeLink: MakeLink) -> None:
     link.close()
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def testDrainWithinARecord(makeLink: MakeLink, turns: int) -> None:
+    """O1: what has been read of a TLS record counts with what the kernel holds of it."""
+    link = connect(makeLink)
+    # Reads are of 2 KiB at first, and of twice as much each time.
+    data = random.Random(0).randbytes(16384)
+    assert link.send(data) == len(data)
+    for _ in range(turns):
+        link.loop.turn(1.0)
+    link.connection.drain()
+    assert link.readAll() == data
+    link.finish()
+    settle(link)
+    assert (link.connection.state, link.connection.reason) == (State.CLOSED, Reason.DRAIN)
+    assert (link.connection.cut, link.connection.discarded) == (0, 0)
+    link.close()
+
+
 def testDrainOfAStalledConnection(makeLink: MakeLink) -> None:
     """O1: also when the peer has to read first."""
     link = connect(makeLink, sendBuffer=16384, receiveBuffer=16384)
