@@ -448,9 +448,10 @@ class Connection(TwistedProtocol):
             self.abort(Reason.RESET)
             return
         unsent = 0
-        if self.bytesOut != self._delivered:
+        written = self.bytesOut + self.transport.overhead
+        if written != self._delivered:
             unsent = self.transport.unsent()
-            delivered = self.bytesOut - unsent
+            delivered = written - unsent
             if delivered != self._delivered or not self._owing:
                 self._delivered = delivered
                 # What came and went between two looks is as old as the read it answered.

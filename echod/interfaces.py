@@ -55,6 +55,7 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         "Whether the peer's FIN came where TLS wants a close_notify before it (L2)."
     )
     failure: Any = Attribute("What went wrong with TLS or a header, in a few words, or ``None``.")
+    overhead: int = Attribute("Bytes written besides the protocol's: what TLS adds to them.")
     tls: Any = Attribute("A `echod.tlscontext.TLSFacts` about the connection, or ``None``.")
     proxied: Any = Attribute("The `echod.proxyheader.ProxyHeader` it came with, or ``None``.")
     proxyPeer: Any = Attribute(

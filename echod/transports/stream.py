@@ -117,6 +117,7 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
     heard = False
     truncated = False
     failure: str | None = None
+    overhead = 0
     tls: Any = None
     proxied: Any = None
     proxyPeer: Any = None

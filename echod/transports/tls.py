@@ -135,11 +135,11 @@ class Secured(Stream):
             tls.do_handshake()
             self.security.verify(tls)
         except ssl.SSLWantReadError:
-            super().write(self._outgoing.read())
+            self._sendOwn()
         except (ssl.SSLError, TLSFailed) as error:
             self._fail(error)
         else:
-            super().write(self._outgoing.read())
+            self._sendOwn()
             self.opening = False
             self._decrypt(tls, len(data))
             self.protocol.handshakeCompleted()
@@ -185,7 +185,7 @@ class Secured(Stream):
         self._plain = plain
         if self._outgoing.pending:
             # The answer to a KeyUpdate.
-            super().write(self._outgoing.read())
+            self._sendOwn()
 
     def _deliver(self) -> ConnectionDone | None:
         """Give the protocol what one read may bring; tell whether that was the end."""
@@ -218,7 +218,7 @@ class Secured(Stream):
     def _fail(self, error: Exception) -> None:
         """What comes cannot be read, and OpenSSL writes nothing after its alert."""
         if self._outgoing.pending:
-            super().write(self._outgoing.read())
+            self._sendOwn()
         self.failure = (
             getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
         )
@@ -270,7 +270,15 @@ class Secured(Stream):
             raise RuntimeError("nothing can be written before the handshake is done")
         # The buffer in memory takes all.
         tls.write(data)
-        Stream.write(self, self._outgoing.read())
+        records = self._outgoing.read()
+        self.overhead += len(records) - len(data)
+        Stream.write(self, records)
+
+    def _sendOwn(self) -> None:
+        """Send what TLS has to say for itself."""
+        records = self._outgoing.read()
+        self.overhead += len(records)
+        Stream.write(self, records)
 
     def writeSequence(self, iovec: Any) -> None:
         """See ``ITransport``: Twisted's would send what it is given."""
@@ -292,7 +300,7 @@ class Secured(Stream):
         with suppress(ssl.SSLError):
             # It says that the peer's has not come.
             self._tls.unwrap()
-        super().write(self._outgoing.read())
+        self._sendOwn()
 
     def loseWriteConnection(self) -> None:
         """Send close_notify, then FIN, after all that waits."""
@@ -372,4 +380,4 @@ class TLSClient(Secured, Client):  # type: ignore[misc]  # as Client
         """See `IConnectionTransport.beginOpening`: a client speaks first."""
         with suppress(ssl.SSLWantReadError):
             self._wrap().do_handshake()
-        super(Secured, self).write(self._outgoing.read())
+        self._sendOwn()

@@ -287,6 +287,23 @@ def testStallEnds(makeLink: MakeLink) -> None:
     link.close()
 
 
+def testMoreToSendIsNoProgress(makeTCPLink: MakeLink) -> None:
+    """TRAPS 2.3: one that reads nothing is cut, however much it sends that is echoed behind."""
+    link = connect(makeTCPLink, receiveBuffer=4096, limits=Limits(stall_timeout=3))
+    for _ in range(8):
+        link.send(bytes(4096))
+        link.pump()
+    assert link.connection.transport.unsent() > 16384
+    for _ in range(6):
+        if link.connection.state is State.OPEN:
+            link.send(b"x")
+        link.advance(1)
+    assert (link.connection.state, link.connection.reason) == (State.ABORTED, Reason.STALLED)
+    link.close()
+    settle(link)
+    assert link.gone
+
+
 def testSlowReaderLives(makeLink: MakeLink) -> None:
     """TRAPS 2.3, F7: one that reads a little now and then is neither idle nor stalled."""
     link = connect(
