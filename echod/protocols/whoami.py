@@ -36,12 +36,18 @@ def _describeHeader(header: ProxyHeader, proxy: str | None) -> dict[str, Any]:
         "unique_id": None if header.uniqueId is None else header.uniqueId.hex(),
     }
     if header.tls is not None:
-        facts["tls"] = {
-            "version": header.tls.version,
-            "cipher": header.tls.cipher,
-            "common_name": header.tls.commonName,
-            "verified": header.tls.verified,
-        }
+        facts["tls"] = _known(
+            {
+                "version": header.tls.version,
+                "cipher": header.tls.cipher,
+                "common_name": header.tls.commonName,
+                "verified": header.tls.verified,
+            }
+        )
+    return _known(facts)
+
+
+def _known(facts: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if value is not None}
 
 
