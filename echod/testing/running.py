@@ -76,7 +76,7 @@ class Process:
     :param descriptors: of ours, which it gets too, by the same numbers.
     :ivar lines: what it has printed so far.
     :ivar ports: the ports it listens on, by protocol: the first of each; of datagrams as
-        ``udp/udp``.
+        ``udp/udp``; with what is particular also as ``raw (tls, proxy)``.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class Process:
             if match:
                 name = match[1] if match[2] == "tcp" else f"{match[1]}/{match[2]}"
                 self.ports.setdefault(name, int(match[3]))
+                self.ports.setdefault(name + (match[4] or ""), int(match[3]))
         return self
 
     def __exit__(
@@ -177,10 +178,13 @@ class Process:
         return str(waitFor(found, f"a line with {text!r}"))
 
     def counters(self) -> dict[str, Any]:
-        """SIGUSR1's counters: the first listener of each protocol, by protocol."""
+        """SIGUSR1's counters: the first listener of each protocol, by protocol, as `ports` is."""
         listeners: dict[str, Any] = {}
         for listener in self.allCounters()["listeners"]:
-            listeners.setdefault(listener["listener"].split()[0], listener)
+            name, _, rest = listener["listener"].partition(" ")
+            _, parenthesis, traits = rest.partition(" (")
+            listeners.setdefault(name, listener)
+            listeners.setdefault(f"{name}{parenthesis}{traits}", listener)
         return listeners
 
     def allCounters(self) -> dict[str, Any]:

@@ -3,22 +3,64 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import select
+import shutil
 import socket
+import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.integration.daemon import PATIENCE, Daemon, waitFor
 
 #: The small socket buffers; the kernel makes about 8 KiB of it.
 SMALL = 4096
 
-#: Words in a daemon's log that no client may cause (O4, C6).
-FAULTS = ("Traceback", "Unhandled", "#critical", "#error", "#warn", "raised")
+#: Words in a daemon's log that no client may cause (O4).
+HARM = ("Traceback", "Unhandled", "#critical", "#error", "raised")
+#: The same, of a client that is not refused either (C6).
+FAULTS = (*HARM, "#warn")
+
+
+def needs(program: str, package: str = "") -> pytest.MarkDecorator:
+    """Skip, saying why, where ``program`` is not installed."""
+    return pytest.mark.skipif(
+        shutil.which(program) is None,
+        reason=f"{program} is not installed (apt-get install {package or program})",
+    )
+
+
+# -- Daemons -----------------------------------------------------------------------------------
+
+
+def configured(folder: Path, *listeners: Mapping[str, Any], **top: Any) -> str:
+    """
+    ``--config`` and a new file in ``folder``.
+
+    :param listeners: the tables ``[[listener]]``, within them dicts for tables.
+    :param top: the keys before them.
+    """
+    lines = [f"{key} = {_toml(value)}" for key, value in top.items()]
+    for listener in listeners:
+        lines.append("[[listener]]")
+        lines += [f"{key} = {_toml(value)}" for key, value in listener.items()]
+    path = folder / "echod.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return f"--config={path}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        pairs = [f"{json.dumps(key)} = {_toml(one)}" for key, one in value.items()]
+        return f"{{{', '.join(pairs)}}}"
+    return json.dumps(value)
 
 
 @contextlib.contextmanager
@@ -29,11 +71,11 @@ def serving(*arguments: str) -> Iterator[Daemon]:
         assertUnharmed(daemon)
 
 
-def assertUnharmed(daemon: Daemon) -> None:
+def assertUnharmed(daemon: Daemon, faults: Sequence[str] = FAULTS) -> None:
     """It runs, answers, and has logged nothing that is wrong."""
     assert daemon.process.poll() is None
     daemon.counters()
-    assert [line for line in daemon.lines if any(word in line for word in FAULTS)] == []
+    assert [line for line in daemon.lines if any(word in line for word in faults)] == []
 
 
 # -- Streams and their answers ---------------------------------------------------------------
@@ -147,6 +189,16 @@ def ping(client: socket.socket, data: bytes = b"ping\n") -> None:
     assert receiveExactly(client, len(data)) == data
 
 
+def pingAll(client: socket.socket, data: bytes) -> bytes:
+    """Send a piece, have it back, and so on; what came back."""
+    pieces = []
+    for at in range(0, len(data), 1 << 16):
+        piece = data[at : at + (1 << 16)]
+        client.sendall(piece)
+        pieces.append(receiveExactly(client, len(piece)))
+    return b"".join(pieces)
+
+
 def reset(client: socket.socket) -> None:
     """Close with RST."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -196,6 +248,75 @@ def stall(senders: Sequence[Sender], quiet: float = 0.5) -> None:
     while ready := poll.poll(quiet * 1000):
         for number, _ in ready:
             byNumber[number].sendSome()
+
+
+# -- Clients that do TLS -----------------------------------------------------------------------
+
+
+def exchangeInTurns(client: socket.socket, context: ssl.SSLContext, data: bytes) -> bytes:
+    """
+    Send a piece, have it back, and so on; then close_notify, and wait for the server's and FIN.
+
+    With Python's blocking sockets, as most people use them.  The socket is closed.
+
+    :raises ssl.SSLError: there was more, or no close_notify.
+    """
+    with context.wrap_socket(client, server_hostname="localhost") as secured:
+        got = pingAll(secured, data)
+        rest = secured.unwrap()
+        assert rest.recv(1) == b""
+        return got
+
+
+def exchangeAtOnce(client: socket.socket, context: ssl.SSLContext, data: bytes) -> bytes:
+    """
+    Send all and close_notify in one go, while reading to the server's close_notify and FIN.
+
+    The socket is closed.
+
+    :raises ssl.SSLError: FIN came without close_notify.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with client:
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                client.sendall(outgoing.read())
+                incoming.write(client.recv(1 << 16))
+            else:
+                break
+        if data:
+            tls.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            # It says that the server's has not come.
+            tls.unwrap()
+        sender = sentAway(client, outgoing.read())
+        try:
+            return _receiveAll(client, tls, incoming)
+        finally:
+            sender.join()
+
+
+def _receiveAll(client: socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO) -> bytes:
+    pieces: list[bytes] = []
+    while True:
+        try:
+            piece = tls.read(1 << 16)
+        except ssl.SSLWantReadError:
+            if arrived := client.recv(1 << 16):
+                incoming.write(arrived)
+            else:
+                incoming.write_eof()
+        except ssl.SSLZeroReturnError:
+            break
+        else:
+            if not piece:
+                break
+            pieces.append(piece)
+    assert client.recv(1) == b""
+    return b"".join(pieces)
 
 
 # -- What the daemon shows ------------------------------------------------------------------

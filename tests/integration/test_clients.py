@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.integration.daemon import PATIENCE, Daemon
-from tests.integration.peers import STREAMS, assertUnharmed, noise, serving, waitForCounters
-
-
-def needs(program: str) -> pytest.MarkDecorator:
-    """Skip, saying why, where ``program`` is not installed."""
-    return pytest.mark.skipif(
-        shutil.which(program) is None, reason=f"{program} is not installed (apt-get install it)"
-    )
-
+from tests.integration.peers import (
+    STREAMS,
+    assertUnharmed,
+    needs,
+    noise,
+    serving,
+    waitForCounters,
+)
 
 #: Each client's command line; each sends its input, then FIN, and prints until EOF.
 COMMANDS = {
@@ -27,8 +25,11 @@ COMMANDS = {
     "socat": ["socat", "-t", "30", "-", "TCP:127.0.0.1:{port}"],
 }
 
+#: And where each comes from.
+PACKAGES = {"nc": "netcat-openbsd", "ncat": "ncat", "socat": "socat"}
+
 clients = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=needs(name)) for name in COMMANDS]
+    "name", [pytest.param(name, marks=needs(name, PACKAGES[name])) for name in COMMANDS]
 )
 
 
@@ -93,7 +94,7 @@ def test_threeMegabytes(daemon: Daemon, name: str, protocol: str, tmp_path: Path
     assert len(answer(data)) > 2_990_000
 
 
-@needs("nc")
+@needs("nc", "netcat-openbsd")
 def test_healthCheck(daemon: Daemon) -> None:
     """C6: `nc -z` connects and closes: accepted, ended by EOF, no error in the log."""
     before = waitForCounters(daemon, "raw", open=0)
@@ -122,7 +123,7 @@ def dig(port: int, *words: str) -> str:
     return done.stdout
 
 
-@needs("dig")
+@needs("dig", "dnsutils")
 def test_dig(daemon: Daemon) -> None:
     """
     F1: dig takes the echo of its own question for an answer, with three remarks.
@@ -149,7 +150,7 @@ def test_dig(daemon: Daemon) -> None:
     assert after["bytes_out"] == after["bytes_in"]
 
 
-@needs("dig")
+@needs("dig", "dnsutils")
 def test_digOverUDP() -> None:
     """RFC 1035 4.2.1: over UDP a message has no length before it; dig is told the same."""
     with Daemon("--listen", "dns=udp:0") as daemon:
@@ -160,7 +161,7 @@ def test_digOverUDP() -> None:
         assert daemon.counters()["dns"]["datagrams_out"] == 1
 
 
-@needs("dig")
+@needs("dig", "dnsutils")
 def test_digKeepsOpen(daemon: Daemon) -> None:
     """F5: `dig +keepopen` asks three questions on one connection and has three answers."""
     before = waitForCounters(daemon, "dns", open=0)
@@ -226,7 +227,7 @@ def test_rawQuit(name: str) -> None:
         assert counters["bytes_out"] == 12
 
 
-@needs("nc")
+@needs("nc", "netcat-openbsd")
 def test_quitAndAnIdleClient() -> None:
     """
     C2: after quit, nc with its input still open prints all, and is freed by the linger deadline.
