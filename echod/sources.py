@@ -93,7 +93,8 @@ def _parseNetwork(text: str) -> IPv4Network | IPv6Network:
             mend = "; write one such as 192.0.2.0/24 or 2001:db8::/32"
         raise ConfigurationError(f"{text!r} is no network: {error}{mend}") from error
     mapped = getattr(network.network_address, "ipv4_mapped", None)
-    if mapped is not None and network.prefixlen >= _MAPPED:
-        # No address that is asked about would ever be in it.
+    if mapped is not None:
+        # No address that is asked about would ever be in it.  Shorter than that it cannot be: the
+        # bit before the IPv4 address is set.
         return IPv4Network((mapped, network.prefixlen - _MAPPED))
     return network

@@ -24,12 +24,12 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
-from echod.connection import Reason, State
+from echod.connection import Connection, Reason, State
 from echod.deadlines import TICK, Sweep
 from echod.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.errors import MalformedHeader
 from echod.listening import Listener, ListenerPlan
-from echod.maker import FactoryMaker, StreamMaker
+from echod.maker import ConnectionMaker, FactoryMaker, StreamMaker
 from echod.protocols.chargen import chargen
 from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami
@@ -445,6 +445,10 @@ def test_incomplete(kind: str, certificates: Certificates) -> None:
         assert [client.read() for client in served.clients] == [None] * len(CUT)
         served.advance(1.3)
         assert served.counters["closed"] == {"handshake": len(CUT)}
+        served.advance(1)
+        # Each of them in one line, within two at most.
+        assert all("refused" in line and " handshake=" in line for line in served.log)
+        assert 1 <= len(served.log) <= 2
         assert all(client.isReset() for client in served.clients)
 
 
@@ -556,8 +560,13 @@ def told(served: Served, header: bytes, sender: str = "") -> dict[str, Any]:
 @pytest.mark.parametrize("version", HEADERS)
 def test_clientIsTold(kind: str, version: str, certificates: Certificates) -> None:
     """P3, P4: the client's address and where it went to, over whatever the proxy came."""
-    with serving(kind, certificates=certificates, maker=whoami) as served:
+    with serving(kind, certificates=certificates, maker=whoami, logs=True) as served:
         facts = told(served, HEADERS[version])
+        words = ["opened", *["tls"] * (kind == "tls"), "eof", "closed"]
+        assert [line.split()[0] for line in served.log] == words
+        assert all(
+            "(proxy) peer=192.0.2.7:40000" in line.replace("tls, ", "") for line in served.log
+        )
         assert (facts["peer"], facts["local"]) == ("192.0.2.7:40000", "192.0.2.1:7")
         assert facts["transport"] == "tcp"
         assert facts["proxy"]["version"] == int(version[1:])
@@ -677,7 +686,9 @@ def test_refused(kind: str, certificates: Certificates) -> None:
             assert counters["closed"] == {"header": number}
         assert counters["bytes_in"] == counters["bytes_out"] == 0
         assert counters["aborted"] == counters["resets"] == 0
+        served.advance(1)
         assert not [line for line in served.log if line.startswith("opened")]
+        assert [line for line in served.log if "refused" in line and " header=" in line]
         closed = [line for line in served.log if line.startswith("closed")]
         assert len(closed) == len(wrong)
         assert all("reason=header end=fin failure=" in line for line in closed)
@@ -786,9 +797,39 @@ async def _remember(stream: Stream) -> None:
     Spy.told.append("lost")
 
 
-@pytest.mark.parametrize(
-    "maker", [spy, StreamMaker("coroutine", "", _remember)], ids=["factory", "coroutine"]
-)
+class Listening(Connection):
+    """Of echod's own kind."""
+
+    def begun(self) -> None:
+        transport: Any = self.transport
+        Spy.told.append((transport.getPeer(), transport.getHost()))
+
+    def received(self, data: bytes) -> None:
+        Spy.told.append(data)
+
+    def inputFinished(self) -> None:
+        Spy.told.append("lost")
+
+    def ended(self) -> None:
+        Spy.told.append("ended")
+
+    def lost(self, reason: Failure) -> None:
+        if self.reason is not Reason.EOF:
+            Spy.told.append("lost")
+
+    def unanswered(self) -> bool:
+        assert Spy.told, "nobody can be owed an answer"
+        return False
+
+
+MAKERS = [
+    spy,
+    StreamMaker("coroutine", "", _remember),
+    ConnectionMaker("connection", "", Listening),
+]
+
+
+@pytest.mark.parametrize("maker", MAKERS, ids=["factory", "coroutine", "connection"])
 def test_protocolKnowsNothing(kind: str, maker: Any, certificates: Certificates) -> None:
     """TRAPS 11: it is told of a connection with its header, and of one that has none never."""
     Spy.told.clear()
@@ -1089,6 +1130,20 @@ def test_healthCheck(kind: str, certificates: Certificates) -> None:
         assert not [line for line in served.log if not line.startswith(words) or "failure" in line]
 
 
+def test_finInTheHandshake(certificates: Certificates) -> None:
+    """L2: half a handshake behind a header is cut off, as it is without one."""
+    with serving("tls", certificates=certificates) as served:
+        for settles in (False, True):
+            client = served.connect()
+            client.send(V2 + b"\x16\x03\x01\x02")
+            if settles:
+                served.settle()
+            client.raw.shutdown(socket.SHUT_WR)
+            assert client.readAll() == b""
+            client.close()
+        assert served.until(open=0)["closed"] == {"no_close_notify": 2}
+
+
 def test_finInTheHeader(kind: str, certificates: Certificates) -> None:
     """P2, TRAPS 11: an end in the header is told as what it is, and answered with our end."""
     with serving(kind, certificates=certificates, logs=True) as served:
@@ -1222,15 +1277,17 @@ def test_drainOfNonsense(kind: str, certificates: Certificates) -> None:
 def test_drainCutAtOnce(plain: str) -> None:
     """O1: whoever sent something behind its header, and was cut before that was read, was owed."""
     with serving(plain) as served:
-        client, half = served.connect(), served.connect()
+        client, half, silent = (served.connect() for _ in range(3))
         half.send(V1[:20])
         served.settle()
         client.send(V1 + b"hello")
         served.listener.stopService()
+        # This comes after our end.
+        silent.send(V1 + b"hello")
         served.listener.cut()
         assert client.isReset()
         assert half.isReset()
-        assert served.until(open=0)["closed"] == {"drain": 2}
+        assert served.until(open=0)["closed"] == {"drain": 3}
         assert served.listener.cutCount == 1
 
 
