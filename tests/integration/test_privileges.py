@@ -6,14 +6,16 @@ import os
 import pwd
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.certificates import Certificates
 from tests.integration.daemon import MODULE, TWISTD, Daemon, exchange, run, waitFor
-from tests.integration.peers import connect
+from tests.integration.peers import connect, noise
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to give up")
+root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to give up")
 
 
 def nobody() -> pwd.struct_passwd:
@@ -34,6 +36,7 @@ def freeLowPort() -> int:
     return next(port for port in range(900, 1000) if port not in taken)
 
 
+@root
 def test_lowPortsAndNoPrivileges(tmp_path: Path) -> None:
     """Ports below 1024, TCP and UDP, are served by a process with no rights of root's left."""
     user = nobody()
@@ -53,6 +56,7 @@ def test_lowPortsAndNoPrivileges(tmp_path: Path) -> None:
         assert daemon.stop() == 0
 
 
+@root
 def test_gidAlone(tmp_path: Path) -> None:
     """TRAPS 7.5: with a group alone Twisted keeps root's other groups; they are gone."""
     user = nobody()
@@ -79,6 +83,7 @@ def test_gidAlone(tmp_path: Path) -> None:
         process.communicate()
 
 
+@root
 def test_whoMayWriteTheFile(tmp_path: Path) -> None:
     """A configuration that anybody may have written is not read; sticky folders are fine."""
     folder = tmp_path / "folder"
@@ -100,3 +105,47 @@ def test_whoMayWriteTheFile(tmp_path: Path) -> None:
     assert check() == ""
     file.chmod(0o666)
     assert f"anybody may write to {file}: " in check()
+
+
+# Becomes a command, with PR_SET_MDWE (prctl(2)): no memory of it is writable and executable.
+_REFUSING = """
+import ctypes, mmap, os, sys
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0) != 0:
+    sys.exit("no PR_SET_MDWE")
+try:
+    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+except PermissionError:
+    os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_memoryDenyWriteExecute(tmp_path: Path, certificates: Certificates, version: str) -> None:
+    """TLS, with a client's certificate too, in a process that may not make memory executable."""
+    wrapper = [sys.executable, "-c", _REFUSING]
+    if (
+        "PR_SET_MDWE"
+        in subprocess.run(
+            [*wrapper, "/bin/true"], capture_output=True, text=True, check=False
+        ).stderr
+    ):
+        pytest.skip("this kernel has no PR_SET_MDWE (6.3)")
+    file = tmp_path / "echod.toml"
+    file.write_text(
+        '[[listener]]\nprotocol = "raw"\nendpoint = "tcp:0"\n[listener.tls]\n'
+        f'cert = "{certificates.server}"\nca = "{certificates.ca}"\nclient_auth = "require"\n'
+        'alpn = ["echo"]\n'
+    )
+    context = certificates.context(version, certificates.client)
+    context.set_alpn_protocols(["echo"])
+    data = noise(100_000)
+    with Daemon("--config", str(file), command=[*wrapper, *TWISTD]) as daemon:
+        with context.wrap_socket(connect(daemon), server_hostname="localhost") as client:
+            assert client.selected_alpn_protocol() == "echo"
+            client.sendall(data)
+            got = b""
+            while len(got) < len(data):
+                got += client.recv(1 << 16)
+            assert got == data
+            client.unwrap().close()
+        assert daemon.stop() == 0

@@ -11,6 +11,7 @@ import fcntl
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import struct
@@ -435,6 +436,62 @@ def test_many() -> None:
             client.close()
         assert daemon.wait() == 0
         assert time.monotonic() - started < 10
+
+
+def listening(port: int) -> int | None:
+    """How many wait in the accept queue of a port; ``None`` if nobody listens there."""
+    with open("/proc/net/tcp") as table:
+        # Those that listen come first.
+        for line in table.read(1 << 16).splitlines()[1:]:
+            fields = line.split()
+            if fields[1].endswith(f":{port:04X}") and fields[3] == "0A":
+                return int(fields[4].partition(":")[2], 16)
+    return None
+
+
+def test_thousand() -> None:
+    """
+    O1: 1 000 active connections, and 50 that wait to be accepted, at the moment of SIGTERM.
+
+    The queue is served, then the port is closed within 50 ms; each gets all that the daemon, or its
+    kernel, had received; exit 0 within a second of the deadline.
+    """
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first, second = pattern(5_000), pattern(3_000)
+    arguments = ["--port=0", "--max-connections=1100", "--drain-timeout=10"]
+    with Daemon(*arguments, command=MODULE) as daemon, ExitStack() as stack:
+        port = daemon.ports["raw"]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        clients = []
+        for _ in range(1_000):
+            clients.append(stack.enter_context(daemon.connect()))
+            clients[-1].sendall(first)
+        waitFor(lambda: daemon.counters()["raw"]["bytes_out"] == 1_000 * len(first), "all echoes")
+        # What comes now it has not read, and those that come now it has not accepted.
+        daemon.signal(signal.SIGSTOP)
+        for client in clients:
+            client.sendall(second)
+        waiting = [stack.enter_context(daemon.connect()) for _ in range(50)]
+        for client in waiting:
+            client.sendall(second)
+        assert listening(port) == 50
+        daemon.signal()
+        daemon.signal(signal.SIGCONT)
+        begun = served = time.monotonic()
+        while (queued := listening(port)) is not None:
+            if queued:
+                served = time.monotonic()
+        closed = time.monotonic()
+        assert closed - served <= 0.05
+        for client in clients:
+            assert receiveAll(client) == first + second
+            client.close()
+        for client in waiting:
+            assert receiveAll(client) == second
+            client.close()
+        assert daemon.wait() == 0
+        assert time.monotonic() - begun < 10 + GRACE
 
 
 # -- The daemon without a terminal -------------------------------------------------------------
