@@ -1,5 +1,6 @@
 """
-The command: ``python -m benchmarks``, or ``python -m benchmarks soak``; see ``README.md`` here.
+The command: ``python -m benchmarks``, and ``python -m benchmarks soak`` and ``start``; see
+``README.md`` here.
 
 Exit status 0: every chosen row was measured for echod; 1: one was not, or nothing could be; it
 says nothing about targets, which a shared machine may miss.
@@ -24,6 +25,7 @@ from benchmarks.rows import ECHOD, PEERS, ROWS, Row, chooseRows
 from benchmarks.run import Bench, Progress, chooseCPUs, siblingsOf
 from benchmarks.servers import Children, ServerError, build, missing, secure
 from benchmarks.soak import main as soak
+from benchmarks.start import main as start
 from benchmarks.units import axis, show
 
 RESULTS = Path(__file__).parent / "results"
@@ -201,4 +203,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(soak(sys.argv[2:]) if sys.argv[1:2] == ["soak"] else main())
+    others = {"soak": soak, "start": start}
+    other = others.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    sys.exit(main() if other is None else other(sys.argv[2:]))

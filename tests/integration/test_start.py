@@ -17,6 +17,7 @@ import pytest
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from benchmarks.start import MUST_RATIO, measure, ratio
 from echod.errors import ListenError
 from echod.protocols.raw import RawOptions, raw
 from echod.registry import Registry
@@ -426,3 +427,13 @@ def test_counterLineIsJSON() -> None:
         (listener,) = msgspec.json.decode(line.partition("counters ")[2])["listeners"]
         assert listener.pop("listener") == f"raw tcp 127.0.0.1:{daemon.ports['raw']}"
         assert not any(listener.values())
+
+
+# -- How long it takes -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_startUpCost() -> None:
+    """READY=1 costs at most 1.3 times the CPU time of `twistd web`; see `benchmarks.start`."""
+    pairs = measure(5)
+    assert ratio(pairs) <= MUST_RATIO, pairs
