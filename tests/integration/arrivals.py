@@ -66,6 +66,8 @@ class Arrivals:
         self._rate = rate
         self._staying = staying
         self._ending = False
+        # When each newcomer came that has not its echo yet; written by _come.
+        self._waiting: dict[int, float] = {}
         self._failures: list[BaseException] = []
         self._thread = threading.Thread(target=self._run, args=(within,))
 
@@ -78,6 +80,11 @@ class Arrivals:
         self._thread.join(2 * PATIENCE)
         if kind is None:
             assert self._failures == []
+
+    def allServed(self, before: float) -> bool:
+        """Whether every newcomer that came before a time has got its echo."""
+        assert self._failures == []
+        return all(came >= before for came in list(self._waiting.values()))
 
     def served(self) -> int:
         """How many newcomers have got their echo."""
@@ -106,6 +113,7 @@ class Arrivals:
     async def _come(self, number: int) -> None:
         time = asyncio.get_running_loop().time
         began = time()
+        self._waiting[number] = began
         size = SIZES[number % len(SIZES)]
         start = number % 997
         data = _NOISE[start : start + size]
@@ -113,6 +121,7 @@ class Arrivals:
         # Who was cut off comes again.
         while outcome in ("short", "reset") and not self._ending:
             outcome = (await self._visit(data, finishing=bool(number % 2))).outcome
+        del self._waiting[number]
         if outcome == "whole":
             self.waits.append((time(), time() - began))
 

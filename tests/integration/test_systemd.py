@@ -516,6 +516,9 @@ def test_restartsAndKills(machine: Machine, tell: Callable[[str], None]) -> None
         def more(count: int = RATE // 4) -> None:
             wanted = arrivals.served() + count
             waitFor(lambda: arrivals.served() >= wanted, "more clients")
+            # Who waits through several kills would count all of them as one.
+            now = time.monotonic()
+            waitFor(lambda: arrivals.allServed(now), "an echo for all")
 
         more()
         begun = time.monotonic()
