@@ -125,8 +125,11 @@ class TLSSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     :ivar cert: see `CertificateSettings`; also for clients that ask for no name in ``names``.
     :ivar ca: a PEM file: the authorities of clients' certificates.
     :ivar client_auth: whether a client must show a certificate, may, or is not asked.
-    :ivar alpn: protocols that may be chosen (RFC 7301).
-    :ivar tickets: whether sessions can be resumed (RFC 8446 section 2.2).
+    :ivar alpn: protocols that may be chosen (RFC 7301).  A client that offers others alone is
+        served without: the standard library cannot refuse it, as section 3.2 there wants.
+    :ivar tickets: whether sessions can be resumed with tickets (RFC 8446 section 2.2).  Those of
+        TLS 1.2 without one OpenSSL remembers whatever is said here: 20 480 a listener, for two
+        hours, of 1 KiB each, and of 12 KiB with a client's certificate.
     :ivar minimum_version: the oldest version that is spoken.
     :ivar names: other certificates, by the name that the client asks for (SNI): ``a.example`` or
         ``*.example``.
