@@ -13,6 +13,8 @@ service-identity (RFC 9525), for addresses too.
 from __future__ import annotations
 
 import ssl
+import sys
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -51,6 +53,25 @@ class _NamedObject(ssl.SSLObject):
 
     serverName: str | None = None
 
+    def do_handshake(self) -> None:
+        """
+        As ever, but without a word on standard error.
+
+        A name that is not ASCII is refused with an alert; Python prints a traceback besides, as
+        often as a client likes.
+        """
+        hook = sys.unraisablehook
+
+        def withoutNames(unraisable: Any) -> None:
+            if not isinstance(unraisable.exc_value, UnicodeDecodeError):
+                hook(unraisable)
+
+        sys.unraisablehook = withoutNames
+        try:
+            super().do_handshake()
+        finally:
+            sys.unraisablehook = hook
+
 
 class TLSFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
@@ -73,17 +94,13 @@ class TLSFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def factsOf(tls: ssl.SSLObject) -> TLSFacts:
-    """What ``tls`` has agreed on."""
+    """
+    What ``tls``, which has just shaken hands, has agreed on.
+
+    :raises TLSFailed: the peer's certificate was verified, and is not fit to be read.
+    """
     cipher = tls.cipher()
-    # Empty for one that was not verified.
-    verified: Any = tls.getpeercert()
-    subject: str | None = None
-    names: tuple[str, ...] = ()
-    if verified:
-        der = tls.getpeercert(binary_form=True)
-        assert der is not None
-        subject = x509.load_der_x509_certificate(der).subject.rfc4514_string()
-        names = tuple(f"{kind}:{value}" for kind, value in verified.get("subjectAltName", ()))
+    subject, names = _whoIs(tls)
     return TLSFacts(
         version=tls.version() or "none",
         cipher=cipher[0] if cipher else "none",
@@ -92,6 +109,25 @@ def factsOf(tls: ssl.SSLObject) -> TLSFacts:
         subject=subject,
         names=names,
     )
+
+
+def _whoIs(tls: ssl.SSLObject) -> tuple[str | None, tuple[str, ...]]:
+    """Subject and alternative names of the peer's certificate; none if it was not verified."""
+    try:
+        # Empty for one that was not verified.
+        verified: Any = tls.getpeercert()
+        if not verified:
+            return None, ()
+        der = tls.getpeercert(binary_form=True)
+        assert der is not None
+        with warnings.catch_warnings():
+            # cryptography warns of what it would not put into a certificate itself.
+            warnings.simplefilter("ignore")
+            subject = x509.load_der_x509_certificate(der).subject.rfc4514_string()
+    except ValueError as error:
+        # Text that is none: an authority let it pass, and so does OpenSSL.
+        raise TLSFailed("the certificate cannot be read") from error
+    return subject, tuple(f"{kind}:{value}" for kind, value in verified.get("subjectAltName", ()))
 
 
 class ServerTLS:

@@ -7,6 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from echod.settings import TLSSettings
 from echod.testing.link import Security
@@ -27,11 +30,13 @@ class Certificates:
     :ivar client: for a client: ``alice@example.org``.
     :ivar stranger: for ``localhost``, of another authority.
     :ivar expired: for ``localhost``, until yesterday.
+    :ivar early: for ``localhost``, from tomorrow.
     """
 
     def __init__(self, folder: Path) -> None:
         authority, another = trustme.CA(), trustme.CA()
         self.folder = folder
+        self._authority = authority
         self.ca = str(folder / "ca.pem")
         authority.cert_pem.write_to_path(self.ca)
         self.server = self._write("server", authority.issue_cert("localhost", "127.0.0.1", "::1"))
@@ -44,11 +49,55 @@ class Certificates:
         self.expired = self._write(
             "expired", authority.issue_cert("localhost", not_after=yesterday)
         )
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        self.early = self._write("early", authority.issue_cert("localhost", not_before=tomorrow))
 
     def _write(self, name: str, issued: trustme.LeafCert) -> str:
         path = self.folder / f"{name}.pem"
         path.touch(0o600)
         issued.private_key_and_cert_chain_pem.write_to_path(str(path), append=True)
+        return str(path)
+
+    def issue(
+        self, name: str, subject: x509.Name, alternatives: list[x509.GeneralName] | bytes
+    ) -> str:
+        """
+        A client's file ``name``, with whatever in it; the authority looks at nothing.
+
+        :param alternatives: names; or the extension as it is to be, in DER.
+        """
+        authority = x509.load_pem_x509_certificate(self._authority.cert_pem.bytes())
+        signing = serialization.load_pem_private_key(self._authority.private_key_pem.bytes(), None)
+        assert isinstance(signing, ec.EllipticCurvePrivateKey)
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(authority.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+        )
+        if isinstance(alternatives, bytes):
+            kind = x509.SubjectAlternativeName.oid
+            raw = x509.UnrecognizedExtension(kind, alternatives)
+            builder = builder.add_extension(raw, critical=False)
+        elif alternatives:
+            names = x509.SubjectAlternativeName(alternatives)
+            builder = builder.add_extension(names, critical=False)
+        certificate = builder.sign(signing, hashes.SHA256())
+        path = self.folder / f"{name}.pem"
+        path.touch(0o600)
+        path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            + certificate.public_bytes(serialization.Encoding.PEM)
+        )
         return str(path)
 
     def context(self, version: str | None = None, cert: str | None = None) -> ssl.SSLContext:

@@ -14,7 +14,9 @@ FIN; whatever still arrives is read and thrown away, because closing with unread
 destroy the alert.
 
 Bounds, in user memory: one read (64 KiB) and an unfinished record (16 KiB) on the way in, and what
-the transport buffers on the way out.  Plain text waits here only while reading is stopped.
+the transport buffers on the way out.  Plain text waits here only while reading is stopped.  A peer
+can have OpenSSL itself write, by asking for other keys (KeyUpdate, RFC 8446 section 4.6.3): such
+answers are limited too (`ANSWERS`).
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ __all__ = ["Secured", "SecuredServer", "TLSClient", "TLSConnector", "secure"]
 OVERHEAD = 512
 #: Bytes of plain text in one record (RFC 8446 section 5.1).
 RECORD = 16384
+#: Bytes of answers to KeyUpdates that may wait while a peer does not read: thousands of them.
+ANSWERS = 131072
 
 _eof = Failure(CONNECTION_DONE)
 
@@ -71,22 +75,19 @@ class Secured(Stream):
     _outputClosed = False
     # What still arrives is thrown away.
     _deaf = False
+    # Bytes of answers to KeyUpdates that have come to wait behind something else.
+    _answers = 0
     # Bytes of the kernel's queue that have not been read since `unread` was asked, if it was.
     _asked = 0
     _tells = False
 
     opening = True
-
-    @property
-    def tls(self) -> TLSFacts | None:
-        """See `IConnectionTransport.tls`."""
-        return None if self.opening or self._tls is None else factsOf(self._tls)
+    tls: TLSFacts | None = None
 
     @property
     def negotiatedProtocol(self) -> bytes | None:
         """The protocol that ALPN chose, if any (``INegotiated``)."""
-        chosen = None if self.opening or self._tls is None else self._tls.selected_alpn_protocol()
-        return None if chosen is None else chosen.encode()
+        return None if self.tls is None or self.tls.alpn is None else self.tls.alpn.encode()
 
     def _headerRead(self) -> None:
         """A PROXY header has come; the handshake is next, and nothing of that was heard."""
@@ -104,7 +105,8 @@ class Secured(Stream):
             return None if error.errno in TRY_AGAIN else CONNECTION_LOST
         length = len(data)
         if not length:
-            self.truncated = self.heard and not self._deaf
+            # Before the first byte of TLS it is none: somebody looked whether we are there (C6).
+            self.truncated = self._tls is not None and not self._deaf
             return CONNECTION_LOST if self._broken else CONNECTION_DONE
         if self._tells:
             self._asked -= length
@@ -134,8 +136,13 @@ class Secured(Stream):
         try:
             tls.do_handshake()
             self.security.verify(tls)
+            # Now: amid a later message of a handshake OpenSSL does not say.
+            self.tls = factsOf(tls)
         except ssl.SSLWantReadError:
             self._sendOwn()
+        except ssl.SSLZeroReturnError:
+            # It has thought better of it.
+            self._closeNotified = True
         except (ssl.SSLError, TLSFailed) as error:
             self._fail(error)
         else:
@@ -186,6 +193,8 @@ class Secured(Stream):
         if self._outgoing.pending:
             # The answer to a KeyUpdate.
             self._sendOwn()
+            if self._answers > ANSWERS:
+                self._fail(TLSFailed("too many KeyUpdates"))
 
     def _deliver(self) -> ConnectionDone | None:
         """Give the protocol what one read may bring; tell whether that was the end."""
@@ -268,15 +277,26 @@ class Secured(Stream):
         tls = self._tls
         if tls is None or self.opening:
             raise RuntimeError("nothing can be written before the handshake is done")
-        # The buffer in memory takes all.
-        tls.write(data)
+        try:
+            # The buffer in memory takes all.
+            tls.write(data)
+        except ssl.SSLWantReadError:
+            # Half a KeyUpdate has come.  It may be cut in two (RFC 8446 section 5.1), but nobody
+            # who means well does that to its 5 bytes.
+            self._fail(TLSFailed("amid a handshake message of the peer"))
+            return
         records = self._outgoing.read()
         self.overhead += len(records) - len(data)
         Stream.write(self, records)
 
     def _sendOwn(self) -> None:
-        """Send what TLS has to say for itself."""
+        """Send what OpenSSL itself says: a handshake's, an alert, the answer to a KeyUpdate."""
         records = self._outgoing.read()
+        if self._outputClosed:
+            # It would come behind a close_notify, or pile up behind one that cannot be sent yet.
+            return
+        waits = bool(self._tempDataLen or self.dataBuffer)
+        self._answers = self._answers + len(records) if waits else 0
         self.overhead += len(records)
         Stream.write(self, records)
 
@@ -292,15 +312,15 @@ class Secured(Stream):
         """Our close_notify, once; nothing can be written after it."""
         if self._outputClosed:
             return
-        self._outputClosed = True
         if self._tls is None or self.opening:
             # The handshake will never be done.
-            self._deaf = True
+            self._outputClosed = self._deaf = True
             return
         with suppress(ssl.SSLError):
             # It says that the peer's has not come.
             self._tls.unwrap()
         self._sendOwn()
+        self._outputClosed = True
 
     def loseWriteConnection(self) -> None:
         """Send close_notify, then FIN, after all that waits."""

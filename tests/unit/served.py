@@ -1,0 +1,172 @@
+"""A real `Listener` on a reactor whose turns are the test's: `Served`."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import implementer
+
+from echod.connection import Connection, Reason
+from echod.deadlines import TICK, Sweep
+from echod.endpoints import TCPEndpoint
+from echod.listening import Listener, ListenerPlan
+from echod.protocols.raw import RawOptions, raw
+from echod.settings import Limits, TLSSettings
+from echod.sources import Networks
+from echod.testing import Loop
+from echod.tlscontext import ServerTLS
+
+__all__ = ["ECHO", "Served"]
+
+#: A protocol's maker and its options.
+ECHO = (raw, RawOptions())
+#: Seconds until what must happen has not happened.
+PATIENCE = 20.0
+
+
+@implementer(ILogObserver)
+class Served:
+    """
+    Until the ``with`` block ends.
+
+    :param tls: keys of `TLSSettings`; nothing of TLS without any.
+    :param protocol: a maker, and its options.
+    :param proxy: whether a PROXY header must come first.
+    :param buffers: bytes of the kernel's buffers of each connection.
+    :ivar lines: what it has logged, one text each.
+    """
+
+    def __init__(
+        self,
+        tls: dict[str, Any] | None,
+        protocol: tuple[Any, Any] = ECHO,
+        *,
+        limits: Limits | None = None,
+        proxy: bool = False,
+        buffers: int | None = None,
+        logPayload: bool = False,
+    ) -> None:
+        maker, options = protocol
+        self.loop = Loop()
+        self.sweep = Sweep(self.loop, self.loop.seconds)
+        self.security = None if tls is None else ServerTLS(TLSSettings(**tls))
+        self.listener = Listener(
+            ListenerPlan(
+                place="test",
+                maker=maker,
+                endpoint=TCPEndpoint("127.0.0.1", 0),
+                limits=limits or Limits(),
+                options=options,
+                security=self.security,
+                proxy=Networks(["127.0.0.1"], ()) if proxy else None,
+            ),
+            self.loop,
+            self.sweep,
+            logConnections=True,
+            logPayload=logPayload,
+        )
+        self._buffers = buffers
+        self.lines: list[str] = []
+
+    def __call__(self, event: LogEvent) -> None:
+        self.lines.append(formatEvent(event))
+
+    def __enter__(self) -> Served:
+        globalLogPublisher.addObserver(self)
+        self.listener.privilegedStartService()
+        self.listener.startService()
+        self.sweep.start()
+        if self._buffers is not None:
+            skt = self.listener._port.socket
+            skt.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._buffers)
+            skt.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffers)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.listener.abandon()
+        for connection in self.connections:
+            connection.abort(Reason.DRAIN)
+        self.rest()
+        globalLogPublisher.removeObserver(self)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        address = self.listener.getHost()
+        return address.host, address.port
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Those that are not gone, the oldest first."""
+        return list(self.listener._live)
+
+    @property
+    def connection(self) -> Connection:
+        """The one that there is, once it is there."""
+        self.until(lambda: self.connections, "a connection")
+        (connection,) = self.connections
+        return connection
+
+    def counters(self) -> dict[str, Any]:
+        """See `Listener.counters`."""
+        return self.listener.counters()
+
+    @property
+    def closed(self) -> dict[str, int]:
+        """How many connections are gone, by reason."""
+        found: dict[str, int] = self.counters()["closed"]
+        return found
+
+    def refusals(self) -> list[str]:
+        """What the lines about those who were turned away say."""
+        self.advance(1.1)
+        return [line.split("(tls) ")[-1] for line in self.lines if line.startswith("refused ")]
+
+    def told(self, word: str) -> str:
+        """The one line that begins with ``word``."""
+        (line,) = [line for line in self.lines if line.startswith(f"{word} ")]
+        return line
+
+    def turn(self) -> bool:
+        """One turn, of a millisecond if there is nothing to do."""
+        return self.loop.turn(0.001)
+
+    def rest(self) -> None:
+        """Turns until nothing has happened for some milliseconds."""
+        idle = 0
+        deadline = time.monotonic() + PATIENCE
+        while idle < 5:
+            assert time.monotonic() < deadline, "it spins"
+            idle = 0 if self.turn() else idle + 1
+
+    def until(self, condition: Callable[[], object], what: str = "it") -> None:
+        """Turns until ``condition`` is true."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, f"{what} did not come about"
+            self.turn()
+
+    def gone(self) -> None:
+        """
+        See all connections go, within two seconds of the loop's.
+
+        :raises AssertionError: one is still there.
+        """
+        for _ in range(20):
+            self.rest()
+            if not self.connections:
+                return
+            self.advance(0.1)
+        raise AssertionError(f"still there: {[one.state for one in self.connections]}")
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, tick by tick, with all that it brings about."""
+        for _ in range(round(seconds / TICK)):
+            self.loop.advance(TICK)
+            for _ in range(1000):
+                if not self.loop.turn():
+                    break

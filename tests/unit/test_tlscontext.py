@@ -1,0 +1,461 @@
+"""`echod.tlscontext`: certificates, names and keys from files, and what a handshake agrees on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import NameOID
+
+from echod.endpoints import parseEndpoint
+from echod.errors import ConfigurationError
+from echod.protocols.whoami import whoami
+from echod.service import ListenerRequest, _security
+from echod.settings import CertificateSettings, TLSSettings
+from echod.tlscontext import ServerTLS
+from tests.certificates import Certificates
+from tests.tlspeer import Peer
+from tests.unit.served import ECHO, Served
+
+versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
+
+
+def serving(certificates: Certificates, protocol: tuple[Any, Any] = ECHO, **tls: Any) -> Served:
+    return Served({"cert": certificates.server, **tls}, protocol)
+
+
+def connected(served: Served, context: ssl.SSLContext, **more: Any) -> Peer:
+    """A client after its handshake."""
+    return Peer(served.address, context, turn=served.turn, **more).shakeHands()
+
+
+def namesOf(peer: Peer) -> set[str]:
+    """What the server's certificate is for."""
+    found: Any = peer.tls.getpeercert()
+    return {value for _, value in found["subjectAltName"]}
+
+
+# -- SNI -------------------------------------------------------------------------------------------
+
+
+@versions
+def test_names(certificates: Certificates, version: str) -> None:
+    """RFC 6066 section 3: the name that is asked for chooses; else it is the listener's own."""
+    other = CertificateSettings(cert=certificates.other)
+    chosen = {"other.example", "*.wild.example"}
+    context = certificates.context(version)
+    context.check_hostname = False
+    asked = {
+        "other.example": chosen,
+        "OTHER.Example": chosen,
+        "a.wild.example": chosen,
+        "A.WILD.example": chosen,
+        # RFC 9525 section 6.3: one label.
+        "a.b.wild.example": None,
+        "wild.example": None,
+        "localhost": None,
+        "unknown.example": None,
+        "example": None,
+        None: None,
+    }
+    with serving(certificates, names={"Other.example": other, "*.wild.example": other}) as served:
+        for name, expected in asked.items():
+            with connected(served, context, serverName=name) as peer:
+                peer.ping()
+                own = {"localhost", "127.0.0.1", "0:0:0:0:0:0:0:1"}
+                assert namesOf(peer) == (expected or own), name
+                told = served.connections[-1].transport.tls
+                assert told.server_name == name
+
+
+def test_nameWithoutOthers(certificates: Certificates) -> None:
+    """The name is told also where it chooses nothing."""
+    context = certificates.context()
+    context.check_hostname = False
+    with serving(certificates) as served, connected(served, context, serverName="a.b") as peer:
+        peer.ping()
+        assert served.connection.transport.tls.server_name == "a.b"
+        assert "server_name='a.b'" in served.told("tls")
+
+
+@versions
+def test_clientCertificateUnderAnotherName(certificates: Certificates, version: str) -> None:
+    """Whatever the name, the same is asked of a client, and its authority is known."""
+    other = CertificateSettings(cert=certificates.other)
+    with serving(
+        certificates, names={"other.example": other}, client_auth="require", ca=certificates.ca
+    ) as served:
+        context = certificates.context(version, certificates.client)
+        with connected(served, context, serverName="other.example") as peer:
+            peer.ping()
+            assert served.connection.transport.tls.names == ("email:alice@example.org",)
+        with Peer(
+            served.address,
+            certificates.context(version),
+            turn=served.turn,
+            serverName="other.example",
+        ) as peer:
+            with suppress(ssl.SSLError):
+                peer.shakeHands()
+            assert peer.readAll() == b""
+        served.until(lambda: served.closed.get("tls") == 1)
+
+
+# -- ALPN ------------------------------------------------------------------------------------------
+
+
+@versions
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        (["echo"], "echo"),
+        (["h2", "echo"], "echo"),
+        (["echo", "first"], "first"),
+        (["h2"], None),
+        (None, None),
+    ],
+)
+def test_alpn(
+    certificates: Certificates, version: str, offered: list[str] | None, chosen: str | None
+) -> None:
+    """RFC 7301: the first of the server's that the client offers; none in common is no error."""
+    context = certificates.context(version)
+    if offered:
+        context.set_alpn_protocols(offered)
+    with (
+        serving(certificates, alpn=["first", "echo"]) as served,
+        connected(served, context) as peer,
+    ):
+        peer.ping()
+        assert peer.tls.selected_alpn_protocol() == chosen
+        transport: Any = served.connection.transport
+        assert transport.tls.alpn == chosen
+        assert transport.negotiatedProtocol == (chosen.encode() if chosen else None)
+        assert (f" alpn={chosen}" in served.told("tls")) == (chosen is not None)
+
+
+# -- Sessions --------------------------------------------------------------------------------------
+
+
+def sessionOf(peer: Peer) -> Any:
+    """The session, once all is over: the tickets of 1.3 come after the handshake."""
+    peer.ping()
+    session = peer.tls.session
+    peer.send(peer.closeNotify())
+    peer.readAll()
+    return session
+
+
+@versions
+@pytest.mark.parametrize("tickets", [False, True])
+def test_tickets(certificates: Certificates, version: str, tickets: bool) -> None:
+    """RFC 8446 section 2.2: sessions are resumed with tickets where that is asked for."""
+    context = certificates.context(version, certificates.client)
+    with serving(
+        certificates, tickets=tickets, client_auth="require", ca=certificates.ca
+    ) as served:
+        with connected(served, context) as peer:
+            session = sessionOf(peer)
+            assert session.has_ticket == tickets
+        with connected(served, context, session=session) as peer:
+            peer.ping()
+            # TLS 1.2 knows sessions without tickets, which the server has to remember; OpenSSL
+            # does, and Python has no way to tell it not to.
+            assert peer.tls.session_reused == (tickets or version == "1.2")
+            # Who it is does not get lost.
+            assert served.connections[-1].transport.tls.names == ("email:alice@example.org",)
+
+
+# -- Clients' certificates -------------------------------------------------------------------------
+
+
+@versions
+@pytest.mark.parametrize("auth", ["none", "optional", "require"])
+@pytest.mark.parametrize("shown", [False, True])
+def test_clientAuth(certificates: Certificates, version: str, auth: str, shown: bool) -> None:
+    """A certificate is told if it was asked for, and shown; whoami says whose it is."""
+    authority = {} if auth == "none" else {"ca": certificates.ca}
+    context = certificates.context(version, certificates.client if shown else None)
+    with Served(
+        {"cert": certificates.server, "client_auth": auth, **authority}, (whoami, None)
+    ) as served:
+        with Peer(served.address, context, turn=served.turn) as peer:
+            if auth == "require" and not shown:
+                # In 1.3 the client learns of it later.
+                with suppress(ssl.SSLError):
+                    peer.shakeHands()
+                assert peer.readAll() == b""
+                return
+            peer.shakeHands()
+            peer.until(lambda: peer.end)
+            facts = msgspec.json.decode(peer.take())["tls"]
+        known = auth != "none" and shown
+        assert ("subject" in facts, "names" in facts) == (known, known)
+        if known:
+            assert facts["subject"].startswith("CN=alice,")
+            assert facts["names"] == ["email:alice@example.org"]
+            line = served.told("tls")
+            assert " subject='CN=alice,OU=Testing cert" in line
+            assert line.endswith(" names=('email:alice@example.org',)")
+        assert facts["version"] == f"TLSv{version}"
+        assert facts["server_name"] == "localhost"
+
+
+def _name(*attributes: tuple[Any, str]) -> x509.Name:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return x509.Name(
+            [x509.NameAttribute(kind, value, _validate=False) for kind, value in attributes]
+        )
+
+
+#: Subjects and names that somebody may have got out of an authority.
+NASTY: dict[str, tuple[x509.Name, list[x509.GeneralName] | bytes]] = {
+    "control": (
+        _name(
+            (NameOID.COMMON_NAME, "a\nclosed raw\r\x1b[31m\0\x9b"),
+            (NameOID.ORGANIZATION_NAME, "it's \"quoted\", subject='CN=root'"),
+        ),
+        [x509.DNSName._init_without_validation("x\nrefused y")],
+    ),
+    "directions": (_name((NameOID.COMMON_NAME, "\u202eecila\u2028\ud7ff")), []),
+    "country": (_name((NameOID.COUNTRY_NAME, "Atlantis")), []),
+    "nobody": (x509.Name([]), [x509.RFC822Name("alice@example.org")]),
+    # A sequence of one dNSName of one byte, which is no text.
+    "no text": (_name((NameOID.COMMON_NAME, "alice")), b"\x30\3\x82\1\xff"),
+    "address": (
+        _name((NameOID.COMMON_NAME, "alice")),
+        [x509.DirectoryName(_name((NameOID.COMMON_NAME, "\x1b[2J")))],
+    ),
+    "much": (
+        _name((NameOID.COMMON_NAME, "alice")),
+        [x509.DNSName(f"{number}.example") for number in range(1000)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_nastySubject(certificates: Certificates, name: str) -> None:
+    """O4, O5: whatever is in a verified certificate is one printable line, or a refusal."""
+    subject, alternatives = NASTY[name]
+    path = certificates.issue(f"nasty {name}", subject, alternatives)
+    context = certificates.context("1.3", path)
+    with (
+        Served(
+            {"cert": certificates.server, "client_auth": "require", "ca": certificates.ca},
+            (whoami, None),
+        ) as served,
+        Peer(served.address, context, turn=served.turn) as peer,
+    ):
+        peer.shakeHands()
+        said = peer.readAll()
+        peer.send(peer.closeNotify())
+        peer.finish()
+        served.gone()
+        assert all(line.isprintable() for line in served.lines), served.lines
+        if served.closed == {"tls": 1}:
+            assert "failure='the certificate cannot be read'" in served.told("closed")
+            assert said == b""
+        else:
+            assert msgspec.json.decode(said)["tls"]["subject"] is not None
+            assert len([line for line in served.lines if line.startswith("tls ")]) == 1
+        assert (name == "no text") == (served.closed == {"tls": 1})
+
+
+# -- Files -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(certificates: Certificates, tmp_path: Path) -> Callable[[str], str]:
+    """Files of one's own, by the names that `Certificates` has for them."""
+
+    def make(name: str) -> str:
+        path = tmp_path / f"{name}.pem"
+        shutil.copy(getattr(certificates, name), path)
+        path.chmod(0o600)
+        return str(path)
+
+    return make
+
+
+def split(path: str) -> tuple[str, str]:
+    """The certificates and the key of a file that has both, each in a file of its own."""
+    text = Path(path).read_text()
+    at = text.index("-----BEGIN CERTIFICATE")
+    cert, key = Path(f"{path}.cert"), Path(f"{path}.key")
+    for file, part in ((cert, text[at:]), (key, text[:at])):
+        file.touch(0o600)
+        file.write_text(part)
+    return str(cert), str(key)
+
+
+def refusal(**tls: Any) -> str:
+    """The one line that says why a table cannot be used."""
+    with pytest.raises(ConfigurationError) as caught:
+        ServerTLS(TLSSettings(**tls))
+    line = str(caught.value)
+    assert line.isprintable()
+    return line
+
+
+def test_filesThatAreNotThere(copy: Callable[[str], str], tmp_path: Path) -> None:
+    """O3: each is named."""
+    missing = str(tmp_path / "missing.pem")
+    why = f"cannot read {missing}: No such file or directory"
+    assert refusal(cert=missing) == why
+    assert refusal(cert=copy("server"), key=missing) == why
+    assert refusal(cert=copy("server"), ca=missing, client_auth="require") == why
+    names = {"a.example": CertificateSettings(cert=missing)}
+    assert refusal(cert=copy("server"), names=names) == why
+    assert refusal(cert=str(tmp_path)) == f"cannot read {tmp_path}: Is a directory"
+
+
+def test_filesThatAreSomethingElse(copy: Callable[[str], str], tmp_path: Path) -> None:
+    """O3: no PEM, no certificate in it, no key, or none of an authority."""
+    text = tmp_path / "text"
+    text.write_text("not PEM\n")
+    cert, key = split(copy("server"))
+    no = "holds no certificate: write its path as PEM"
+    assert refusal(cert=str(text)) == f"{text} {no}"
+    assert refusal(cert=key) == f"{key} {no}"
+    for what in (
+        "",
+        "-----BEGIN CERTIFICATE-----\n",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ):
+        text.write_text(what)
+        assert refusal(cert=str(text)) == f"{text} {no}"
+    text.write_text("not PEM\n")
+    assert refusal(cert=cert) == f"cannot use the key in {cert} with {cert}: no PEM key"
+    assert (
+        refusal(cert=cert, key=str(text)) == f"cannot use the key in {text} with {cert}: no PEM key"
+    )
+    assert (
+        refusal(cert=cert, key=key, ca=str(text), client_auth="require")
+        == f"{text} holds no certificate of an authority"
+    )
+    ServerTLS(TLSSettings(cert=cert, key=key))
+
+
+def test_certificateOfAnotherTime(certificates: Certificates) -> None:
+    """O3: expired, or not valid yet; also the ones for other names."""
+    expired = refusal(cert=certificates.expired)
+    assert expired.startswith(f"the certificate in {certificates.expired} expired at 20")
+    assert expired.endswith(" UTC: renew it")
+    early = refusal(cert=certificates.early)
+    assert early.startswith(f"the certificate in {certificates.early} is valid only from 20")
+    assert early.endswith(" UTC: is the clock right?")
+    names = {"a.example": CertificateSettings(cert=certificates.expired)}
+    assert refusal(cert=certificates.server, names=names) == expired
+
+
+def test_keyOfAnother(copy: Callable[[str], str]) -> None:
+    """O3."""
+    cert, _ = split(copy("server"))
+    _, key = split(copy("other"))
+    assert (
+        refusal(cert=cert, key=key) == f"the key in {key} is not that of the certificate in {cert}"
+    )
+
+
+def test_passphrase(copy: Callable[[str], str]) -> None:
+    """O3: nobody is there to type it, and nobody is asked."""
+    cert, key = split(copy("server"))
+    loaded = serialization.load_pem_private_key(Path(key).read_bytes(), None)
+    Path(key).write_bytes(
+        loaded.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    assert refusal(cert=cert, key=key) == f"the key in {key} has a passphrase: store it without"
+
+
+def test_whoMayWrite(copy: Callable[[str], str], tmp_path: Path) -> None:
+    """A file that anybody may write, or whose folder, is not believed."""
+    cert, key = split(copy("server"))
+    authority = copy("ca")
+    for path in (cert, key, authority):
+        os.chmod(path, 0o602)
+        assert (
+            refusal(cert=cert, key=key, ca=authority, client_auth="optional")
+            == f"anybody may write to {path}: chmod o-w it, or use another place"
+        )
+        os.chmod(path, 0o600)
+    os.chmod(tmp_path, 0o707)
+    assert refusal(cert=cert, key=key).startswith(f"anybody may write to {tmp_path}: chmod o-w")
+    os.chmod(tmp_path, 0o700)
+    ServerTLS(TLSSettings(cert=cert, key=key, ca=authority, client_auth="optional"))
+
+
+def test_whoMayRead(copy: Callable[[str], str]) -> None:
+    """A key that everybody may read is used, and told; a certificate alone is for everybody."""
+    cert, key = split(copy("server"))
+    os.chmod(cert, 0o644)
+    assert ServerTLS(TLSSettings(cert=cert, key=key)).notes == []
+    os.chmod(key, 0o604)
+    note = f"anybody may read the key {key}: chmod o-r it"
+    assert ServerTLS(TLSSettings(cert=cert, key=key)).notes == [note]
+    pair = copy("other")
+    os.chmod(pair, 0o644)
+    names = {"a.example": CertificateSettings(cert=pair)}
+    security = ServerTLS(TLSSettings(cert=cert, key=key, names=names))
+    assert security.notes == [note, f"anybody may read the key {pair}: chmod o-r it"]
+
+
+def test_tables() -> None:
+    """What goes together, and what there is to choose from, is said as msgspec says it."""
+    for table, why in (
+        ({"cert": "a", "ca": "b"}, "go together"),
+        ({"cert": "a", "client_auth": "require"}, "go together"),
+        ({"cert": "a", "client_auth": "maybe", "ca": "b"}, "Invalid enum value 'maybe'"),
+        ({"cert": "a", "minimum_version": "1.1"}, "Invalid enum value '1.1'"),
+        ({"cert": "a", "alpn": [""]}, "Expected `str` matching regex"),
+        ({"cert": "a", "alpn": ["x" * 256]}, "Expected `str` matching regex"),
+        ({"cert": ""}, "length >= 1"),
+        ({}, "missing required field `cert`"),
+        ({"cert": "a", "names": {"b": {}}}, "missing required field `cert`"),
+        ({"cert": "a", "key_file": "b"}, "unknown field `key_file`"),
+    ):
+        request = ListenerRequest(
+            place="$.listener[0]", protocol="raw", endpoint="tcp:0", tls=table
+        )
+        with pytest.raises(ConfigurationError, match=why) as caught:
+            _security(request, parseEndpoint("tcp:0"))
+        assert str(caught.value).startswith("$.listener[0].tls")
+        assert str(caught.value).isprintable()
+
+
+def test_endpointAndTable(certificates: Certificates) -> None:
+    """Words of the endpoint and keys of the table are one; twice the same is refused."""
+
+    def security(endpoint: str, table: dict[str, Any] | None) -> ServerTLS | None:
+        request = ListenerRequest(
+            place="$.listener[0]", protocol="raw", endpoint=endpoint, tls=table
+        )
+        return _security(request, parseEndpoint(endpoint))
+
+    word = f"tls:0:cert={certificates.server}"
+    assert security("tcp:0", None) is None
+    assert security("tcp:0", {"cert": certificates.server}) is not None
+    assert security(word, None) is not None
+    assert security(word, {"tickets": True}) is not None
+    with pytest.raises(ConfigurationError) as caught:
+        security(word, {"cert": certificates.server})
+    assert str(caught.value) == f"$.listener[0].tls: cert is in {word} too; say it once"
+    with pytest.raises(ConfigurationError, match="missing required field `cert`"):
+        security("tls:0", None)
+    with pytest.raises(ConfigurationError) as caught:
+        security("udp:0", {"cert": certificates.server})
+    assert str(caught.value) == "$.listener[0].tls: udp:0 is for datagrams; TLS is for streams"
