@@ -1,4 +1,4 @@
-"""`echod.transports.adopted.examine`: what a socket says of itself, and what is none."""
+"""`echod.transports.adopted`: what a socket says of itself, and what is none."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from twisted.internet.protocol import Factory
 
 from echod.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
-from echod.errors import ConfigurationError
-from echod.transports.adopted import examine
+from echod.errors import ConfigurationError, ListenError
+from echod.testing.loop import Loop
+from echod.transports.adopted import adopting, examine
+from echod.transports.tcp import TCPPort
 
 
 @pytest.fixture
@@ -142,3 +145,24 @@ def test_otherKinds(stack: ExitStack, tmp_path: Path) -> None:
     assert refused(skt) == f"is a socket of AF_UNIX, SOCK_DGRAM, protocol 0{tail}"
     skt = bound(stack, socket.AF_NETLINK, socket.SOCK_RAW, (0, 0))
     assert refused(skt) == f"is a socket of AF_NETLINK, SOCK_RAW, protocol 0{tail}"
+
+
+def test_changedSinceItWasExamined(stack: ExitStack) -> None:
+    """O3: a descriptor that is another socket by now, or none, is not listened on."""
+    skt = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    number, endpoint = skt.fileno(), examine(skt.fileno())
+    port = adopting(TCPPort, number)(endpoint, Factory(), 1, 60, Loop())
+    other = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    now = examine(other.fileno())
+    os.dup2(other.fileno(), number)
+    with pytest.raises(ListenError) as caught:
+        port.startListening()
+    assert str(caught.value) == f"cannot listen on {endpoint}: descriptor {number} has become {now}"
+    os.fstat(number)  # it is still not ours to close
+    skt.close()
+    with pytest.raises(ListenError) as caught:
+        port.startListening()
+    assert str(caught.value) == (
+        f"cannot listen on {endpoint}: descriptor {number} is not open;"
+        " have whoever starts echod pass it"
+    )

@@ -244,7 +244,7 @@ LIMIT_KEYS = ", ".join(sorted(Limits.__struct_fields__))
             "nope = 1",
             (
                 "$: Object contains unknown field `nope`"
-                " (there are: defaults, drain_timeout, listener, log_connections,"
+                " (there are: defaults, drain_delay, drain_timeout, listener, log_connections,"
                 " log_payload)"
             ),
         ),
