@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import struct
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from msgspec import Struct
 
@@ -27,6 +28,7 @@ __all__ = [
     "ProxyHeader",
     "ProxyTLS",
     "crc32c",
+    "factsOf",
     "parseDatagram",
     "parseHeader",
 ]
@@ -367,3 +369,23 @@ def crc32c(data: bytes) -> int:
     for value in data:
         remainder = remainder >> 8 ^ _TABLE[(remainder ^ value) & 0xFF]
     return remainder ^ 0xFFFFFFFF
+
+
+def factsOf(header: ProxyHeader) -> dict[str, Any]:
+    """What a header tells besides addresses, for those who read JSON: what is known, by name."""
+    facts: dict[str, Any] = {
+        "version": header.version,
+        "authority": header.authority,
+        "alpn": header.alpn,
+        "unique_id": None if header.uniqueId is None else header.uniqueId.hex(),
+    }
+    tls = header.tls
+    if tls is not None:
+        facts["tls"] = {
+            "version": tls.version,
+            "cipher": tls.cipher,
+            "common_name": tls.commonName,
+            "verified": tls.verified,
+        }
+        facts["tls"] = {key: value for key, value in facts["tls"].items() if value is not None}
+    return {key: value for key, value in facts.items() if value is not None}

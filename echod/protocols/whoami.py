@@ -14,7 +14,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 
 from echod.endpoints import formatAddress
 from echod.maker import StreamMaker
-from echod.proxyheader import ProxyHeader
+from echod.proxyheader import factsOf
 from echod.stream import Stream
 
 __all__ = ["whoami"]
@@ -25,30 +25,6 @@ def _describe(address: Any) -> str | None:
         return formatAddress(address.host, address.port)
     name = getattr(address, "name", None)
     return None if name is None else "@".join(os.fsdecode(name).split("\0", 1))
-
-
-def _describeHeader(header: ProxyHeader, proxy: str | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "peer": proxy,
-        "version": header.version,
-        "authority": header.authority,
-        "alpn": header.alpn,
-        "unique_id": None if header.uniqueId is None else header.uniqueId.hex(),
-    }
-    if header.tls is not None:
-        facts["tls"] = _known(
-            {
-                "version": header.tls.version,
-                "cipher": header.tls.cipher,
-                "common_name": header.tls.commonName,
-                "verified": header.tls.verified,
-            }
-        )
-    return _known(facts)
-
-
-def _known(facts: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in facts.items() if value is not None}
 
 
 async def _whoami(stream: Stream) -> None:
@@ -64,7 +40,7 @@ async def _whoami(stream: Stream) -> None:
     if stream.tls is not None:
         facts["tls"] = stream.tls
     if stream.proxied is not None:
-        facts["proxy"] = _describeHeader(stream.proxied, _describe(stream.proxyPeer))
+        facts["proxy"] = {"peer": _describe(stream.proxyPeer), **factsOf(stream.proxied)}
     await stream.write(msgspec.json.encode(facts) + b"\n")
 
 
