@@ -76,8 +76,8 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         """
         Bytes from the peer that wait for us to read.
 
-        Where there is TLS it is not known how many they will be, and this is the most; then the
-        protocol's ``caughtUp`` is called when the last of them has been delivered.
+        Where there is TLS they become fewer as they are read; then the protocol's
+        ``caughtUp`` is called when the last of them has been delivered.
         """
 
     def failed() -> bool:

@@ -36,6 +36,8 @@ __all__ = ["ClientTLS", "ServerTLS", "TLSFacts", "factsOf"]
 
 #: Ciphers of TLS 1.2: RFC 9325 section 4.2. Those of 1.3 are all fine.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+#: RFC 9325 sections 3.3 and 3.4.
+OPTIONS = ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _REQUIREMENTS = {
     "none": ssl.CERT_NONE,
@@ -170,7 +172,7 @@ class ServerTLS:
         context.sslobject_class = _NamedObject
         context.minimum_version = _VERSIONS[settings.minimum_version]
         context.set_ciphers(CIPHERS)
-        context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+        context.options |= OPTIONS
         if not settings.tickets:
             context.options |= ssl.OP_NO_TICKET
             context.num_tickets = 0
@@ -214,6 +216,7 @@ class ClientTLS:
         context.check_hostname = False
         context.minimum_version = _VERSIONS[minimumVersion]
         context.set_ciphers(CIPHERS)
+        context.options |= OPTIONS
         if alpn:
             context.set_alpn_protocols(alpn)
         if ca:
@@ -256,8 +259,8 @@ class _ClientSide:
         """
         der = tls.getpeercert(binary_form=True)
         assert der is not None
-        certificate = x509.load_der_x509_certificate(der)
         try:
+            certificate = x509.load_der_x509_certificate(der)
             if self._isAddress:
                 verify_certificate_ip_address(certificate, self._name)
             else:

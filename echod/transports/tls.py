@@ -105,8 +105,7 @@ class Secured(Stream):
             return None if error.errno in TRY_AGAIN else CONNECTION_LOST
         length = len(data)
         if not length:
-            # Before the first byte of TLS it is none: somebody looked whether we are there (C6).
-            self.truncated = self._tls is not None and not self._deaf
+            self.truncated = self.heard and not self._deaf
             return CONNECTION_LOST if self._broken else CONNECTION_DONE
         if self._tells:
             self._asked -= length
@@ -140,9 +139,6 @@ class Secured(Stream):
             self.tls = factsOf(tls)
         except ssl.SSLWantReadError:
             self._sendOwn()
-        except ssl.SSLZeroReturnError:
-            # It has thought better of it.
-            self._closeNotified = True
         except (ssl.SSLError, TLSFailed) as error:
             self._fail(error)
         else:
@@ -185,16 +181,25 @@ class Secured(Stream):
             # As b"" is, once our own close_notify is out.
             self._closeNotified = True
         except ssl.SSLError as error:
-            # What came before can still be shown, but not answered.
+            # What came before is counted, but cannot be answered any more.
             self._plain = plain
             self._fail(error)
             return
         self._plain = plain
         if self._outgoing.pending:
-            # The answer to a KeyUpdate.
-            self._sendOwn()
-            if self._answers > ANSWERS:
-                self._fail(TLSFailed("too many KeyUpdates"))
+            self._answer()
+
+    def _answer(self) -> None:
+        """Send the answers to KeyUpdates, for as long as they are read."""
+        if self._outputClosed:
+            # They would come behind a close_notify, or pile up behind one that cannot be sent yet.
+            self._outgoing.read()
+            return
+        waits = bool(self._tempDataLen or self.dataBuffer)
+        self._answers = self._answers + self._outgoing.pending if waits else 0
+        self._sendOwn()
+        if self._answers > ANSWERS:
+            self._fail(TLSFailed("too many KeyUpdates"))
 
     def _deliver(self) -> ConnectionDone | None:
         """Give the protocol what one read may bring; tell whether that was the end."""
@@ -226,13 +231,12 @@ class Secured(Stream):
 
     def _fail(self, error: Exception) -> None:
         """What comes cannot be read, and OpenSSL writes nothing after its alert."""
-        if self._outgoing.pending:
+        if self._outgoing.pending and not self._outputClosed:
             self._sendOwn()
         self.failure = (
             getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
         )
         self._deaf = self._outputClosed = True
-        self._plain = b""
         self.protocol.transportFailed("tls")
 
     def pauseProducing(self) -> None:
@@ -290,13 +294,8 @@ class Secured(Stream):
         Stream.write(self, records)
 
     def _sendOwn(self) -> None:
-        """Send what OpenSSL itself says: a handshake's, an alert, the answer to a KeyUpdate."""
+        """Send what TLS has to say for itself."""
         records = self._outgoing.read()
-        if self._outputClosed:
-            # It would come behind a close_notify, or pile up behind one that cannot be sent yet.
-            return
-        waits = bool(self._tempDataLen or self.dataBuffer)
-        self._answers = self._answers + len(records) if waits else 0
         self.overhead += len(records)
         Stream.write(self, records)
 
@@ -312,15 +311,15 @@ class Secured(Stream):
         """Our close_notify, once; nothing can be written after it."""
         if self._outputClosed:
             return
+        self._outputClosed = True
         if self._tls is None or self.opening:
             # The handshake will never be done.
-            self._outputClosed = self._deaf = True
+            self._deaf = True
             return
         with suppress(ssl.SSLError):
             # It says that the peer's has not come.
             self._tls.unwrap()
         self._sendOwn()
-        self._outputClosed = True
 
     def loseWriteConnection(self) -> None:
         """Send close_notify, then FIN, after all that waits."""

@@ -8,7 +8,6 @@ import select
 import shutil
 import signal
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -201,27 +200,6 @@ def test_wire(daemon: Daemon, certificates: Certificates, version: str) -> None:
             assert said[:20] not in wire
             if protocol == "whoami":
                 assert msgspec.json.decode(said)["peer"] == "192.0.2.1:1000"
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl")
-@versions
-def test_openssl(daemon: Daemon, certificates: Certificates, version: str) -> None:
-    """Somebody else's client: it verifies us, sends, ends, and is answered to the last byte."""
-    data = b"".join(b"line %d\n" % number for number in range(5000))
-    command = ["openssl", "s_client", "-quiet", "-verify_return_error", "-CAfile", certificates.ca]
-    command += ["-connect", f"127.0.0.1:{daemon.ports['raw']}", "-servername", "localhost"]
-    command += ["-alpn", "echo", f"-tls{version.replace('.', '_')}"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(data)
-        process.stdin.flush()
-        # Its own end of input would be the end of all.
-        received = process.stdout.read(len(data))
-        process.kill()
-        assert received == data
 
 
 # -- What costs what -------------------------------------------------------------------------------
@@ -464,6 +442,41 @@ def test_notes(certificates: Certificates, tmp_path: Path) -> None:
     with Daemon(*arguments, command=MODULE) as daemon:
         assert daemon.waitForLine(note)
         assert daemon.waitForLine("listening raw tcp 127.0.0.1:").endswith(" (tls)")
+
+
+def test_reload(certificates: Certificates, tmp_path: Path) -> None:
+    """SIGHUP: new files for new connections, live ones go on; broken ones are one line."""
+    (path,) = _copies(certificates, tmp_path, "server")
+    context = certificates.context()
+    context.check_hostname = False
+
+    def names() -> set[str]:
+        with connect(running, context) as peer:
+            found: Any = peer.shakeHands().tls.getpeercert()
+            return {value for _, value in found["subjectAltName"]}
+
+    def hangUp(expected: str) -> str:
+        start = len(running.lines)
+        running.signal(signal.SIGHUP)
+        return running.waitForLine(expected, start)
+
+    running: Daemon
+    with (
+        Daemon("--listen", f"raw=tls:0:cert={path}", command=MODULE) as running,
+        connect(running, context) as old,
+    ):
+        old.shakeHands()
+        old.ping()
+        shutil.copy(certificates.other, path)
+        assert "localhost" in names()
+        hangUp("reloaded: 0 listeners are new, 0 changed, 0 gone")
+        assert "other.example" in names()
+        Path(path).write_text("no PEM\n")
+        assert hangUp(f"{path} holds no certificate").isprintable()
+        assert "other.example" in names()
+        old.ping(b"still there")
+        assert len([one for one in running.lines if "holds no certificate" in one]) == 1
+        assert not [one for one in running.lines if "Traceback" in one]
 
 
 # -- The daemon's end (O1) -------------------------------------------------------------------------

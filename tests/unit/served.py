@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
@@ -130,6 +131,17 @@ class Served:
         """The one line that begins with ``word``."""
         (line,) = [line for line in self.lines if line.startswith(f"{word} ")]
         return line
+
+    def renew(self) -> None:
+        """
+        Read the files of TLS again, for connections that are still to come.
+
+        :raises ConfigurationError: as `ServerTLS`; nothing has changed then.
+        """
+        assert self.security is not None
+        self.security = ServerTLS(self.security.settings)
+        plan = self.listener.plan
+        self.listener.renew(msgspec.structs.replace(plan, security=self.security))
 
     def turn(self) -> bool:
         """One turn, of a millisecond if there is nothing to do."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -201,15 +201,16 @@ def test_bytesBehindCloseNotify(both: Both, version: str) -> None:
 
 @versions
 def test_closeNotifyInTheHandshake(both: Both, version: str) -> None:
-    """One that thinks better of it is gone at once."""
+    """One that thinks better of it has not done TLS, and is gone with its FIN."""
     with both.serving() as served, both.peer(served, version) as peer:
         peer.send(peer.hello())
         peer.until(lambda: peer.wire)
         peer.send(b"\x15\x03\x03\0\2\1\0")
         peer.readAll()
         assert peer.end == "FIN"
+        peer.finish()
         served.gone()
-        assert served.closed == {"eof": 1}
+        assert served.closed == {"tls": 1}
 
 
 # -- FIN without close_notify (L2) -----------------------------------------------------------------
@@ -332,6 +333,45 @@ def test_foreignProtocolIsTold(
             served.gone()
             assert ends == expected
             assert b"".join(heard) == b"hello"
+
+
+@versions
+def test_foreignProtocolIsToldOfAFailure(both: Both, version: str) -> None:
+    """L2: nor what TLS itself has cut off."""
+    protocol, ends, heard = hosted(Told)
+    with both.connected(version, protocol) as (served, peer):
+        peer.send(peer.seal(b"hello"))
+        served.until(lambda: heard)
+        peer.send(b"garbage, in the middle of it all")
+        peer.readAll()
+        peer.finish()
+        served.gone()
+        assert ends == ["ConnectionLost"]
+
+
+def test_protocolThatNeverBegan(both: Both) -> None:
+    """However a handshake ends that is none: the protocol has not heard of it."""
+    for kind in (Told, ToldBoth):
+        protocol, ends, heard = hosted(kind)
+        limits = Limits(handshake_timeout=2)
+        with both.serving(protocol, limits=limits) as served, ExitStack() as stack:
+            health, cut, broken, slow, reset = (
+                stack.enter_context(both.peer(served)) for _ in range(5)
+            )
+            health.finish()
+            cut.send(cut.hello()[:100])
+            cut.finish()
+            broken.send(b"garbage" * 40)
+            broken.finish()
+            reset.send(reset.hello()[:100])
+            served.rest()
+            reset.reset()
+            slow.send(slow.hello()[:100])
+            served.advance(3.1)
+            served.gone()
+            counted = {"eof": 1, "no_close_notify": 1, "tls": 1, "reset": 1, "handshake": 1}
+            assert served.closed == counted
+            assert (ends, heard) == ([], [])
 
 
 @versions
@@ -479,6 +519,35 @@ def test_halfCloseOfOurs(both: Both, version: str) -> None:
         served.gone()
         assert b"".join(heard) == data
         assert served.closed == {"eof": 1}
+
+
+@versions
+def test_finishedOutputOfAnEcho(both: Both, version: str) -> None:
+    """What is answered after our own end goes nowhere, and is no error; input is still counted."""
+    with both.connected(version) as (served, peer):
+        connection = served.connection
+        peer.ping()
+        connection.finishOutput()
+        peer.until(lambda: peer.end)
+        assert (peer.notified, peer.end) == (True, "FIN")
+        peer.send(peer.seal(bytes(5000)) + peer.closeNotify())
+        served.gone()
+        assert served.closed == {"eof": 1}
+        assert connection.bytesIn == 5005
+        assert not peer.take()
+
+
+@versions
+def test_loseConnection(both: Both, version: str) -> None:
+    """Whoever ends the transport itself, as Twisted has it, ends with close_notify too."""
+    with both.connected(version) as (served, peer):
+        transport: Any = served.connection.transport
+        transport.unregisterProducer()
+        transport.write(b"last words")
+        transport.loseConnection()
+        assert peer.readAll() == b"last words"
+        assert (peer.notified, peer.end) == (True, "FIN")
+        served.gone()
 
 
 # -- The wire (TRAPS 1.10) -------------------------------------------------------------------------
@@ -756,6 +825,19 @@ def test_brokenWhileOurOutputIsFull(both: Both, version: str) -> None:
 
 
 @versions
+def test_whatCameBeforeABreak(both: Both, version: str) -> None:
+    """What came in one read with a bad record cannot be answered any more; it is counted."""
+    with both.connected(version) as (served, peer):
+        peer.send(peer.seal(b"hello") + b"garbage, in the middle of it all")
+        assert peer.readAll() == b""
+        assert "ALERT" in peer.alert
+        peer.finish()
+        served.gone()
+        counters = served.counters()
+        assert (counters["bytes_in"], counters["bytes_out"], counters["discarded"]) == (0, 0, 5)
+
+
+@versions
 def test_alertOfThePeers(both: Both, version: str) -> None:
     """RFC 8446 section 6.2: a fatal alert is the end; nothing more is said, and no retort."""
     with both.serving() as served:
@@ -956,6 +1038,7 @@ def test_keyUpdatesThatNobodyReadsTheAnswersTo(both: Both) -> None:
         assert waiting(connection) < HELD
         assert connection.reason is Reason.TLS
         peer.readAll()
+        assert (peer.notified, peer.end) == (False, "FIN")
         peer.finish()
         served.gone()
         assert served.closed == {"tls": 1}
@@ -1236,10 +1319,12 @@ def test_drainOfASilentOne(both: Both) -> None:
         draining(served)
         peer.readAll()
         assert (peer.end, bytes(peer.wire)) == ("FIN", b"")
-        peer.send(peer.hello())
+        # It is deaf by now.
+        peer.send(peer.hello() + b"garbage" * 100)
         peer.finish()
         served.gone()
         assert served.closed == {"drain": 1}
+        assert served.told("closed").endswith(" reason=drain end=fin")
 
 
 def test_drainAmidAHandshake(both: Both) -> None:
@@ -1320,6 +1405,25 @@ def checkDrain(both: Both, version: str, cut: int) -> None:
 
 
 @versions
+def test_drainAnswersNothingLater(both: Both, version: str) -> None:
+    """O1: what the kernel held is answered, what comes after is not; it is counted."""
+    with both.connected(version) as (served, peer):
+        peer.ping()
+        connection = served.connection
+        peer.send(peer.seal(b"before"))
+        while not connection.transport.unread():
+            pass
+        draining(served)
+        peer.send(peer.seal(b"after"), reading=False)
+        assert peer.readAll() == b"before"
+        assert (peer.notified, peer.end) == (True, "FIN")
+        peer.send(peer.closeNotify())
+        served.gone()
+        assert served.closed == {"drain": 1}
+        assert connection.discarded == 5
+
+
+@versions
 def test_drainOfARecordThatNeverEnds(both: Both, version: str) -> None:
     """O1: a beginning alone cannot be answered, and is not waited for."""
     with both.connected(version) as (served, peer):
@@ -1328,6 +1432,29 @@ def test_drainOfARecordThatNeverEnds(both: Both, version: str) -> None:
         draining(served)
         assert peer.readAll() == b""
         assert (peer.notified, peer.end) == (True, "FIN")
+        peer.finish()
+        served.gone()
+        assert served.closed == {"drain": 1}
+
+
+@versions
+def test_drainOfABrokenOne(both: Both, version: str) -> None:
+    """O1, C2: what breaks TLS in the queue does not look like the peer's end; FIN, and no RST."""
+    with both.connected(version) as (served, peer):
+        connection = served.connection
+        garbage = b"garbage, in the middle of it all" * 300
+        peer.send(garbage, reading=False)
+        while connection.transport.unread() < len(garbage):
+            pass
+        draining(served)
+        served.rest()
+        assert connection.state is State.LINGERING
+        peer.send(garbage, reading=False)
+        served.rest()
+        peer.readAll()
+        assert (peer.end, peer.notified) == ("FIN", False)
+        assert "ALERT" in peer.alert
+        assert connection.state is State.LINGERING
         peer.finish()
         served.gone()
         assert served.closed == {"drain": 1}
@@ -1516,6 +1643,82 @@ def test_pausesInACallback(both: Both, version: str) -> None:
         peer.readAll()
         assert peer.notified
         served.gone()
+
+
+@versions
+def test_holdsAsItEnds(both: Both, version: str) -> None:
+    """EOF is not told while input is held, however it came, and whatever came before it."""
+    for largest in (65536, 1000):
+        for notify in (True, False):
+            data = noise(16_384)
+
+            def act(self: Acting, piece: bytes, whole: int = len(data)) -> None:
+                if len(heard(self)) == whole:
+                    self.holdInput()
+
+            with both.connected(version, acting(act, largest)) as (served, peer):
+                connection: Any = served.connection
+                peer.send(peer.seal(data) + (peer.closeNotify() if notify else b""))
+                served.rest()
+                peer.finish()
+                served.rest()
+                assert heard(connection) == data
+                assert "EOF" not in connection.calls
+                connection.releaseInput()
+                served.gone()
+                assert "EOF" in connection.calls
+                assert served.closed == {"eof" if notify else "no_close_notify": 1}
+
+
+def test_holdsAsItBegins(both: Both) -> None:
+    """Bytes behind the handshake wait for a protocol that will not have them yet."""
+
+    class Later(Acting):
+        act = lambda self, data: None  # noqa: E731  # nothing
+
+        def begun(self) -> None:
+            self.holdInput()
+
+    with (
+        both.serving((ConnectionMaker("later", "", Later), None)) as served,
+        both.peer(served, "1.3") as peer,
+    ):
+        peer.send(peer.hello())
+        served.rest()
+        while peer.receive():
+            pass
+        peer.tls.do_handshake()
+        peer.send(peer._outgoing.read() + peer.seal(b"hello"))
+        served.rest()
+        connection: Any = served.connection
+        assert (connection.state, connection.calls) == (State.OPEN, [])
+        connection.releaseInput()
+        served.until(lambda: connection.calls == [b"hello"])
+
+
+@versions
+def test_onePieceATurn(both: Both, version: str) -> None:
+    """Little that is asked for at a time is little held: a turn for each piece, and no reading."""
+    turns: list[int] = []
+
+    def act(self: Acting, data: bytes) -> None:
+        turns[-1] += 1
+        self.holdInput()
+        self.releaseInput()
+
+    with both.connected(version, acting(act, 100)) as (served, peer):
+        connection: Any = served.connection
+        records = peer.seal(bytes(200_000))
+        most = 0
+        while len(heard(connection)) < 200_000:
+            with suppress(BlockingIOError):
+                records = records[peer.socket.send(records) :]
+            turns.append(0)
+            served.loop.turn()
+            most = max(most, len(connection.transport._plain))
+        # A read and what it completes; and the rest of an earlier one.
+        assert max(turns) <= 2
+        assert most <= 2 * 16_384
 
 
 @versions

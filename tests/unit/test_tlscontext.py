@@ -16,15 +16,16 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
 
 from echod.endpoints import parseEndpoint
 from echod.errors import ConfigurationError
 from echod.protocols.whoami import whoami
 from echod.service import ListenerRequest, _security
 from echod.settings import CertificateSettings, TLSSettings
-from echod.tlscontext import ServerTLS
+from echod.tlscontext import ClientTLS, ServerTLS
 from tests.certificates import Certificates
-from tests.tlspeer import Peer
+from tests.tlspeer import ALERT, DATA, Peer, recordTypes
 from tests.unit.served import ECHO, Served
 
 versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
@@ -174,6 +175,11 @@ def test_tickets(certificates: Certificates, version: str, tickets: bool) -> Non
             assert peer.tls.session_reused == (tickets or version == "1.2")
             # Who it is does not get lost.
             assert served.connections[-1].transport.tls.names == ("email:alice@example.org",)
+        # The keys of tickets end with the files that were read.
+        served.renew()
+        with connected(served, context, session=session) as peer:
+            peer.ping()
+            assert not peer.tls.session_reused
 
 
 # -- Clients' certificates -------------------------------------------------------------------------
@@ -459,3 +465,77 @@ def test_endpointAndTable(certificates: Certificates) -> None:
     with pytest.raises(ConfigurationError) as caught:
         security("udp:0", {"cert": certificates.server})
     assert str(caught.value) == "$.listener[0].tls: udp:0 is for datagrams; TLS is for streams"
+
+
+@versions
+def test_renew(certificates: Certificates, version: str, copy: Callable[[str], str]) -> None:
+    """New files are for new connections, live ones go on; what cannot be used changes nothing."""
+    path = copy("server")
+    context = certificates.context(version)
+    context.check_hostname = False
+    with Served({"cert": path}) as served, connected(served, context) as old:
+        old.ping()
+        shutil.copy(certificates.other, path)
+        with connected(served, context) as peer:
+            assert "localhost" in namesOf(peer)
+        served.renew()
+        for broken in ("not PEM\n", None):
+            with connected(served, context) as peer:
+                peer.ping()
+                assert "other.example" in namesOf(peer)
+            old.ping(b"still there")
+            if broken is None:
+                os.unlink(path)
+            else:
+                Path(path).write_text(broken)
+            with pytest.raises(ConfigurationError, match=path):
+                served.renew()
+        with connected(served, context) as peer:
+            assert "other.example" in namesOf(peer)
+
+
+# -- A client's side -------------------------------------------------------------------------------
+
+
+def test_serverThatRenegotiates(certificates: Certificates) -> None:
+    """RFC 9325 section 3.4: no server makes a client shake hands again; the connection goes on."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    context.use_certificate_chain_file(certificates.server)
+    context.use_privatekey_file(certificates.server)
+    server = SSL.Connection(context, None)
+    server.set_accept_state()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ClientTLS(ca=certificates.ca).to("localhost").wrap(incoming, outgoing)
+
+    def carry() -> None:
+        if outgoing.pending:
+            server.bio_write(outgoing.read())
+        with suppress(SSL.WantReadError):
+            server.do_handshake()
+        with suppress(SSL.WantReadError):
+            incoming.write(server.bio_read(65536))
+
+    def shakeHands() -> None:
+        for _ in range(10):
+            try:
+                client.do_handshake()
+            except ssl.SSLWantReadError:
+                carry()
+            else:
+                carry()
+                return
+        raise AssertionError("the handshake has no end")
+
+    shakeHands()
+    assert server.renegotiate()
+    with suppress(SSL.WantReadError):
+        server.do_handshake()
+    with suppress(SSL.WantReadError):
+        incoming.write(server.bio_read(65536))
+    with pytest.raises(ssl.SSLWantReadError):
+        client.read(100)
+    # One record, which is no ClientHello but a warning: no_renegotiation.
+    assert recordTypes(outgoing.read()) == [ALERT]
+    client.write(b"hello")
+    assert recordTypes(outgoing.read()) == [DATA]
