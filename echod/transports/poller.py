@@ -43,7 +43,7 @@ _done = Failure(CONNECTION_DONE)
 BATCH = 128
 
 #: Seconds after which those with much to do wait for others.
-LOOK = 200e-6
+LOOK = 50e-6
 #: Seconds that one descriptor may have in one turn before somebody is told.
 SLOW = 0.1
 
