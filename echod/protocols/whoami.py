@@ -40,7 +40,8 @@ async def _whoami(stream: Stream) -> None:
     if stream.tls is not None:
         facts["tls"] = stream.tls
     if stream.proxied is not None:
-        facts["proxy"] = {"peer": _describe(stream.proxyPeer), **factsOf(stream.proxied)}
+        proxy = _describe(stream.proxyPeer)
+        facts["proxy"] = {**({} if proxy is None else {"peer": proxy}), **factsOf(stream.proxied)}
     await stream.write(msgspec.json.encode(facts) + b"\n")
 
 
