@@ -17,6 +17,7 @@ from hypothesis import settings
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
+from echod.rates import Rate
 from tests.certificates import Certificates
 
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=200)
@@ -82,6 +83,12 @@ def wholeHeap() -> Iterator[None]:
     gc.unfreeze()
     with noLoggedErrors():
         pass  # it collects
+
+
+@pytest.fixture(autouse=True)
+def tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test a ration of tracebacks of its own: the process has one for all."""
+    monkeypatch.setattr("echod.connection._faults", Rate(1, burst=10))
 
 
 @pytest.fixture(autouse=True)
