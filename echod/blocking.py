@@ -215,8 +215,9 @@ class _Secured(Wire):
             except self._failures as error:
                 with suppress(OSError):
                     self._sendAll(self._outgoing.read())
-                why = getattr(error, "verify_message", "") or getattr(error, "reason", "")
-                raise TLSFailed(why or str(error)) from error
+                from echod.tlscontext import reasonOf
+
+                raise TLSFailed(reasonOf(error)) from error
             else:
                 self._sendAll(self._outgoing.read())
                 return result

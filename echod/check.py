@@ -51,6 +51,12 @@ PREFIX = 4096
 #: PROXY header, version 2, LOCAL: the proxy speaks for itself (proxy-protocol.txt section 2.2).
 LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
 
+#: What to ask when it ends too early.
+_TURNED_AWAY = (
+    "is that protocol served there, is this client let in (deny, limits), does the listener want"
+    " TLS or --proxy?"
+)
+
 _DESCRIPTION = """\
 Connect, send random bytes, and compare what comes back, up to EOF."""
 _EPILOG = """\
@@ -136,9 +142,13 @@ def _size(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is no size: write bytes, 1 to {LARGEST}")
 
 
+def _isSecured(target: Target) -> bool:
+    return isinstance(target, TCPEndpoint) and target.tls is not None
+
+
 def _checkOptions(options: argparse.Namespace, target: Target) -> None:
     """Refuse what does not go together."""
-    secured = isinstance(target, TCPEndpoint) and target.tls is not None
+    secured = _isSecured(target)
     for name in ("ca", "cert", "key", "server_name"):
         if getattr(options, name) and not secured:
             raise ConfigurationError(
@@ -169,7 +179,7 @@ def main(arguments: Sequence[str]) -> int:
         options = _parser().parse_args(list(arguments))
         target = parseTarget(options.endpoint)
         _checkOptions(options, target)
-        secured = isinstance(target, TCPEndpoint) and target.tls is not None
+        secured = _isSecured(target)
         place = str(target).replace("tcp ", "tls ", 1) if secured else str(target)
         security = _security(options, target) if secured else None
         begun = time.monotonic()
@@ -235,8 +245,7 @@ def _check(target: Target, options: argparse.Namespace, security: Any) -> int:
         ) from error
     except OSError as error:
         raise CheckFailed(
-            f"{error.strerror} after {received} bytes: is that protocol served there, is this"
-            " client let in (deny, limits), does the listener want TLS or --proxy?",
+            f"{error.strerror} after {received} bytes: {_TURNED_AWAY}",
             Status.WRONG,
         ) from error
 
@@ -345,8 +354,7 @@ def _receiveEnd(wire: Wire) -> None:
 
 def _early(got: int, size: int) -> CheckFailed:
     return CheckFailed(
-        f"it ended after {got} of {size} bytes: is that protocol served there, is this client let"
-        " in (deny, limits), does the listener want TLS or --proxy?",
+        f"it ended after {got} of {size} bytes: {_TURNED_AWAY}",
         Status.WRONG,
     )
 

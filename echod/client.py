@@ -28,7 +28,7 @@ from twisted.internet.protocol import Factory
 
 from echod.connection import Connection, Reason, State
 from echod.deadlines import Sweep
-from echod.endpoints import formatAddress
+from echod.endpoints import UNIXEndpoint, formatAddress
 from echod.errors import ConnectFailed
 from echod.settings import Limits
 from echod.stream import BUFFER, Stream, StreamConnection
@@ -152,8 +152,7 @@ async def connectUNIX(
     :raises ConnectFailed: nobody listens there; why.
     """
     owner = _ownerOf(reactor)
-    address = "\0" + path[1:] if path.startswith("@") else path
-    endpoint = UNIXClientEndpoint(owner.reactor, address, timeout=timeout)
+    endpoint = UNIXClientEndpoint(owner.reactor, UNIXEndpoint(path).address, timeout=timeout)
     return await _connect(owner, endpoint, path, timeout, limit)
 
 

@@ -27,7 +27,7 @@ from echod.hosted import asConnection, halfCloses
 from echod.limits import ConnectionLimit, SourceLimit
 from echod.rates import Rate
 from echod.report import ConnectionLog, RefusalLog, Totals
-from echod.settings import Limits, TLSSettings
+from echod.settings import Limits
 from echod.sources import Networks
 from echod.tlscontext import ServerTLS
 from echod.transports.adopted import adopting
@@ -81,13 +81,13 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
 
     def sameAs(self, other: ListenerPlan) -> bool:
         """Whether both say the same; what is in files of TLS does not count."""
-        return (
-            *(self.maker, self.limits, self.options, self.proxy, self.isAt(other)),
-            *(_modeOf(self), _settingsOf(self)),
-        ) == (
-            *(other.maker, other.limits, other.options, other.proxy, True),
-            *(_modeOf(other), _settingsOf(other)),
-        )
+        return self.isAt(other) and self._terms() == other._terms()
+
+    def _terms(self) -> tuple[Any, ...]:
+        security = None if self.security is None else self.security.settings
+        # The mode of a UNIX socket's file is no part of where it is.
+        mode = getattr(self.endpoint, "mode", None)
+        return self.maker, self.limits, self.options, self.proxy, security, mode
 
     def isAt(self, other: ListenerPlan) -> bool:
         """Whether both are for one socket."""
@@ -106,14 +106,6 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
                 f"{self.place}: protocol {self.maker.name!r} cannot be served:"
                 f" {type(error).__name__}: {error}"
             ) from error
-
-
-def _modeOf(plan: ListenerPlan) -> int | None:
-    return getattr(plan.endpoint, "mode", None)
-
-
-def _settingsOf(plan: ListenerPlan) -> TLSSettings | None:
-    return None if plan.security is None else plan.security.settings
 
 
 class Listener(Service):

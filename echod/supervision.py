@@ -66,9 +66,8 @@ class Supervision:
         """The reactor runs, everything is bound: say that it is ready."""
         self._reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._stopped)
-        self._tell()
-        self._notifier.ready()
         self._repeat(self._tell, STATUS)
+        self._notifier.ready()
         interval = self._notifier.watchdogInterval
         if interval is not None:
             seconds = min(interval / 4, LOOK)

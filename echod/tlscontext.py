@@ -32,7 +32,7 @@ from echod.errors import ConfigurationError, TLSFailed
 from echod.files import anybodyReads, readTrusted
 from echod.settings import TLSSettings
 
-__all__ = ["ClientTLS", "ServerTLS", "TLSFacts", "factsOf"]
+__all__ = ["ClientTLS", "ServerTLS", "TLSFacts", "factsOf", "reasonOf"]
 
 #: Ciphers of TLS 1.2: RFC 9325 section 4.2. Those of 1.3 are all fine.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -95,6 +95,11 @@ class TLSFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     names: tuple[str, ...] = ()
 
 
+def reasonOf(error: Exception) -> str:
+    """What an error of TLS says, in OpenSSL's words if it has some."""
+    return getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
+
+
 def factsOf(tls: ssl.SSLObject) -> TLSFacts:
     """
     What ``tls``, which has just shaken hands, has agreed on.
@@ -146,7 +151,13 @@ class ServerTLS:
     def __init__(self, settings: TLSSettings) -> None:
         self.settings = settings
         self.notes: list[str] = []
-        self._context = self._load()
+        self._context = self._makeContext(settings.cert, settings.key)
+        others = {
+            name.lower(): self._makeContext(pair.cert, pair.key)
+            for name, pair in settings.names.items()
+        }
+        # Also without others: it tells the name.
+        self._context.sni_callback = _chooser(others)
 
     def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
         """The server's side of a connection, its handshake still to come."""
@@ -154,17 +165,6 @@ class ServerTLS:
 
     def verify(self, tls: ssl.SSLObject) -> None:
         """Nothing: the handshake has verified what there is."""
-
-    def _load(self) -> ssl.SSLContext:
-        settings = self.settings
-        context = self._makeContext(settings.cert, settings.key)
-        others = {
-            name.lower(): self._makeContext(pair.cert, pair.key)
-            for name, pair in settings.names.items()
-        }
-        # Also without others: it tells the name.
-        context.sni_callback = _chooser(others)
-        return context
 
     def _makeContext(self, cert: str, key: str) -> ssl.SSLContext:
         settings = self.settings

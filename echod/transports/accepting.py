@@ -47,7 +47,7 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
     sessionno: int
     connected: Any
 
-    # The end of a pause after accept failed; written by _pause and connectionLost.
+    # The end of a pause after accept failed; written by _pause and _stopResting.
     _resume: Any = None
     # How often there was a turn to accept in; how often by the last `neglects`, if somebody
     # waited then.
@@ -115,6 +115,11 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
         self._resume = None
         self.startReading()
 
+    def _stopResting(self) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+
     def neglects(self) -> bool:
         """Whether who waited at the last call waits still, and nobody looked in between."""
         waits = self.connected and self._resume is None and self._somebodyWaits()
@@ -129,9 +134,7 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
 
     def connectionLost(self, reason: Any) -> None:
         """See ``IReadDescriptor``."""
-        if self._resume is not None:
-            self._resume.cancel()
-            self._resume = None
+        self._stopResting()
         super().connectionLost(reason)
 
     def close(self) -> None:
@@ -190,9 +193,7 @@ class Listening(Accepting):
 
     def release(self) -> socket.socket:
         """Stop, and leave the socket open for another port."""
-        if self._resume is not None:
-            self._resume.cancel()
-            self._resume = None
+        self._stopResting()
         # First, so that a poller forgets the descriptor, which another will bear.
         self.connected = False
         self.stopReading()

@@ -30,7 +30,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
 from echod.errors import TLSFailed
-from echod.tlscontext import TLSFacts, factsOf
+from echod.tlscontext import TLSFacts, factsOf, reasonOf
 from echod.transports.stream import FIRST_READ, TRY_AGAIN, Stream, layered
 from echod.transports.tcp import Client, Connector
 
@@ -233,9 +233,7 @@ class Secured(Stream):
         """What comes cannot be read, and OpenSSL writes nothing after its alert."""
         if self._outgoing.pending and not self._outputClosed:
             self._sendOwn()
-        self.failure = (
-            getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
-        )
+        self.failure = reasonOf(error)
         self._deaf = self._outputClosed = True
         self.protocol.transportFailed("tls")
 

@@ -39,17 +39,16 @@ from tests.integration.peers import (
     waitForDescriptors,
 )
 from tests.unit.proxyheaders import (
+    ASKED,
     AUTHORITY,
+    CLIENT,
     DGRAM,
     LOCAL,
-    Address,
     formatTLV,
     formatV1,
     formatV2,
 )
 
-CLIENT: Address = ("192.0.2.7", 40000)
-ASKED: Address = ("192.0.2.1", 7)
 V1 = formatV1(CLIENT, ASKED)
 V2 = formatV2(CLIENT, ASKED, [formatTLV(AUTHORITY, b"echo.example")], checksum=1)
 

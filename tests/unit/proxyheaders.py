@@ -13,7 +13,9 @@ from ipaddress import ip_address
 
 __all__ = [
     "ALPN",
+    "ASKED",
     "AUTHORITY",
+    "CLIENT",
     "CRC32C",
     "DGRAM",
     "INET",
@@ -40,6 +42,10 @@ STREAM, DGRAM = 1, 2
 ALPN, AUTHORITY, CRC32C, NOOP, UNIQUE_ID, TLS = 0x01, 0x02, 0x03, 0x04, 0x05, 0x20
 
 Address = tuple[str, int]
+
+#: A client, and where it asked its proxy.
+CLIENT: Address = ("192.0.2.7", 40000)
+ASKED: Address = ("192.0.2.1", 7)
 
 
 def formatV1(source: Address, destination: Address, family: str = "") -> bytes:

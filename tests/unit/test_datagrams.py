@@ -21,18 +21,16 @@ from echod.sources import Networks
 from echod.testing.loop import Loop
 from tests.unit.outer import waitUntil
 from tests.unit.proxyheaders import (
+    ASKED,
     AUTHORITY,
+    CLIENT,
     DGRAM,
     LOCAL,
-    Address,
     formatTLV,
     formatV1,
     formatV2,
 )
 
-#: A client, and where it asked its proxy.
-CLIENT: Address = ("192.0.2.7", 40000)
-ASKED: Address = ("192.0.2.1", 7)
 HEADER = formatV2(CLIENT, ASKED, transport=DGRAM)
 
 

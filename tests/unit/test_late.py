@@ -8,7 +8,6 @@ import pytest
 
 from echod.connection import Connection, Reason, State
 from echod.protocols.line import LineOptions, line
-from echod.rates import Rate
 from echod.settings import Limits
 from echod.testing import memoryLink
 from tests.conftest import LoggedErrors
@@ -185,9 +184,8 @@ def test_canReply() -> None:
     assert not link.connection.canReply()
 
 
-def test_faultsDoNotFillTheLog(loggedErrors: LoggedErrors, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faultsDoNotFillTheLog(loggedErrors: LoggedErrors) -> None:
     """O5: a peer that knows how to make a protocol raise gets a few tracebacks, all are counted."""
-    monkeypatch.setattr("echod.connection._faults", Rate(1, burst=10))
 
     class Faulty(Echo):
         def received(self, data: bytes) -> None:

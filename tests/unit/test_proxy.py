@@ -44,13 +44,14 @@ from tests.certificates import Certificates
 from tests.unit.outer import Outer, reset, waitUntil
 from tests.unit.proxyheaders import (
     ALPN,
+    ASKED,
     AUTHORITY,
+    CLIENT,
     LOCAL,
     NOOP,
     SIGNATURE,
     UNIQUE_ID,
     UNIX,
-    Address,
     formatTLS,
     formatTLV,
     formatV1,
@@ -66,9 +67,6 @@ from tests.unit.test_proxyheader import (
     mutated,
 )
 
-#: A client, and where it asked its proxy.
-CLIENT: Address = ("192.0.2.7", 40000)
-ASKED: Address = ("192.0.2.1", 7)
 V1 = formatV1(CLIENT, ASKED)
 V2 = formatV2(CLIENT, ASKED, [formatTLV(AUTHORITY, b"echo.example")], checksum=1)
 HEADERS = {"v1": V1, "v2": V2}
