@@ -75,7 +75,14 @@ class Supervision:
             self._repeat(self._look, seconds)
 
     def reload(self) -> None:
-        """Read the configuration again, and serve it; whatever is wrong with it changes nothing."""
+        """
+        Read the configuration again, and serve it; whatever is wrong with it changes nothing.
+
+        Not once it drains: nothing new is to be bound then.
+        """
+        if self._service.draining:
+            _log.warn("the configuration stays as it was: the daemon is stopping")
+            return
         self._notifier.reloading()
         try:
             self._service.reload(self._makePlan())

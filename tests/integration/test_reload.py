@@ -270,6 +270,21 @@ def test_nobodyIsRefused(serving: Serve) -> None:
     assert answers == {b" x\n"}
 
 
+def test_whileItDrains(serving: Serve) -> None:
+    """Nothing is bound any more, and the drain goes on as it was."""
+    port, other = freePort(), freePort()
+    it = serving(listener("line", f"tcp:{port}"))
+    held = connect(port)
+    assert ask(held, b"x\n") == b"x\n"
+    it.daemon.signal(signal.SIGTERM)
+    assert receiveAll(held) == b""
+    it.reload(listener("raw", f"tcp:{other}"), "the daemon is stopping")
+    with pytest.raises(ConnectionRefusedError):
+        connect(other)
+    held.close()
+    assert it.daemon.wait() == 0
+
+
 def test_withoutAFile() -> None:
     """On the command line alone nothing changes, and nothing breaks."""
     with Daemon("--port", "0") as daemon:
