@@ -2,7 +2,9 @@
 A root file system with a Python in it, for building images where no registry can be reached.
 
 The Python is that of the tests, moved to ``/usr/local`` as in Python's official images: without
-bytecode, as they are, and with pip.  Besides, there is a shell and what both are linked with.
+bytecode, as they are, and with pip.  Besides, there is a shell and what both are linked with, and
+the wheels that the project is built and run with: how pip reaches an index (variables, authorities,
+a proxy) is the machine's business, and no image has it.
 """
 
 from __future__ import annotations
@@ -12,11 +14,15 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import pip
 
-__all__ = ["makeRoot"]
+__all__ = ["WHEELS", "makeRoot"]
+
+#: Where the wheels are: ``PIP_FIND_LINKS``, with ``PIP_NO_INDEX``.
+WHEELS = "/wheels"
 
 _LEFT_OUT = (
     *("__pycache__", "site-packages", "dist-packages", "test", "tests", "config-*", "*.a"),
@@ -24,11 +30,14 @@ _LEFT_OUT = (
 )
 #: Of the C library and the compiler; what wheels may be linked with (PEP 600), besides.
 _LIBRARIES = re.compile(r"lib(c|m|dl|rt|util|pthread|resolv|gcc_s|stdc\+\+)\.so\.\d+$")
-_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
-def makeRoot(root: Path) -> None:
-    """Make it in ``root``, which is not there yet."""
+def makeRoot(root: Path, checkout: Path) -> None:
+    """
+    Make it in ``root``, which is not there yet.
+
+    :param checkout: the project's, for what its ``pyproject.toml`` requires.
+    """
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     library = root / "usr/local/lib" / version
     shutil.copytree(
@@ -58,11 +67,24 @@ def makeRoot(root: Path) -> None:
         target = root / place.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(Path(path).resolve(), target)
-    (root / "etc/ssl/certs").mkdir(parents=True)
-    shutil.copy2(_AUTHORITIES, root / _AUTHORITIES.relative_to("/"))
+    (root / "etc").mkdir()
     (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
     (root / "etc/ld.so.conf").write_text("/usr/local/lib\n")
     subprocess.run(["/sbin/ldconfig", "-r", str(root)], check=True)
     for name in ("dev", "proc", "sys", "tmp"):
         (root / name).mkdir()
     (root / "tmp").chmod(0o1777)
+    required = tomllib.loads((checkout / "pyproject.toml").read_text())
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:"),
+            *("-d", root / WHEELS.lstrip("/")),
+            *required["build-system"]["requires"],
+            *required["project"]["dependencies"],
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

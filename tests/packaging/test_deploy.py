@@ -18,7 +18,7 @@ import pytest
 
 from tests.integration.daemon import MODULE, Daemon, run, waitFor
 from tests.integration.namespaces import namespace, needsRoot
-from tests.packaging.rootfs import makeRoot
+from tests.packaging.rootfs import WHEELS, makeRoot
 
 CHECKOUT = Path(__file__).parents[2]
 DEPLOY = CHECKOUT / "deploy"
@@ -297,13 +297,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
     if command is None:
         pytest.skip("there is no buildah(1)")
     folder = tmp_path_factory.mktemp("image")
-    makeRoot(folder / "root")
+    makeRoot(folder / "root", CHECKOUT)
     buildah = Storage(command, folder)
     base = buildah("from", "scratch")
     mounted = buildah("mount", base)
     subprocess.run(["cp", "-a", f"{folder}/root/.", mounted], check=True)
     buildah("umount", base)
-    buildah("config", "--env", "PATH=/usr/local/bin:/bin", base)
+    variables = ["PATH=/usr/local/bin:/bin", "PIP_NO_INDEX=1", f"PIP_FIND_LINKS={WHEELS}"]
+    buildah("config", *(f"--env={variable}" for variable in variables), base)
     buildah("commit", "--rm", base, "localhost/base")
     options = ["--isolation", "chroot", "--format", "docker", "--pull-never"]
     options += ["--build-arg", "BASE=localhost/base", "--file", str(CONTAINERFILE)]
