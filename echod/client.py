@@ -173,12 +173,17 @@ async def _connect(
     factory = Factory.forProtocol(lambda: connection)
     factory.noisy = False
     owner.begin(connection)
+    made = endpoint.connect(factory)
+    # When it is cancelled an endpoint may say that the name was not found; this one does not.
+    waiting: Deferred[Any] = Deferred()
+    made.chainDeferred(waiting)
     try:
-        await endpoint.connect(factory)
+        await waiting
         # An endpoint puts a wrapper in between, which knows nothing of echod's own callbacks.
         connection.transport.protocol = connection  # type: ignore[attr-defined]  # Twisted's
         await owner.secured(connection, timeout)
     except BaseException as error:
+        made.cancel()
         if connection.transport is None:
             owner.closed(connection)
         else:

@@ -9,6 +9,7 @@ file's), what the protocol prefers, the defaults below.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -30,6 +31,8 @@ __all__ = [
     "resolveLimits",
 ]
 
+#: What may be asked for (RFC 6066 section 3), and a ``*`` for its first part.
+_ASKED_FOR = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
 _YEAR = 365 * 24 * 3600
 
 Seconds = Annotated[float, Meta(ge=0, le=_YEAR)]
@@ -131,8 +134,8 @@ class TLSSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         TLS 1.2 without one OpenSSL remembers whatever is said here: 20 480 a listener, for two
         hours, of 1 KiB each, and of 12 KiB with a client's certificate.
     :ivar minimum_version: the oldest version that is spoken.
-    :ivar names: other certificates, by the name that the client asks for (SNI): ``a.example`` or
-        ``*.example``.
+    :ivar names: other certificates, by the name that the client asks for (SNI, RFC 6066 section
+        3): ``a.example`` or ``*.example``, in ASCII and without a dot at the end.
     """
 
     cert: Annotated[str, Meta(min_length=1)]
@@ -151,6 +154,12 @@ class TLSSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise ValueError(
                 "client_auth 'optional' or 'require' and ca, the authorities, go together"
             )
+        for name in self.names:
+            if not _ASKED_FOR.fullmatch(name):
+                raise ValueError(
+                    f"no client asks for {name!r} in names: write it as a.example or *.example, "
+                    "in ASCII (xn--…), without a dot at the end"
+                )
 
 
 class ListenerSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -60,7 +60,8 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
 
         One that cannot be set up costs itself alone.  When the system has no descriptor or
         memory left the port rests for a moment: it would be told again at once, for ever
-        (TRAPS 3.1).
+        (TRAPS 3.1).  So it does when one that was accepted cannot be watched (``ENOSPC`` and
+        ``ENOMEM`` of epoll_ctl(2)): it is reset, and who comes later waits.
         """
         listening = self.socket
         self._turns += 1
@@ -81,6 +82,8 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
                 # SystemExit too, as Twisted does: it must not end the port.
                 _log.failure("{port} could not set up a connection", port=repr(self))
                 skt.close()
+            if self._resume is not None:
+                return
 
     def _accepted(self, skt: socket.socket, address: Any) -> None:
         if isinstance(address, tuple) and len(address) == 4 and address[3]:
@@ -93,7 +96,12 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
             return
         number = self.sessionno
         self.sessionno = number + 1
-        transport = self.transport(skt, protocol, address, self, number, self.reactor)
+        try:
+            transport = self.transport(skt, protocol, address, self, number, self.reactor)
+        except OSError as error:
+            skt.close()
+            self._pause(error)
+            return
         try:
             protocol.makeConnection(transport)
         except BaseException:

@@ -236,6 +236,30 @@ async def test_cancelled(certificates: Certificates) -> None:
 
 
 @inReactor
+async def test_cancelledBeforeThat() -> None:
+    """Cancelled while nobody has answered yet."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        with socket.create_connection(address):
+            # The queue is full: a further SYN is dropped.
+            connecting = Deferred.fromCoroutine(connect(*address))
+            await deferLater(reactor, 0.1)
+            assert not connecting.called
+            connecting.cancel()
+            with pytest.raises(CancelledError):
+                await connecting
+
+
+@inReactor
+async def test_cancelledAtOnce() -> None:
+    """Cancelled while the name is looked up."""
+    connecting = Deferred.fromCoroutine(connect("localhost", 9))
+    connecting.cancel()
+    with pytest.raises(CancelledError):
+        await connecting
+
+
+@inReactor
 async def test_unix(daemon: Daemon, folder: Path) -> None:
     """A path and an abstract name; half-close and the peer's credentials as ever."""
     data = bytes(60_000)

@@ -934,6 +934,30 @@ def testNoDescriptorLeft(accepting: Accepted, code: int) -> None:
         assert script.answers == []
 
 
+def testWhoCannotBeWatched(accepting: Accepted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """O2, O5: ENOSPC of epoll_ctl(2) closes one; accepting rests: no traceback for each."""
+    addReader = accepting.loop.addReader
+
+    def full(reader: Any) -> None:
+        if isinstance(reader, Server):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        addReader(reader)
+
+    with ExitStack() as stack:
+        first, second = pairs(stack, 2)
+        accepting.port.socket = Script(accepting.port.socket, first, second)
+        with monkeypatch.context() as patch:
+            patch.setattr(accepting.loop, "addReader", full)
+            accepting.port.doRead()
+        assert accepting.port.socket.answers == [second]
+        assert [made.transport for made in accepting.protocols] == [None]
+        assert accepting.port not in accepting.loop.getReaders()
+        accepting.loop.advance(ACCEPT_PAUSE)
+        assert accepting.port in accepting.loop.getReaders()
+        accepting.port.doRead()
+        assert accepting.protocols[1].transport.connected
+
+
 def testStoppedWhileItRests(accepting: Accepted) -> None:
     """Closed while it rests, the port does not wake."""
     accepting.port.socket = Script(accepting.port.socket, errno.EMFILE)

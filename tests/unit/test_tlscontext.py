@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import ssl
 import warnings
@@ -22,7 +23,7 @@ from echod.endpoints import parseEndpoint
 from echod.errors import ConfigurationError
 from echod.protocols.whoami import whoami
 from echod.service import ListenerRequest, _security
-from echod.settings import CertificateSettings, TLSSettings
+from echod.settings import CertificateSettings, TLSSettings, convert
 from echod.tlscontext import ClientTLS, ServerTLS
 from tests.certificates import Certificates
 from tests.tlspeer import ALERT, DATA, Peer, recordTypes
@@ -324,6 +325,13 @@ def test_filesThatAreNotThere(copy: Callable[[str], str], tmp_path: Path) -> Non
     names = {"a.example": CertificateSettings(cert=missing)}
     assert refusal(cert=copy("server"), names=names) == why
     assert refusal(cert=str(tmp_path)) == f"cannot read {tmp_path}: Is a directory"
+
+
+@pytest.mark.parametrize("name", ["\u00fcber.example", "a.example.", "", "*", "a b", "a.*.example"])
+def test_namesThatNobodyAsksFor(name: str) -> None:
+    """RFC 6066 section 3: ASCII, no dot at the end; else it would never match."""
+    with pytest.raises(ConfigurationError, match=f"no client asks for {re.escape(repr(name))} in"):
+        convert({"cert": "a.pem", "names": {name: {"cert": "b.pem"}}}, TLSSettings)
 
 
 def test_filesThatAreSomethingElse(copy: Callable[[str], str], tmp_path: Path) -> None:
