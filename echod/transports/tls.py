@@ -46,6 +46,9 @@ ANSWERS = 131072
 
 _eof = Failure(CONNECTION_DONE)
 
+# Where a record is that is being echoed; free again when doRead returns.
+_scratch = memoryview(bytearray(RECORD))
+
 
 class Secured(Stream):
     """
@@ -124,7 +127,10 @@ class Secured(Stream):
             self._shakeHands(data)
         else:
             self._incoming.write(data)
-            self._decrypt(self._tls, length)
+            if self._echoes:
+                self._echo(self._tls)
+            else:
+                self._decrypt(self._tls, length)
         return self._deliver()
 
     def _shakeHands(self, data: bytes) -> None:
@@ -189,6 +195,34 @@ class Secured(Stream):
         if self._outgoing.pending:
             self._answer()
 
+    def _echo(self, tls: ssl.SSLObject) -> None:
+        """As `_decrypt`, but each record goes back at once: none waits for the next, or is kept."""
+        echoed = 0
+        failure: ssl.SSLError | TLSFailed | None = None
+        self._partial = False
+        try:
+            while True:
+                # With a buffer it is a number, whatever typeshed says.
+                count: Any = tls.read(RECORD, _scratch)
+                if not count:
+                    self._closeNotified = True
+                    break
+                self._encrypt(_scratch[:count])
+                echoed += count
+                if not self._incoming.pending:
+                    break
+        except ssl.SSLWantReadError:
+            self._partial = True
+        except (ssl.SSLError, TLSFailed) as error:
+            failure = error
+        if echoed:
+            self._sendRecords(echoed)
+            self.protocol.echoed(echoed)
+        if failure is not None:
+            self._fail(failure)
+        elif self._outgoing.pending:
+            self._answer()
+
     def _answer(self) -> None:
         """Send the answers to KeyUpdates, for as long as they are read."""
         if self._outputClosed:
@@ -210,11 +244,7 @@ class Secured(Stream):
                 plain, self._plain = plain[:largest], plain[largest:]
             else:
                 self._plain = b""
-            if self._echoes:
-                self.write(plain)
-                self.protocol.echoed(len(plain))
-            else:
-                self.protocol.dataReceived(plain)
+            self.protocol.dataReceived(plain)
         if not self.connected:
             return None
         if self._plain:
@@ -276,26 +306,36 @@ class Secured(Stream):
         """Encrypt, and send as any transport does."""
         if self._outputClosed or not data:
             return
-        tls = self._tls
-        if tls is None or self.opening:
+        if self._tls is None or self.opening:
             raise RuntimeError("nothing can be written before the handshake is done")
         try:
-            # The buffer in memory takes all.
-            tls.write(data)
-        except ssl.SSLWantReadError:
-            # Half a KeyUpdate has come.  It may be cut in two (RFC 8446 section 5.1), but nobody
-            # who means well does that to its 5 bytes.
-            self._fail(TLSFailed("amid a handshake message of the peer"))
-            return
+            self._encrypt(data)
+        except TLSFailed as error:
+            self._fail(error)
+        else:
+            self._sendRecords(len(data))
+
+    def _encrypt(self, data: bytes | memoryview) -> None:
+        """
+        Make records of some bytes; the buffer in memory takes all.
+
+        :raises TLSFailed: half a KeyUpdate has come.  It may be cut in two (RFC 8446 section 5.1),
+            but nobody who means well does that to its 5 bytes.
+        """
+        try:
+            self._tls.write(data)
+        except ssl.SSLWantReadError as error:
+            raise TLSFailed("amid a handshake message of the peer") from error
+
+    def _sendRecords(self, size: int) -> None:
+        """Send the records that were made, which have ``size`` bytes of the protocol's in them."""
         records = self._outgoing.read()
-        self.overhead += len(records) - len(data)
+        self.overhead += len(records) - size
         Stream.write(self, records)
 
     def _sendOwn(self) -> None:
         """Send what TLS has to say for itself."""
-        records = self._outgoing.read()
-        self.overhead += len(records)
-        Stream.write(self, records)
+        self._sendRecords(0)
 
     def writeSequence(self, iovec: Any) -> None:
         """See ``ITransport``: Twisted's would send what it is given."""

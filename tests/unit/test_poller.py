@@ -20,7 +20,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from echod.transports.poller import BATCH, LOOK, Poller, available
+from echod.transports import poller
+from echod.transports.poller import BATCH, LOOK, PASSED, Poller, available
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
 
 
@@ -705,6 +706,35 @@ def testLittleGoesBetween(rig: Rig) -> None:
         peer.send(b"x")
     rig.outer.turn()
     assert order == ["much", "little"] * 3
+
+
+def testALookHasItsShareOfTheTime(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 6, the row tls-64k: the more a look passes over, the longer the next one waits."""
+    now = 0.0
+    monkeypatch.setattr(poller, "monotonic", lambda: now)
+    order: list[str] = []
+    floods = [rig.reading(Flood) for _ in range(BATCH - 1)]
+    little, peerOfLittle = rig.reading()
+
+    def flood() -> None:
+        nonlocal now
+        order.append("much")
+        peerOfLittle.send(b"x")
+        now += 2 * LOOK
+
+    def read() -> None:
+        order.append("little")
+        little.socket.recv(100)
+
+    little.onRead = read
+    for descriptor, peer in floods:
+        descriptor.onRead = flood
+        peer.send(b"x")
+    rig.outer.turn()
+    turns = int(len(floods) * PASSED / (2 * LOOK)) + 1
+    assert turns > 2
+    assert order[: turns + 1] == ["much"] * turns + ["little"]
+    assert order.count("little") == len(floods) // turns
 
 
 def testFloodGoneMeanwhile(rig: Rig) -> None:

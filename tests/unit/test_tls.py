@@ -826,15 +826,17 @@ def test_brokenWhileOurOutputIsFull(both: Both, version: str) -> None:
 
 @versions
 def test_whatCameBeforeABreak(both: Both, version: str) -> None:
-    """What came in one read with a bad record cannot be answered any more; it is counted."""
-    with both.connected(version) as (served, peer):
-        peer.send(peer.seal(b"hello") + b"garbage, in the middle of it all")
-        assert peer.readAll() == b""
-        assert "ALERT" in peer.alert
-        peer.finish()
-        served.gone()
-        counters = served.counters()
-        assert (counters["bytes_in"], counters["bytes_out"], counters["discarded"]) == (0, 0, 5)
+    """What came in one read with a bad record is echoed; no other protocol can answer any more."""
+    for protocol, echoed in ((ECHO, b"hello\n"), ((line, LineOptions()), b"")):
+        with both.connected(version, protocol) as (served, peer):
+            peer.send(peer.seal(b"hello\n") + b"garbage, in the middle of it all")
+            assert peer.readAll() == echoed
+            assert "ALERT" in peer.alert
+            peer.finish()
+            served.gone()
+            counters = served.counters()
+            counted = (counters["bytes_in"], counters["bytes_out"], counters["discarded"])
+            assert counted == (len(echoed), len(echoed), 6 - len(echoed))
 
 
 @versions
@@ -977,14 +979,14 @@ def test_keyUpdateByHalves(both: Both, loggedErrors: LoggedErrors) -> None:
     A message may be cut over two records (section 5.1); no record of another kind may be between.
     """
     head, tail = b"\x18\0\0\1", b"\0"
-    with both.forging() as (served, peer, forged):
+    with both.forging((line, LineOptions())) as (served, peer, forged):
         peer.send(forged.record(HANDSHAKE, head))
         served.rest()
         last = forged.record(HANDSHAKE, tail)
         forged.updateKey()
-        peer.send(last + forged.record(DATA, b"hello"))
-        assert peer.receiveExactly(5) == b"hello"
-        peer.send(forged.record(DATA, b"never answered") + forged.record(HANDSHAKE, head))
+        peer.send(last + forged.record(DATA, b"hello\n"))
+        assert peer.receiveExactly(6) == b"hello\n"
+        peer.send(forged.record(DATA, b"never answered\n") + forged.record(HANDSHAKE, head))
         assert peer.readAll() == b""
         assert peer.end == "FIN"
         peer.finish()
