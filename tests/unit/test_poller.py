@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -683,37 +682,19 @@ def testLittleGoesFirst(rig: Rig) -> None:
     assert order == ["Descriptor 1", "Descriptor 3", "Flood 0", "Flood 2"]
 
 
-def testLittleGoesBetween(rig: Rig) -> None:
-    """Issue 3, 4: what becomes ready during the turn of one flood does not wait for the next."""
-    order: list[str] = []
-    floods = [rig.reading(Flood) for _ in range(3)]
-    little, peerOfLittle = rig.reading()
+@pytest.mark.parametrize(("count", "turns"), [(3, 1), (BATCH - 1, 13)])
+def testLittleGoesBetween(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, count: int, turns: int
+) -> None:
+    """
+    Issue 3, 4: what becomes ready during the turn of one flood does not wait for all.
 
-    def flood() -> None:
-        order.append("much")
-        peerOfLittle.send(b"x")
-        begun = monotonic()
-        while monotonic() - begun < 2 * LOOK:
-            pass
-
-    def read() -> None:
-        order.append("little")
-        little.socket.recv(10)
-
-    little.onRead = read
-    for descriptor, peer in floods:
-        descriptor.onRead = flood
-        peer.send(b"x")
-    rig.outer.turn()
-    assert order == ["much", "little"] * 3
-
-
-def testALookHasItsShareOfTheTime(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 6, the row tls-64k: the more a look passes over, the longer the next one waits."""
+    Issue 6, the row tls-64k: the more a look passes over, the longer the next one waits.
+    """
     now = 0.0
     monkeypatch.setattr(poller, "monotonic", lambda: now)
     order: list[str] = []
-    floods = [rig.reading(Flood) for _ in range(BATCH - 1)]
+    floods = [rig.reading(Flood) for _ in range(count)]
     little, peerOfLittle = rig.reading()
 
     def flood() -> None:
@@ -731,10 +712,8 @@ def testALookHasItsShareOfTheTime(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
         descriptor.onRead = flood
         peer.send(b"x")
     rig.outer.turn()
-    turns = int(len(floods) * PASSED / (2 * LOOK)) + 1
-    assert turns > 2
-    assert order[: turns + 1] == ["much"] * turns + ["little"]
-    assert order.count("little") == len(floods) // turns
+    assert turns == int(count * PASSED / (2 * LOOK)) + 1
+    assert order == (["much"] * turns + ["little"]) * (count // turns) + ["much"] * (count % turns)
 
 
 def testFloodGoneMeanwhile(rig: Rig) -> None:
