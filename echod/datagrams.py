@@ -1,9 +1,8 @@
 """
 One listener of datagrams: a protocol at an endpoint, and the guard before it.
 
-A Twisted service like `echod.listening.Listener`, but there are no connections: nobody is
-admitted, drained or owed anything.  At the end what the kernel holds is answered, then the port
-closes.
+Unlike those of `echod.listening.Listener` its clients have no connections: nobody is admitted,
+drained or owed anything.  At the end what the kernel holds is answered, then the port closes.
 """
 
 from __future__ import annotations
@@ -12,13 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.logger import Logger
-
 from echod.deadlines import Sweep
 from echod.endpoints import UDPEndpoint
 from echod.guard import REFLECTORS, Guard
-from echod.listening import ListenerPlan
+from echod.planned import ListenerPlan, PlannedListener
 from echod.report import RefusalLog
 from echod.sources import Networks
 from echod.transports.adopted import adopting
@@ -26,10 +22,8 @@ from echod.transports.udp import UDPPort
 
 __all__ = ["DatagramListener"]
 
-_log = Logger()
 
-
-class DatagramListener(Service):
+class DatagramListener(PlannedListener):
     """
     See the module's docstring.
 
@@ -55,10 +49,8 @@ class DatagramListener(Service):
         ownPorts: set[int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._plan = plan
-        # As planned, then, once bound, as the system gave it.
         assert isinstance(plan.endpoint, UDPEndpoint)
-        self._endpoint = plan.endpoint
+        super().__init__(plan)
         self._sweep = sweep
         self._ownPorts = ownPorts
         limits = plan.limits
@@ -72,17 +64,6 @@ class DatagramListener(Service):
             plan.endpoint, protocol, guard, monotonic, reactor, plan.proxy
         )
 
-    def privilegedStartService(self) -> None:
-        """
-        Bind, if that has not been done.
-
-        :raises ListenError: if the address cannot be had.
-        """
-        if not self._port.connected:
-            self._port.startListening()
-            self._serve()
-            _log.info("listening {listener}", listener=self.describe())
-
     def _serve(self) -> None:
         """The port listens: what depends on its address."""
         port = self._port.getHost().port
@@ -90,11 +71,6 @@ class DatagramListener(Service):
         self._ownPorts.add(port)
         self._refusals = RefusalLog(self.describe(), lambda: self._port.refused)
         self._sweep.add(self._refusals)
-
-    def startService(self) -> None:
-        """Bind, unless the privileged hook has: ``twist`` calls this one alone (TRAPS 7.9)."""
-        self.privilegedStartService()
-        super().startService()
 
     def stopService(self) -> None:
         """Answer what has come, then close."""
@@ -108,11 +84,6 @@ class DatagramListener(Service):
             self._port.close()
             self._sweep.discard(self._refusals)
             self._ownPorts.discard(self._endpoint.port)
-
-    @property
-    def plan(self) -> ListenerPlan:
-        """What it is."""
-        return self._plan
 
     def renew(self, plan: ListenerPlan) -> None:
         """Be the same."""
@@ -128,17 +99,8 @@ class DatagramListener(Service):
         """No: nobody waits to be accepted."""
         return False
 
-    def abandon(self) -> None:
-        """Close the port at once: another listener could not be bound, nothing was served."""
-        if self._port.connected:
-            self._port.close()
-
     def cut(self) -> None:
         """Nothing is left to abort."""
-
-    def describe(self) -> str:
-        """``udp udp 127.0.0.1:7``, with the port that the system chose."""
-        return self._plan.describe(self._endpoint)
 
     def counters(self) -> dict[str, Any]:
         """All counters of this listener, as plain values."""
@@ -152,7 +114,3 @@ class DatagramListener(Service):
             "refused": dict(port.refused),
             "errors": dict(port.errors),
         }
-
-    def getHost(self) -> Any:
-        """The bound address, as an ``IAddress``."""
-        return self._port.getHost()

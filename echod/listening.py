@@ -1,10 +1,9 @@
 """
 One listener: a protocol at an endpoint, from binding to the last connection's end.
 
-`Listener` is a Twisted service.  It binds at once and in the caller's sight, because a
-daemon that cannot listen must not live (REQUIREMENTS O3); it owns its connections
-(`echod.connection.Owner`), and its stopping is the drain (O1): the accept queue is served,
-the port closes, each connection answers what it holds, sends FIN and lingers.
+`Listener` owns its connections (`echod.connection.Owner`), and its stopping is the drain
+(REQUIREMENTS O1): the accept queue is served, the port closes, each connection answers what it
+holds, sends FIN and lingers.
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import Struct
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory
@@ -21,94 +18,24 @@ from twisted.logger import Logger
 
 from echod.connection import Connection, Reason
 from echod.deadlines import Sweep
-from echod.endpoints import Endpoint, TCPEndpoint, UNIXEndpoint
-from echod.errors import ConfigurationError
+from echod.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.hosted import asConnection, halfCloses
 from echod.limits import ConnectionLimit, SourceLimit
+from echod.planned import ListenerPlan, PlannedListener
 from echod.rates import Rate
 from echod.report import ConnectionLog, RefusalLog, Totals
-from echod.settings import Limits
-from echod.sources import Networks
-from echod.tlscontext import ServerTLS
 from echod.transports.adopted import adopting
 from echod.transports.proxy import expectHeader
 from echod.transports.tcp import TCPPort
 from echod.transports.tls import secure
 from echod.transports.unix import UNIXListeningPort
 
-__all__ = ["Listener", "ListenerPlan"]
+__all__ = ["Listener"]
 
 _log = Logger()
 
 
-class ListenerPlan(Struct, frozen=True, kw_only=True):
-    """
-    What one listener is to be.
-
-    :ivar place: where it is written, for messages: ``$.listener[0]`` or ``--port``.
-    :ivar maker: an `IStreamProtocolMaker` or `IDatagramProtocolMaker`, as the endpoint needs.
-    :ivar explicitMaximum: whether somebody asked for just this ``max_connections``.
-    :ivar security: what TLS needs, if there is to be TLS.
-    :ivar proxy: networks whose peers send a PROXY header, and nobody else may come.
-    :ivar descriptor: of the socket to adopt, which is at ``endpoint``; ``None`` makes one.
-    """
-
-    place: str
-    maker: Any
-    endpoint: Endpoint
-    limits: Limits
-    options: Struct | None
-    explicitMaximum: bool = False
-    security: ServerTLS | None = None
-    proxy: Networks | None = None
-    descriptor: int | None = None
-
-    def describe(self, endpoint: Endpoint, *traits: str) -> str:
-        """
-        ``raw tcp 127.0.0.1:1234 (adopted, tls)``: the protocol, where, and what is particular.
-
-        :param endpoint: as the system gave it.
-        :param traits: more of them, behind ``adopted``, ``tls`` and ``proxy``.
-        """
-        traits = (
-            *["adopted"] * (self.descriptor is not None),
-            *["tls"] * (self.security is not None),
-            *["proxy"] * (self.proxy is not None),
-            *traits,
-        )
-        told = f" ({', '.join(traits)})" if traits else ""
-        return f"{self.maker.name} {endpoint}{told}"
-
-    def sameAs(self, other: ListenerPlan) -> bool:
-        """Whether both say the same; what is in files of TLS does not count."""
-        return self.isAt(other) and self._terms() == other._terms()
-
-    def _terms(self) -> tuple[Any, ...]:
-        security = None if self.security is None else self.security.settings
-        # The mode of a UNIX socket's file is no part of where it is.
-        mode = getattr(self.endpoint, "mode", None)
-        return self.maker, self.limits, self.options, self.proxy, security, mode
-
-    def isAt(self, other: ListenerPlan) -> bool:
-        """Whether both are for one socket."""
-        return (self.endpoint, self.descriptor) == (other.endpoint, other.descriptor)
-
-    def make(self, method: Callable[[Any], Any]) -> Any:
-        """
-        What a ``method`` of the maker gives for the options.
-
-        :raises ConfigurationError: it raised.
-        """
-        try:
-            return method(self.options)
-        except Exception as error:
-            raise ConfigurationError(
-                f"{self.place}: protocol {self.maker.name!r} cannot be served:"
-                f" {type(error).__name__}: {error}"
-            ) from error
-
-
-class Listener(Service):
+class Listener(PlannedListener):
     """
     See the module's docstring.
 
@@ -131,10 +58,8 @@ class Listener(Service):
         logPayload: bool = False,
         draining: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._plan = plan
+        super().__init__(plan)
         self._draining = draining
-        # As planned, then, once bound, as the system gave it.
-        self._endpoint = plan.endpoint
         self.sweep = sweep
         self.limits = plan.limits
         self.totals = Totals()
@@ -172,17 +97,6 @@ class Listener(Service):
 
     # -- The service -----------------------------------------------------------------------
 
-    def privilegedStartService(self) -> None:
-        """
-        Bind, if that has not been done.
-
-        :raises ListenError: if the address cannot be had.
-        """
-        if not self._port.connected:
-            self._port.startListening()
-            self._serve()
-            _log.info("listening {listener}", listener=self.describe())
-
     def _serve(self) -> None:
         """The port listens: what depends on its address."""
         self._gone = None
@@ -195,11 +109,6 @@ class Listener(Service):
             self.payload = ConnectionLog(self.describe()).payload
         self._refusals = RefusalLog(self.describe(), self.totals.turnedAway)
         self.sweep.add(self._refusals)
-
-    def startService(self) -> None:
-        """Bind, unless the privileged hook has: ``twist`` calls this one alone (TRAPS 7.9)."""
-        self.privilegedStartService()
-        super().startService()
 
     def stopService(self) -> Deferred[None]:
         """Drain; fires when the last connection is gone.  `cut` hastens it."""
@@ -239,11 +148,6 @@ class Listener(Service):
             self._port.close()
             self.sweep.discard(self._refusals)
 
-    @property
-    def plan(self) -> ListenerPlan:
-        """What it is."""
-        return self._plan
-
     def renew(self, plan: ListenerPlan) -> None:
         """Be the same, with what the files of TLS hold now."""
         self._plan = plan
@@ -266,11 +170,6 @@ class Listener(Service):
         self._port.succeed(other._port)
         self._serve()
 
-    def abandon(self) -> None:
-        """Close the port at once: another listener could not be bound, nothing was served."""
-        if self._port.connected:
-            self._port.close()
-
     def describe(self) -> str:
         """
         ``raw tcp 127.0.0.1:1234``, with the port that the system chose.
@@ -292,10 +191,6 @@ class Listener(Service):
     def counters(self) -> dict[str, Any]:
         """All counters of this listener, as plain values."""
         return {"listener": self.describe(), **self.totals.snapshot(self._live)}
-
-    def getHost(self) -> Any:
-        """The bound address, as an ``IAddress``."""
-        return self._port.getHost()
 
     def _fireIfEmpty(self) -> None:
         if self._heir is not None:

@@ -33,7 +33,8 @@ from echod.endpoints import (
 from echod.errors import ConfigurationError
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.limits import fitDescriptors
-from echod.listening import Listener, ListenerPlan
+from echod.listening import Listener
+from echod.planned import ListenerPlan
 from echod.registry import Registry
 from echod.report import SlowLog, toJSON
 from echod.settings import Configuration, Limits, TLSSettings, convert, resolveLimits

@@ -14,7 +14,8 @@ from zope.interface import implementer
 from echod.connection import Connection, Reason
 from echod.deadlines import TICK, Sweep
 from echod.endpoints import TCPEndpoint
-from echod.listening import Listener, ListenerPlan
+from echod.listening import Listener
+from echod.planned import ListenerPlan
 from echod.protocols.raw import RawOptions, raw
 from echod.settings import Limits, TLSSettings
 from echod.sources import Networks

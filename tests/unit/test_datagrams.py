@@ -13,8 +13,8 @@ from twisted.internet.protocol import DatagramProtocol
 from echod.datagrams import DatagramListener
 from echod.deadlines import Sweep
 from echod.endpoints import UDPEndpoint
-from echod.listening import ListenerPlan
 from echod.maker import DatagramMaker
+from echod.planned import ListenerPlan
 from echod.protocols.datagram import Echo
 from echod.settings import Limits
 from echod.sources import Networks

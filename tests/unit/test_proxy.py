@@ -28,8 +28,9 @@ from echod.connection import Connection, Reason, State
 from echod.deadlines import TICK, Sweep
 from echod.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.errors import MalformedHeader
-from echod.listening import Listener, ListenerPlan
+from echod.listening import Listener
 from echod.maker import ConnectionMaker, FactoryMaker, StreamMaker
+from echod.planned import ListenerPlan
 from echod.protocols.chargen import chargen
 from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami

@@ -1,0 +1,149 @@
+"""
+What one listener is to be, and what those of streams and of datagrams do alike.
+
+`ListenerPlan` is data, made by `echod.service` before anything is bound.  `PlannedListener` is the
+Twisted service made of it: `echod.listening.Listener` serves streams,
+`echod.datagrams.DatagramListener` datagrams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+from echod.endpoints import Endpoint
+from echod.errors import ConfigurationError
+from echod.settings import Limits
+from echod.sources import Networks
+from echod.tlscontext import ServerTLS
+
+__all__ = ["ListenerPlan", "PlannedListener"]
+
+_log = Logger()
+
+
+class ListenerPlan(Struct, frozen=True, kw_only=True):
+    """
+    What one listener is to be.
+
+    :ivar place: where it is written, for messages: ``$.listener[0]`` or ``--port``.
+    :ivar maker: an `IStreamProtocolMaker` or `IDatagramProtocolMaker`, as the endpoint needs.
+    :ivar explicitMaximum: whether somebody asked for just this ``max_connections``.
+    :ivar security: what TLS needs, if there is to be TLS.
+    :ivar proxy: networks whose peers send a PROXY header, and nobody else may come.
+    :ivar descriptor: of the socket to adopt, which is at ``endpoint``; ``None`` makes one.
+    """
+
+    place: str
+    maker: Any
+    endpoint: Endpoint
+    limits: Limits
+    options: Struct | None
+    explicitMaximum: bool = False
+    security: ServerTLS | None = None
+    proxy: Networks | None = None
+    descriptor: int | None = None
+
+    def describe(self, endpoint: Endpoint, *traits: str) -> str:
+        """
+        ``raw tcp 127.0.0.1:1234 (adopted, tls)``: the protocol, where, and what is particular.
+
+        :param endpoint: as the system gave it.
+        :param traits: more of them, behind ``adopted``, ``tls`` and ``proxy``.
+        """
+        traits = (
+            *["adopted"] * (self.descriptor is not None),
+            *["tls"] * (self.security is not None),
+            *["proxy"] * (self.proxy is not None),
+            *traits,
+        )
+        told = f" ({', '.join(traits)})" if traits else ""
+        return f"{self.maker.name} {endpoint}{told}"
+
+    def sameAs(self, other: ListenerPlan) -> bool:
+        """Whether both say the same; what is in files of TLS does not count."""
+        return self.isAt(other) and self._terms() == other._terms()
+
+    def _terms(self) -> tuple[Any, ...]:
+        security = None if self.security is None else self.security.settings
+        # The mode of a UNIX socket's file is no part of where it is.
+        mode = getattr(self.endpoint, "mode", None)
+        return self.maker, self.limits, self.options, self.proxy, security, mode
+
+    def isAt(self, other: ListenerPlan) -> bool:
+        """Whether both are for one socket."""
+        return (self.endpoint, self.descriptor) == (other.endpoint, other.descriptor)
+
+    def make(self, method: Callable[[Any], Any]) -> Any:
+        """
+        What a ``method`` of the maker gives for the options.
+
+        :raises ConfigurationError: it raised.
+        """
+        try:
+            return method(self.options)
+        except Exception as error:
+            raise ConfigurationError(
+                f"{self.place}: protocol {self.maker.name!r} cannot be served:"
+                f" {type(error).__name__}: {error}"
+            ) from error
+
+
+class PlannedListener(Service):
+    """
+    A service that listens at one endpoint, from its start to its end.
+
+    It binds at once and in the caller's sight, because a daemon that cannot listen must not live
+    (REQUIREMENTS O3).  A subclass makes ``_port``, and does in ``_serve`` what depends on the
+    address that the system gave it.
+    """
+
+    _port: Any
+    # Of the kind that the subclass serves.
+    _endpoint: Any
+
+    def __init__(self, plan: ListenerPlan) -> None:
+        self._plan = plan
+        # As planned, then, once bound, as the system gave it; written by _serve.
+        self._endpoint = plan.endpoint
+
+    def _serve(self) -> None:
+        raise NotImplementedError
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind, if that has not been done.
+
+        :raises ListenError: if the address cannot be had.
+        """
+        if not self._port.connected:
+            self._port.startListening()
+            self._serve()
+            _log.info("listening {listener}", listener=self.describe())
+
+    def startService(self) -> None:
+        """Bind, unless the privileged hook has: ``twist`` calls this one alone (TRAPS 7.9)."""
+        self.privilegedStartService()
+        super().startService()
+
+    def abandon(self) -> None:
+        """Close the port at once: another listener could not be bound, nothing was served."""
+        if self._port.connected:
+            self._port.close()
+
+    @property
+    def plan(self) -> ListenerPlan:
+        """What it is."""
+        return self._plan
+
+    def describe(self) -> str:
+        """``raw tcp 127.0.0.1:1234``, with the port that the system chose, and traits."""
+        return self._plan.describe(self._endpoint)
+
+    def getHost(self) -> Any:
+        """The bound address, as an ``IAddress``."""
+        return self._port.getHost()
