@@ -2,8 +2,8 @@
 TCP: a port that fails at once and in words, and both kinds of connections.
 
 A *listening* socket (`TCPPort`) only ever yields *connection* sockets (`Server`); options that
-Linux hands down from the first to the second (no delay, keepalive) are set once, on the
-listening one.  Private parts of Twisted known here: ``Server._addressType``,
+Linux hands down from the first to the second (no delay, keepalive, urgent bytes in line) are set
+once, on the listening one.  Private parts of Twisted known here: ``Server._addressType``,
 ``Port._realPortNumber``, ``Port._logConnectionLostMsg``, ``Connector._makeTransport`` and
 ``tcp._resolveIPv6``.
 """
@@ -146,6 +146,9 @@ class TCPPort(Listening, Port):
 
     def _setOptions(self, skt: socket.socket) -> None:
         skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # An urgent byte is a byte like others then (RFC 6093, section 4).  Apart, it would not come
+        # back, and the kernel would count what waits to be read only as far as to it.
+        skt.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         # Said either way: an adopted socket may come with it.
         skt.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(self._keepalive))
         if self._keepalive:

@@ -453,6 +453,16 @@ def test_keepalive(tcp: socket.socket, keepalive: int) -> None:
             assert waitFor(timer, "a socket at rest") == ("keepalive" if keepalive else "none")
 
 
+def test_urgentByte(tcp: socket.socket) -> None:
+    """An urgent byte comes back to who came before us too."""
+    with connect(tcp) as early:
+        early.send(b"!", socket.MSG_OOB)
+        early.sendall(b"hello")
+        early.shutdown(socket.SHUT_WR)
+        with serving([tcp]):
+            assert receiveAll(early) == b"!hello"
+
+
 # -- What cannot be served -------------------------------------------------------------------
 
 

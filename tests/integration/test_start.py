@@ -349,11 +349,12 @@ def stateCount(port: int) -> int:
 
 
 def test_acceptedSocket() -> None:
-    """TRAPS 2.5: no delay; keepalive after 60 s, then 6 questions, one each 10 s."""
+    """TRAPS 2.5: no delay; urgent bytes in line; keepalive after 60 s, 6 times, each 10 s."""
     link = tcpLink(raw.makeFactory(RawOptions()).buildProtocol(None))  # type: ignore[arg-type]
     handle: Any = link.connection.transport
     handle = handle.getHandle()
     assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+    assert handle.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE) == 1
     assert handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
     assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 10

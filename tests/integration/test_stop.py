@@ -388,6 +388,26 @@ def test_queued(command: list[str]) -> None:
         assert daemon.wait() == 0
 
 
+def test_urgentBytes() -> None:
+    """O1: all that the kernel held comes back: urgent bytes, and what is behind them."""
+    with Daemon("--port=0", command=MODULE) as daemon, daemon.connect() as accepted:
+        accepted.sendall(b"hello")
+        assert accepted.recv(5) == b"hello"
+        daemon.signal(signal.SIGSTOP)
+        with daemon.connect() as queued:
+            for client in (accepted, queued):
+                client.send(b"!", socket.MSG_OOB)
+                client.sendall(b"x" * 5000)
+                client.send(b"?", socket.MSG_OOB)
+                client.sendall(b"y" * 5000)
+            daemon.signal()
+            daemon.signal(signal.SIGCONT)
+            for client in (accepted, queued):
+                assert receiveAll(client) == b"!" + b"x" * 5000 + b"?" + b"y" * 5000
+                client.close()
+        assert daemon.wait() == 0
+
+
 def test_longQueue(data: bytes) -> None:
     """O1, TRAPS 3.3: a queue of several batches, silent clients and finished ones in it."""
     with ExitStack() as stack:

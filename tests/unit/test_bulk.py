@@ -103,6 +103,8 @@ class Link:
             self.socket.setblocking(False)
         else:
             self.socket, self.client = tcpPair()
+            # As on a connection that a TCPPort accepts.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self.protocol = Echo()
         address: Any = ("127.0.0.1", 1)
         self.transport = kind(self.socket, self.protocol, address, None, 0, facade)
@@ -119,10 +121,10 @@ class Link:
             self.transport.loseConnection()
         waitUntil(self.outer.turn, lambda: self.transport.disconnected)
 
-    def send(self, data: memoryview, most: int = 1 << 30) -> memoryview:
+    def send(self, data: memoryview, most: int = 1 << 30, flags: int = 0) -> memoryview:
         """Send what the kernel takes; returns the rest."""
         try:
-            return data[self.client.send(data[:most]) :] if data else data
+            return data[self.client.send(data[:most], flags) :] if data else data
         except BlockingIOError:
             return data
 
@@ -137,20 +139,23 @@ class Link:
         self.answer += piece
         return not piece
 
-    def exchange(self, data: bytes, *, before: int = 0, urgent: bool = False) -> None:
+    def exchange(
+        self, data: bytes, *, before: int = 0, urgent: random.Random | None = None
+    ) -> None:
         """
-        Send all, an urgent byte in the middle if wanted, and have it back without that one.
+        Send all, and have it back.
 
         :param before: bytes that are on their way already.
+        :param urgent: says which bytes are urgent ones.
         """
         rest = memoryview(data)
-        if urgent:
-            rest = self.send(rest, len(rest) // 2)
-            self.client.send(b"!", socket.MSG_OOB)
         wanted = len(self.answer) + before + len(data)
 
         def step(wait: float = 0.0) -> None:
             nonlocal rest
+            while urgent and rest and urgent.random() < 0.7:
+                # The last byte of each piece.
+                rest = self.send(rest, urgent.randrange(1, 200_000), socket.MSG_OOB)
             rest = self.send(rest)
             self.outer.turn(wait)
             self.receive()
@@ -375,12 +380,12 @@ def testAfterOurEnd() -> None:
 
 
 def testUrgentByte() -> None:
-    """An urgent byte within bulk is no part of the stream (tcp(7)), and nothing else is lost."""
+    """Urgent bytes within bulk, where reads stop (tcp(7)), come back in their places."""
     source = random.Random(5)
     with Link() as link:
         link.exchange(noise(1_000_000))
         for _ in range(30):
-            link.exchange(source.randbytes(source.randrange(100_000, 300_000)), urgent=True)
+            link.exchange(source.randbytes(source.randrange(1, 1_000_000)), urgent=source)
         assert link.protocol.unseen > 1_000_000
 
 
