@@ -71,9 +71,10 @@ class Options(usage.Options):
         "An echo daemon: every byte that a client sends comes back, once, in order. With no"
         " option: raw echo on port 1234, line echo on 1235, length-prefixed (DNS) echo on"
         " 1236, all on 127.0.0.1; UDP on request. An endpoint is tcp:PORT[:interface=ADDRESS]"
-        " or udp:PORT[:interface=ADDRESS] or unix:PATH[:mode=660], with a colon"
-        " in a value as \\:. SIGTERM drains, SIGUSR1 logs the counters. A socket that was passed"
-        " is fd:NUMBER, or systemd:name=NAME for all of that name."
+        " or udp:PORT[:interface=ADDRESS] or tls:PORT[:interface=ADDRESS]:cert=FILE[:key=FILE]"
+        " or unix:PATH[:mode=660], with a colon in a value as \\:. SIGTERM drains, SIGUSR1 logs"
+        " the counters, SIGHUP reads the configuration and certificates again. A socket that"
+        " was passed is fd:NUMBER, or systemd:name=NAME for all of that name."
     )
 
     optFlags = [
