@@ -69,7 +69,7 @@ from echod.interfaces import IConnectionTransport
 from echod.rates import Rate
 from echod.settings import Limits
 
-__all__ = ["Connection", "Owner", "Reason", "State"]
+__all__ = ["Connection", "Owner", "Reason", "State", "logsFault"]
 
 _log = Logger()
 
@@ -162,6 +162,17 @@ class Owner(Protocol):
 
 # Tracebacks in the log: ten at once, then one a second.
 _faults = Rate(1, burst=10)
+
+
+def logsFault() -> bool:
+    """
+    Whether one more traceback may be logged.
+
+    A peer that knows how to make a protocol raise must not fill the log: after a few tracebacks
+    there is one a second, and counters tell the rest.
+    """
+    return _faults.take(monotonic())
+
 
 # Looked up once for each read.
 _OPEN = State.OPEN
@@ -766,11 +777,10 @@ class Connection(TwistedProtocol):
 
     def fault(self, failure: Failure, name: str) -> None:
         """
-        Say in the log that ``name`` raised, and end this connection alone.
+        Say in the log that ``name`` raised (`logsFault`), and end this connection alone.
 
-        A peer that knows how to make it raise must not fill the log: after a few tracebacks
-        there is one a second, and the counter of `Reason.ERROR` tells the rest.
+        `Reason.ERROR` counts them all.
         """
-        if _faults.take(monotonic()):
+        if logsFault():
             _log.failure("{name} raised; its connection is aborted", failure, name=name)
         self.abort(Reason.ERROR)

@@ -8,6 +8,7 @@ drained or owed anything.  At the end what the kernel holds is answered, then th
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,8 @@ class DatagramListener(PlannedListener):
     :param plan: what to serve, where, within which limits.
     :param reactor: a Twisted reactor.
     :param sweep: tells when a second has passed; shared by all listeners.
-    :param ownPorts: the ports of all listeners of datagrams; this one adds its own.
+    :param ownPorts: the ports of all listeners of datagrams, and how many have each; this one
+        adds its own.
     :param monotonic: the clock that rates are measured with.
     :raises ConfigurationError: the protocol's maker raised.
     """
@@ -46,7 +48,7 @@ class DatagramListener(PlannedListener):
         plan: ListenerPlan,
         reactor: Any,
         sweep: Sweep,
-        ownPorts: set[int],
+        ownPorts: Counter[int],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         assert isinstance(plan.endpoint, UDPEndpoint)
@@ -68,9 +70,16 @@ class DatagramListener(PlannedListener):
         """The port listens: what depends on its address."""
         port = self._port.getHost().port
         self._endpoint = UDPEndpoint(self._endpoint.host, port)
-        self._ownPorts.add(port)
+        self._ownPorts[port] += 1
         self._refusals = RefusalLog(self.describe(), lambda: self._port.refused)
         self._sweep.add(self._refusals)
+
+    def _unserve(self) -> None:
+        self._sweep.discard(self._refusals)
+        port = self._endpoint.port
+        self._ownPorts[port] -= 1
+        if not self._ownPorts[port]:
+            del self._ownPorts[port]
 
     def stopService(self) -> None:
         """Answer what has come, then close."""
@@ -82,8 +91,7 @@ class DatagramListener(PlannedListener):
         if self._port.connected:
             self._port.serveQueue()
             self._port.close()
-            self._sweep.discard(self._refusals)
-            self._ownPorts.discard(self._endpoint.port)
+            self._unserve()
 
     def renew(self, plan: ListenerPlan) -> None:
         """Be the same."""
@@ -91,8 +99,8 @@ class DatagramListener(PlannedListener):
 
     def succeed(self, other: DatagramListener) -> None:
         """Go on at the endpoint of ``other``: with its socket and its counters."""
-        other._sweep.discard(other._refusals)
         self._port.succeed(other._port)
+        other._unserve()
         self._serve()
 
     def neglects(self) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
     "UDPEndpoint",
     "UNIXEndpoint",
     "formatAddress",
+    "overlap",
     "parseEndpoint",
     "parseTarget",
 ]
@@ -132,6 +133,26 @@ class SystemdEndpoint:
 Target = TCPEndpoint | UDPEndpoint | UNIXEndpoint
 #: The last two say nothing of what they are until the sockets are looked at: `echod.activation`.
 Endpoint = Target | DescriptorEndpoint | SystemdEndpoint
+
+
+def overlap(one: Endpoint, other: Endpoint) -> bool:
+    """Whether only one of them can be had: they are the same, or one is all addresses."""
+    if not isinstance(one, TCPEndpoint | UDPEndpoint):
+        return one == other
+    return (
+        isinstance(other, type(one))
+        and one.port == other.port != 0
+        and (
+            one.host == other.host or _covers(one.host, other.host) or _covers(other.host, one.host)
+        )
+    )
+
+
+def _covers(host: str, other: str) -> bool:
+    # A socket at all addresses of IPv6 has those of IPv4 too (ipv6(7), IPV6_V6ONLY).
+    return host == "::" or (host == "0.0.0.0" and ":" not in other)  # noqa: S104  # nothing is bound
+
+
 _WORDS: dict[str, type[TCPEndpoint | UDPEndpoint]] = {
     "tcp": TCPEndpoint,
     "tls": TCPEndpoint,

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
-from echod.connection import Connection, Reason
+from echod.connection import Connection, Reason, logsFault
 from echod.deadlines import Sweep
 from echod.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.hosted import asConnection, halfCloses
@@ -110,6 +110,9 @@ class Listener(PlannedListener):
         self._refusals = RefusalLog(self.describe(), self.totals.turnedAway)
         self.sweep.add(self._refusals)
 
+    def _unserve(self) -> None:
+        self.sweep.discard(self._refusals)
+
     def stopService(self) -> Deferred[None]:
         """Drain; fires when the last connection is gone.  `cut` hastens it."""
         super().stopService()
@@ -146,7 +149,7 @@ class Listener(PlannedListener):
             # At one go: whoever is connected after the queue was served would be reset.
             self._port.serveQueue()
             self._port.close()
-            self.sweep.discard(self._refusals)
+            self._unserve()
 
     def renew(self, plan: ListenerPlan) -> None:
         """Be the same, with what the files of TLS hold now."""
@@ -160,14 +163,14 @@ class Listener(PlannedListener):
 
         Its connections stay its own, under the settings that they began with.
         """
+        self._port.succeed(other._port)
+        other._unserve()
         self.totals = other.totals
         self._live = other._live
         self._admission = other._admission
         self._admission.maximum = self.limits.max_connections
         self._sources.succeed(other._sources)
-        other.sweep.discard(other._refusals)
         other._heir = self
-        self._port.succeed(other._port)
         self._serve()
 
     def describe(self) -> str:
@@ -315,7 +318,8 @@ class _ListenerFactory(Factory):
             connection = asConnection(protocol)
             connection.owner = self._listener
         except Exception:
-            _log.failure("{listener} could not accept", listener=self._listener.describe())
+            if logsFault():
+                _log.failure("{listener} could not accept", listener=self._listener.describe())
             self._listener.totals.refused["error"] += 1
             return None
         return connection

@@ -99,7 +99,7 @@ class PlannedListener(Service):
 
     It binds at once and in the caller's sight, because a daemon that cannot listen must not live
     (REQUIREMENTS O3).  A subclass makes ``_port``, and does in ``_serve`` what depends on the
-    address that the system gave it.
+    address that the system gave it, which ``_unserve`` undoes.
     """
 
     _port: Any
@@ -112,6 +112,11 @@ class PlannedListener(Service):
         self._endpoint = plan.endpoint
 
     def _serve(self) -> None:
+        """The port listens: do what depends on its address."""
+        raise NotImplementedError
+
+    def _unserve(self) -> None:
+        """Undo `_serve`: the port is closed, or another listener's."""
         raise NotImplementedError
 
     def privilegedStartService(self) -> None:
@@ -134,6 +139,7 @@ class PlannedListener(Service):
         """Close the port at once: another listener could not be bound, nothing was served."""
         if self._port.connected:
             self._port.close()
+            self._unserve()
 
     @property
     def plan(self) -> ListenerPlan:

@@ -3,7 +3,7 @@ What the process does with signals, and the status it exits with.
 
 ``twistd`` answers SIGTERM by killing itself with it once more, and swallows exit codes;
 an operator wants: SIGTERM and SIGINT drain, a second one ends at once, the exit status says
-whether everybody got what was owed (0) or not (1), SIGUSR1 logs the counters.
+whether everybody got what was owed (0) or not (`CUT_SHORT`), SIGUSR1 logs the counters.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from echod.supervision import Supervision
 __all__ = ["Signals", "printEchodErrors", "shedGroups", "useMonotonicClock"]
 
 _log = Logger()
+
+#: Exit status after a drain that was cut short; 1 is that of whoever could not start.
+CUT_SHORT = 3
 
 
 class Signals:
@@ -77,7 +80,7 @@ class Signals:
     def _setExitStatus(self) -> None:
         if self._service.cutShort:
             # `twistd` has its pid file to remove yet, and no way to hand on a status.
-            atexit.register(_exitWithOne)
+            atexit.register(_exitCutShort)
 
 
 def useMonotonicClock(reactor: Any) -> None:
@@ -102,10 +105,10 @@ def shedGroups() -> None:
         os.setgroups([group])
 
 
-def _exitWithOne() -> None:
+def _exitCutShort() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(CUT_SHORT)
 
 
 def printEchodErrors() -> None:

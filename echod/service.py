@@ -9,6 +9,7 @@ within one deadline.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from echod.endpoints import (
     TCPEndpoint,
     UDPEndpoint,
     UNIXEndpoint,
+    overlap,
     parseEndpoint,
 )
 from echod.errors import ConfigurationError
@@ -57,6 +59,9 @@ _KINDS: dict[type[Endpoint], tuple[str, Any]] = {
     SystemdEndpoint: ("sockets", IProtocolMaker),
 }
 
+#: Limits that ask for the client's address.
+_ABOUT_SOURCES = ("allow", "deny", "max_per_source", "new_per_second")
+
 #: Where no socket was passed; those that are open anyhow can be adopted.
 _NOTHING_PASSED = Passed()
 
@@ -72,7 +77,7 @@ class ListenerRequest(Struct, frozen=True, kw_only=True):
     :ivar options: of its protocol, plain values.
     :ivar limits: keys of `Limits` given for this listener alone.
     :ivar tls: keys of `TLSSettings`, if there is to be TLS.
-    :ivar proxy: networks that must send a PROXY header.
+    :ivar proxy: networks that must send a PROXY header; of a UNIX socket everybody.
     """
 
     place: str
@@ -81,7 +86,7 @@ class ListenerRequest(Struct, frozen=True, kw_only=True):
     options: Mapping[str, Any] = {}
     limits: Mapping[str, Any] = {}
     tls: Mapping[str, Any] | None = None
-    proxy: Sequence[str] = ()
+    proxy: Sequence[str] | None = None
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -114,7 +119,7 @@ def requestsOf(configuration: Configuration, interface: str) -> list[ListenerReq
             options=table.get("options", {}),
             limits=table,
             tls=table.get("tls"),
-            proxy=table.get("proxy", ()),
+            proxy=table.get("proxy"),
         )
         for index, table in enumerate(configuration.listener)
     ]
@@ -167,6 +172,7 @@ def plan(
                 f"--option {maker.name}",
                 strict=False,
             )
+        _checkSources(request, endpoint)
         security = _security(request, endpoint)
         layers = {
             f"protocol {maker.name}": maker.defaults,
@@ -185,7 +191,7 @@ def plan(
                 options=settings,
                 explicitMaximum=bool(places),
                 security=security,
-                proxy=_trusted(request),
+                proxy=_trusted(request, endpoint),
                 descriptor=descriptor,
             )
         )
@@ -239,11 +245,28 @@ def _security(request: ListenerRequest, endpoint: Endpoint) -> ServerTLS | None:
         raise ConfigurationError(f"{place}: {error}") from error
 
 
-def _trusted(request: ListenerRequest) -> Networks | None:
+def _trusted(request: ListenerRequest, endpoint: Endpoint) -> Networks | None:
+    """Whose PROXY headers are believed; ``None`` if nobody is to send one."""
+    if request.proxy is None:
+        return None
+    place = _at(request.place, "proxy")
+    if not request.proxy and isinstance(endpoint, TCPEndpoint | UDPEndpoint):
+        raise ConfigurationError(f'{place}: trusts nobody; name networks, as "10.0.0.0/8"')
     try:
-        return Networks(request.proxy, ()) if request.proxy else None
+        return Networks(request.proxy, ())
     except ConfigurationError as error:
-        raise ConfigurationError(f"{_at(request.place, 'proxy')}: {error}") from error
+        raise ConfigurationError(f"{place}: {error}") from error
+
+
+def _checkSources(request: ListenerRequest, endpoint: Endpoint) -> None:
+    """Refuse limits on sources where clients have no addresses."""
+    if isinstance(endpoint, UNIXEndpoint) and request.proxy is None:
+        for key in _ABOUT_SOURCES:
+            if request.limits.get(key):
+                raise ConfigurationError(
+                    f"{_at(request.place, key)}: clients of {request.endpoint} have no address;"
+                    " the mode of its file says who may come"
+                )
 
 
 def _locate(
@@ -271,15 +294,22 @@ def _locate(
 
 
 def _take(endpoint: Endpoint, place: str, taken: dict[Endpoint, str]) -> None:
-    """Refuse an endpoint that another listener has."""
-    if endpoint in taken and getattr(endpoint, "port", None) != 0:
-        what = str(endpoint)
-        if not isinstance(endpoint, DescriptorEndpoint | SystemdEndpoint):
-            _, _, what = what.partition(" ")
-        raise ConfigurationError(
-            f"{_at(place, 'endpoint')}: {what} is taken by {taken[endpoint]}; give it another"
-        )
+    """Refuse an endpoint that another listener has, or has in part."""
+    for other, owner in taken.items():
+        if overlap(endpoint, other):
+            what = _where(endpoint)
+            how = "is taken by" if endpoint == other else f"and {_where(other)} overlap: see"
+            raise ConfigurationError(
+                f"{_at(place, 'endpoint')}: {what} {how} {owner}; give it another"
+            )
     taken[endpoint] = place
+
+
+def _where(endpoint: Endpoint) -> str:
+    """Without the kind, where that does not tell what the rest means."""
+    if isinstance(endpoint, DescriptorEndpoint | SystemdEndpoint):
+        return str(endpoint)
+    return str(endpoint).partition(" ")[2]
 
 
 def _plain(settings: Any) -> dict[str, Any]:
@@ -349,7 +379,7 @@ class EchodService(MultiService):
         self._facade = Facade(reactor, self._slow)
         self._pulse = Pulse(self._facade)
         # Of all listeners of datagrams: they must not answer each other.
-        self._ownPorts: set[int] = set()
+        self._ownPorts: Counter[int] = Counter()
         # Listeners that accept nobody any more, and may still have connections.
         self._retired: list[Listener | DatagramListener] = []
         self.listeners = [self._make(each, plan) for each in plan.listeners]
@@ -429,7 +459,10 @@ class EchodService(MultiService):
                 deadline.cancel()
             self._sweep.stop()
             self._pulse.stop()
-            self.cutShort = self.cutShort or self._owed() > self._cutBefore
+            owed = self._owed() - self._cutBefore
+            if owed:
+                _log.warn("{owed} connections were cut that were still owed bytes", owed=owed)
+            self.cutShort = self.cutShort or owed > 0
             self._bound = self.draining = False
 
         return drained.addBoth(finished)
@@ -482,6 +515,7 @@ class EchodService(MultiService):
             listener.succeed(found)
             # Not as a service that ends: its connections go on.
             self.services.remove(found)
+            self.listeners[self.listeners.index(found)] = listener
         for each, (listener, _) in zip(plan.listeners, after, strict=True):
             listener.renew(each)
             if listener.parent is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -33,6 +33,8 @@ __all__ = [
 
 #: What may be asked for (RFC 6066 section 3), and a ``*`` for its first part.
 _ASKED_FOR = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
+#: Characters of the longest number that is shown.
+_NUMBER = 32
 _YEAR = 365 * 24 * 3600
 
 Seconds = Annotated[float, Meta(ge=0, le=_YEAR)]
@@ -169,7 +171,7 @@ class ListenerSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=
     endpoint: str
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     tls: dict[str, Any] | None = None
-    proxy: list[str] = msgspec.field(default_factory=list)
+    proxy: list[str] | None = None
 
 
 class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -209,6 +211,14 @@ def convert(value: Mapping[str, Any], kind: type[T], place: str = "$", *, strict
         where = place + path.removesuffix("`") if at else place
         if "unknown field" in what:
             what += f" (there are: {', '.join(sorted(kind.__struct_fields__))})"
+        key = path.removeprefix(".").removesuffix("`")
+        if "enum" in what and key in kind.__struct_fields__:
+            choices = get_args(get_type_hints(kind)[key])
+            what += f" (there are: {', '.join(map(repr, choices))})"
+        elif (" >= " in what or " <= " in what) and key in value:
+            got = repr(value[key])
+            # Longer, it is no number.
+            what += f", not {got}" * (len(got) <= _NUMBER)
         raise ConfigurationError(f"{where}: {what}") from error
 
 

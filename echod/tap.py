@@ -252,7 +252,7 @@ def _fromText(value: dict[str, str], kind: Any) -> Any:
     try:
         return convert({key: plain}, kind, strict=False)
     except ConfigurationError as error:
-        _, _, what = str(error).partition(": ")
+        _, _, what = str(error).removesuffix(f", not {text!r}").partition(": ")
         raise ConfigurationError(f"--{_option(key)} {text!r}: {what}") from error
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable, Iterable
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -84,6 +85,9 @@ class Poller:
         # Numbers let go within the running batch: what it still holds for them is not meant
         # for whoever has them now.
         self._stale: set[int] = set()
+        # Those with much to do that are ready and wait for their turn, the longest first; by
+        # number, and what epoll said of them.
+        self._waiting: dict[int, int] = {}
 
     # -- IReactorFDSet -----------------------------------------------------------------------
 
@@ -126,6 +130,7 @@ class Poller:
         mask = self._masks.get(number)
         if mask is not None and self._descriptors[number] is not descriptor:
             # The former bearer of the number was closed without a word; epoll knows.
+            self._waiting.pop(number, None)
             self._stale.add(number)
             mask = None
         if mask is None:
@@ -174,6 +179,7 @@ class Poller:
 
     def _forget(self, number: int) -> None:
         del self._descriptors[number], self._masks[number]
+        self._waiting.pop(number, None)
         self._stale.add(number)
         try:
             self._epoll.unregister(number)
@@ -205,32 +211,33 @@ class Poller:
         So a message waits for a turn or a few of a flood, not for one of each that floods.
         """
         self._stale.clear()
-        later = self._serve(self._epoll.poll(0, BATCH))
-        if later:
-            self._serveBetween(later)
+        self._serve(self._epoll.poll(0, BATCH))
+        if self._waiting:
+            self._serveBetween()
 
-    def _serveBetween(self, later: list[tuple[int, int]]) -> None:
-        """Serve those with much to do one by one, and others in between."""
-        wait = max(LOOK, len(later) * PASSED)
+    def _serveBetween(self) -> None:
+        """Serve those with much to do one by one, a batch at most, and others in between."""
+        waiting = self._waiting
+        batch = list(islice(waiting, BATCH))
+        wait = max(LOOK, len(batch) * PASSED)
         looked = monotonic()
-        for event in later:
-            self._serve((event,), all_=True)
+        for number in batch:
+            if number in waiting:
+                self._serve(((number, waiting.pop(number)),), all_=True)
             if self._epoll is None:
                 return
             if monotonic() - looked > wait:
                 self._serve(self._epoll.poll(0, BATCH))
                 looked = monotonic()
 
-    def _serve(
-        self, events: Iterable[tuple[int, int]], *, all_: bool = False
-    ) -> list[tuple[int, int]]:
+    def _serve(self, events: Iterable[tuple[int, int]], *, all_: bool = False) -> None:
         """
-        Serve a batch; returns those events that are left for later.
+        Serve a batch.
 
-        :param all_: whether to serve also descriptors that have much to read.
+        :param all_: whether to serve also descriptors that have much to read, and not have them
+            wait.
         """
         stale, descriptors, masks = self._stale, self._descriptors, self._masks
-        later: list[tuple[int, int]] = []
         before = monotonic()
         for number, event in events:
             descriptor = descriptors.get(number)
@@ -241,11 +248,11 @@ class Poller:
             try:
                 if event & _IN and masks[number] & _IN:
                     if not all_ and getattr(descriptor, "readsMuch", False):
-                        later.append((number, event))
+                        self._waiting[number] = event
                         continue
                     reading = True
                     why = descriptor.doRead()
-                    if not why and event & _OUT and number not in stale:
+                    if not why and event & masks.get(number, 0) & _OUT and number not in stale:
                         reading = False
                         why = descriptor.doWrite()
                 elif event & _OUT and masks[number] & _OUT:
@@ -275,7 +282,6 @@ class Poller:
             if after - before > SLOW and self._slow is not None:
                 self._slow(descriptor, after - before)
             before = after
-        return later
 
     def _disconnect(self, number: int, descriptor: Any, why: BaseException, reading: bool) -> None:
         """End a descriptor, or only its reading, as Twisted's reactors do."""

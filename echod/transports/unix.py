@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import unix
+from twisted.logger import Logger
 
 from echod.endpoints import UNIXEndpoint
 from echod.errors import ListenError
@@ -33,6 +34,8 @@ __all__ = [
     "UNIXServer",
     "credentialsOf",
 ]
+
+_log = Logger()
 
 require(unix.Port, "_logConnectionLostMsg")
 require(unix.Connector, "_makeTransport")
@@ -131,9 +134,28 @@ class UNIXListeningPort(Listening, UNIXPort):
 
     def _reopen(self, skt: socket.socket) -> socket.socket:
         if self._file is not None:
-            Path(self._endpoint.path).chmod(self._endpoint.mode)
+            try:
+                self._setMode()
+            except OSError as error:
+                # The socket is another matter: whoever may connect is served as before.
+                reason = error.strerror
+                _log.warn(
+                    "{endpoint} keeps its mode: {reason}", endpoint=self._endpoint, reason=reason
+                )
         skt.listen(self.backlog)
         return skt
+
+    def _setMode(self) -> None:
+        """Give the file its mode, if it is the one that we made: never what a link leads to."""
+        file = os.open(self._endpoint.path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            found = os.fstat(file)
+            ours = (found.st_dev, found.st_ino) == self._file
+            if ours and stat.S_IMODE(found.st_mode) != self._endpoint.mode:
+                # The file that is open, whatever its name has come to mean (proc(5)).
+                Path(f"/proc/self/fd/{file}").chmod(self._endpoint.mode)
+        finally:
+            os.close(file)
 
     def _makeRoom(self) -> None:
         """

@@ -242,11 +242,11 @@ def test_drainDelay() -> None:
 
 
 def test_secondSignalInTheDelay() -> None:
-    """O1: it ends at once, with status 1."""
+    """O1: it ends at once, with status 3."""
     with Daemon("--port", "0", "--drain-delay", "300") as daemon, daemon.connect() as held:
         held.sendall(b"x")
         assert held.recv(1) == b"x"
         daemon.signal(signal.SIGTERM)
         daemon.waitForLine("draining")
         daemon.signal(signal.SIGTERM)
-        assert daemon.wait() == 1
+        assert daemon.wait() == 3

@@ -530,7 +530,7 @@ def test_drainOfOneThatNeverReads(certificates: Certificates, version: str) -> N
         peer.shakeHands()
         stuff(Stuffed(peer))
         started = time.monotonic()
-        assert daemon.stop() == 1
+        assert daemon.stop() == 3
         assert 0.9 < time.monotonic() - started < 3
         peer.readAll()
         assert (peer.end, peer.notified) == ("RST", False)

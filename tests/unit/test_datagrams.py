@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -83,7 +84,7 @@ def serving(
     *,
     host: str = "127.0.0.1",
     proxies: list[str] | None = None,
-    ownPorts: set[int] | None = None,
+    ownPorts: Counter[int] | None = None,
 ) -> Iterator[Served]:
     """A listener whose clock stands still: each source has what it has in one second."""
     trusted = Networks(["127.0.0.1", "::1"] if proxies is None else proxies, [])
@@ -97,7 +98,7 @@ def serving(
     )
     loop = Loop()
     listener = DatagramListener(
-        plan, loop, Sweep(loop, lambda: 0.0), ownPorts or set(), lambda: 0.0
+        plan, loop, Sweep(loop, lambda: 0.0), ownPorts or Counter(), lambda: 0.0
     )
     listener.privilegedStartService()
     try:
@@ -224,7 +225,7 @@ def test_portsOfTheSender(which: str) -> None:
     with bound() as reflector:
         port = reflector.getsockname()[1]
         limits = Limits(reflector_ports=[port] if which == "reflector" else [])
-        own = {port} if which == "own_port" else set()
+        own = Counter([port] if which == "own_port" else [])
         with serving(limits=limits, ownPorts=own) as served:
             assert served.ask(HEADER + b"x", formatV2(command=LOCAL), sender=reflector) == []
             assert served.refused == {which: 2}

@@ -64,6 +64,21 @@ def test_factoryWithoutAProtocol(
     assert all("could not accept" in line and "its own" in line for line in told)
 
 
+def test_tracebacksOfAFactory(loggedErrors: LoggedErrors) -> None:
+    """O5: strangers cannot fill the log with them: ten at once, then one a second."""
+    loop = Outer()
+    listener = listenerOf(loop, FactoryMaker("x", "x", Broken), "tcp:0")
+    listener.privilegedStartService()
+    address = ("127.0.0.1", listener.getHost().port)
+    try:
+        for count in range(30):
+            with socket.create_connection(address, 20):
+                waitUntil(loop.turn, lambda: listener.totals.refused["error"] > count)  # noqa: B023  # called at once
+    finally:
+        listener.abandon()
+    assert 10 <= len(loggedErrors.flush()) < 20
+
+
 @pytest.mark.parametrize(("protocol", "endpoint"), [("raw", "tcp:0"), ("udp", "udp:0")])
 def test_neverStarted(protocol: str, endpoint: str) -> None:
     """To stop or to give up what was never bound is nothing, and done at once."""

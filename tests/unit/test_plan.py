@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -222,7 +223,7 @@ def test_refusedNumbersInOptions() -> None:
     message = refused(ask("dns"), options={"dns": {"max_length": "many"}})
     assert message == "--option dns.max_length: Expected `int`, got `str`"
     message = refused(ask("dns"), options={"dns": {"max_length": "65536"}})
-    assert message == "--option dns.max_length: Expected `int` <= 65535"
+    assert message == "--option dns.max_length: Expected `int` <= 65535, not '65536'"
 
 
 # -- Sockets that were passed ---------------------------------------------------------------
@@ -333,6 +334,62 @@ def test_twoListenersOnOneAddress() -> None:
     assert str(caught.value) == (
         "$.listener[2].endpoint: 127.0.0.1:7 is taken by $.listener[0]; give it another"
     )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        (r"tcp:7:interface=0.0.0.0", "tcp:7", True),
+        ("tcp:7", r"tcp:7:interface=0.0.0.0", True),
+        (r"tcp:7:interface=\:\:", "tcp:7", True),
+        (r"tcp:7:interface=\:\:", r"tcp:7:interface=0.0.0.0", True),
+        (r"tcp:7:interface=0.0.0.0", r"tcp:7:interface=\:\:1", False),
+        (r"tcp:7:interface=0.0.0.0", "tcp:8", False),
+        (r"tcp:0:interface=0.0.0.0", "tcp:0", False),
+        (r"tcp:7:interface=0.0.0.0", "unix:/run/x", False),
+    ],
+)
+def test_addressesThatOverlap(one: str, other: str, overlap: bool) -> None:
+    """O3: one at all addresses takes in the others; the system would only say "in use"."""
+    requests = [ask(endpoint=one), ask(endpoint=other)]
+    if overlap:
+        assert re.fullmatch(
+            r"--listen: \S+:7 and \S+:7 overlap: see --listen; give it another", refused(*requests)
+        )
+    else:
+        assert len(plan(Configuration(), requests, REGISTRY, PLENTY).listeners) == 2
+
+
+def test_streamsAndDatagramsDoNotOverlap() -> None:
+    """Each kind has ports of its own."""
+    requests = [ask(endpoint="tcp:7:interface=0.0.0.0"), ask("udp", "udp:7")]
+    assert len(plan(Configuration(), requests, REGISTRY, PLENTY).listeners) == 2
+
+
+@pytest.mark.parametrize(
+    "key", ["allow = ['::/0']", "deny = ['::/0']", "max_per_source = 1", "new_per_second = 1"]
+)
+def test_sourcesOfAUNIXSocket(key: str) -> None:
+    """What would do nothing is refused, unless a proxy tells of clients; defaults may stand."""
+    text = listener("unix:/run/x") + key + "\n"
+    with pytest.raises(ConfigurationError) as caught:
+        planOf(text)
+    assert str(caught.value) == (
+        f"$.listener[0].{key.split(maxsplit=1)[0]}: clients of unix:/run/x have no address;"
+        " the mode of its file says who may come"
+    )
+    assert planOf(f"{text}proxy = []\n").listeners[0].proxy is not None
+    assert planOf(f"[defaults]\n{key}\n" + listener("unix:/run/x")).listeners[0].proxy is None
+
+
+def test_proxyThatTrustsNobody() -> None:
+    """An empty list is a slip, but for a UNIX socket: there everybody sends a header."""
+    with pytest.raises(ConfigurationError) as caught:
+        planOf(listener("tcp:7") + "proxy = []\n")
+    assert str(caught.value) == (
+        '$.listener[0].proxy: trusts nobody; name networks, as "10.0.0.0/8"'
+    )
+    assert planOf(listener("unix:/run/x")).listeners[0].proxy is None
 
 
 def test_anyPortIsNeverTaken() -> None:

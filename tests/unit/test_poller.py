@@ -716,6 +716,45 @@ def testLittleGoesBetween(
     assert order == (["much"] * turns + ["little"]) * (count // turns) + ["much"] * (count % turns)
 
 
+@pytest.mark.parametrize("count", [BATCH + 1, 2 * BATCH, 3 * BATCH, 4 * BATCH])
+@pytest.mark.parametrize("seconds", [0.2 * LOOK, 0.7 * LOOK, 2 * LOOK])
+def testFloodsTakeTurns(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, count: int, seconds: float
+) -> None:
+    """Issue 3, 4: of more than a batch none is passed over for ever, however looks fall."""
+    now = 0.0
+    monkeypatch.setattr(poller, "monotonic", lambda: now)
+
+    def flood() -> None:
+        nonlocal now
+        now += seconds
+
+    floods = [rig.reading(Flood) for _ in range(count)]
+    for descriptor, peer in floods:
+        descriptor.onRead = flood
+        peer.send(b"x")
+    for _ in range(3 * count // BATCH):
+        rig.outer.turn()
+    turns = [len(descriptor.calls) for descriptor, _ in floods]
+    assert sum(turns) == 3 * count // BATCH * BATCH
+    assert max(turns) - min(turns) <= 1
+
+
+def testFloodsNumberForAnother(rig: Rig) -> None:
+    """One that waits and is gone is not served, nor is who has its number then."""
+    floods = [rig.reading(Flood) for _ in range(BATCH + 1)]
+    for descriptor, peer in floods:
+        descriptor.onRead = lambda: None
+        peer.send(b"x")
+    rig.outer.turn()
+    (last,) = [descriptor for descriptor, _ in floods if not descriptor.calls]
+    last.connected = False
+    rig.poller.removeReader(last)
+    rig.outer.turn()
+    assert last.calls == []
+    assert all(descriptor.calls for descriptor, _ in floods if descriptor is not last)
+
+
 def testFloodGoneMeanwhile(rig: Rig) -> None:
     """One that was left for later and removed before its turn is not served."""
     first, peer = rig.reading(Flood)

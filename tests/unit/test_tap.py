@@ -412,7 +412,10 @@ def test_help(capsys: Capture) -> None:
                 " (there are: goodbye, max_length, prefix, quit)"
             ),
         ),
-        (("--option", "line.max_length=0"), "--option line.max_length: Expected `int` >= 1"),
+        (
+            ("--option", "line.max_length=0"),
+            "--option line.max_length: Expected `int` >= 1, not '0'",
+        ),
         (("--option", "dns.strict=maybe"), "--option dns.strict: Expected `bool`, got `str`"),
         (
             ("--listen", "nope=tcp:1"),

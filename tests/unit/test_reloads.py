@@ -1,0 +1,168 @@
+"""`EchodService.reload` where something is in the way: what was served goes on being served."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.logger import capturedLogs, formatEvent
+
+from echod.errors import ListenError
+from echod.registry import discover
+from echod.service import EchodService, ListenerRequest, Plan, plan
+from echod.settings import Configuration
+from echod.testing import Loop
+from tests.unit.outer import waitUntil
+
+REGISTRY = discover()
+
+
+def planOf(*listeners: tuple[str, str, dict[str, Any]]) -> Plan:
+    """Protocol, endpoint and limits of each."""
+    requests = [
+        ListenerRequest(place="--listen", protocol=protocol, endpoint=endpoint, limits=limits)
+        for protocol, endpoint, limits in listeners
+    ]
+    return plan(Configuration(), requests, REGISTRY, 100_000)
+
+
+class Served:
+    """A daemon's listeners in a loop of their own."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.service: Any = None
+
+    def start(self, *listeners: tuple[str, str, dict[str, Any]]) -> None:
+        """Bind."""
+        self.service = EchodService(planOf(*listeners), self.loop, self.loop.seconds)
+        self.service.privilegedStartService()
+        self.service.startService()
+
+    def reload(self, *listeners: tuple[str, str, dict[str, Any]]) -> None:
+        """As SIGHUP."""
+        self.service.reload(planOf(*listeners))
+
+    def echo(self, client: socket.socket, data: bytes) -> bytes:
+        """What comes back within some turns; nothing if there is no answer."""
+        client.setblocking(False)
+        client.send(data)
+        for _ in range(20):
+            self.loop.turn(0.002)
+        try:
+            return client.recv(100)
+        except BlockingIOError:
+            return b""
+
+    def stop(self) -> None:
+        """Drain; it must come to an end."""
+        ended: list[Any] = []
+        self.service.stopService().addCallback(ended.append)
+        waitUntil(self.loop.turn, lambda: ended)
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """Stopped at the end."""
+    served = Served()
+    yield served
+    served.stop()
+
+
+def udpPort() -> int:
+    """One that is free."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
+        skt.bind(("127.0.0.1", 0))
+        return int(skt.getsockname()[1])
+
+
+def test_fileThatIsGone(served: Served, tmp_path: Path) -> None:
+    """O1: the mode of a socket's file that somebody has removed: a line, and all else goes on."""
+    path = tmp_path / "s"
+    served.start(("raw", "tcp:0", {}), ("raw", f"unix:{path}", {}))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        assert served.echo(client, b"x") == b"x"
+        path.unlink()
+        with capturedLogs() as events:
+            for seconds in (9.0, 8.0):
+                limits = {"idle_timeout": seconds}
+                served.reload(("raw", "tcp:0", limits), ("raw", f"unix:{path}:mode=600", limits))
+        assert served.echo(client, b"y") == b"y"
+        client.shutdown(socket.SHUT_WR)
+        for _ in range(5):
+            served.loop.turn()
+    why = f"unix {path} keeps its mode: No such file or directory"
+    assert [formatEvent(event) for event in events].count(why) == 2
+
+
+def test_fileThatIsSomebodyElses(served: Served, tmp_path: Path) -> None:
+    """Issue 5, 4: what is at the path now is not ours to change, nor what a link leads to."""
+    path, secret = tmp_path / "s", tmp_path / "secret"
+    secret.touch(0o600)
+    served.start(("raw", f"unix:{path}:mode=666", {}))
+    path.unlink()
+    for replace in (lambda: path.symlink_to(secret), lambda: os.link(secret, path)):
+        replace()
+        served.reload(("raw", f"unix:{path}:mode=666", {"idle_timeout": 9.0}))
+        assert secret.stat().st_mode & 0o777 == 0o600
+        served.reload(("raw", f"unix:{path}:mode=666", {}))
+        path.unlink()
+
+
+def test_modeOfTheFile(served: Served, tmp_path: Path) -> None:
+    """It is ours, and changed."""
+    path = tmp_path / "s"
+    served.start(("raw", f"unix:{path}:mode=666", {}))
+    served.reload(("raw", f"unix:{path}:mode=600", {}))
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(["127.0.0.1", "127.0.0.2"], ["127.0.0.1"]), (["127.0.0.1"], ["127.0.0.2"])],
+    ids=["one of two goes", "its address changes"],
+)
+def test_ownPorts(served: Served, before: list[str], after: list[str]) -> None:
+    """E6: a port stays our own as long as one listener has it, and no longer."""
+    port = udpPort()
+
+    def ask() -> bytes:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.bind(("127.0.0.3", port))
+            client.connect((after[0], served.service.listeners[-1].getHost().port))
+            return served.echo(client, b"x")
+
+    served.start(*(("udp", f"udp:{port}:interface={host}", {}) for host in before))
+    served.reload(*(("udp", f"udp:{port}:interface={host}", {}) for host in after))
+    assert ask() == b""
+    limits = {"allow": ["0.0.0.0/0"]}
+    served.reload(*(("udp", f"udp:{port}:interface={host}", limits) for host in after))
+    assert ask() == b""
+    served.reload(("udp", f"udp:0:interface={after[0]}", {}))
+    assert ask() == b"x"
+
+
+def test_nothingIsLeftOfOneThatFails(served: Served) -> None:
+    """A reload that is refused leaves nothing behind, however often."""
+    port, other = udpPort(), udpPort()
+    served.start(("udp", f"udp:{port}", {}))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wanted: list[tuple[str, str, dict[str, Any]]] = [
+            ("raw", "tcp:0", {}),
+            ("udp", f"udp:{other}", {}),
+            ("raw", f"tcp:{taken.getsockname()[1]}", {}),
+        ]
+        swept = len(served.service._sweep._shardOf)
+        for _ in range(3):
+            with pytest.raises(ListenError):
+                served.reload(("udp", f"udp:{port}", {}), *wanted)
+        assert len(served.service._sweep._shardOf) == swept
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("127.0.0.1", other))
+        client.connect(("127.0.0.1", port))
+        assert served.echo(client, b"x") == b"x"
