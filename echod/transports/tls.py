@@ -17,6 +17,10 @@ Bounds, in user memory: one read (64 KiB) and an unfinished record (16 KiB) on t
 the transport buffers on the way out.  Plain text waits here only while reading is stopped.  A peer
 can have OpenSSL itself write, by asking for other keys (KeyUpdate, RFC 8446 section 4.6.3): such
 answers are limited too (`ANSWERS`).
+
+A record costs time whatever is in it, and one that asks for other keys most.  So reads are small
+again while less than half of what comes is plain text; a long record that comes in parts is no
+such case.
 """
 
 from __future__ import annotations
@@ -78,6 +82,8 @@ class Secured(Stream):
     _outputClosed = False
     # What still arrives is thrown away.
     _deaf = False
+    # Bytes that have come since a read last was plain text for the half of it.
+    _bare = 0
     # Bytes of answers to KeyUpdates that have come to wait behind something else.
     _answers = 0
     # Bytes of the kernel's queue that have not been read since `unread` was asked, if it was.
@@ -127,11 +133,18 @@ class Secured(Stream):
             self._shakeHands(data)
         else:
             self._incoming.write(data)
-            if self._echoes:
-                self._echo(self._tls)
-            else:
-                self._decrypt(self._tls, length)
+            plain = self._echo(self._tls) if self._echoes else self._decrypt(self._tls, length)
+            if 2 * plain < length:
+                self._readLess(length)
+            elif self._bare:
+                self._bare = 0
         return self._deliver()
+
+    def _readLess(self, length: int) -> None:
+        """Ask for little again, if what has come is more than a part of one long record."""
+        self._bare += length
+        if self._bare >= RECORD + OVERHEAD:
+            self._readSize = min(self._readSize, FIRST_READ)
 
     def _shakeHands(self, data: bytes) -> None:
         """Go on with the handshake; what may be behind it is decrypted before that is told."""
@@ -159,7 +172,7 @@ class Secured(Stream):
         self._tls = tls
         return tls
 
-    def _decrypt(self, tls: ssl.SSLObject, length: int) -> None:
+    def _decrypt(self, tls: ssl.SSLObject, length: int) -> int:
         """
         Take every whole record out of the buffer.
 
@@ -167,8 +180,10 @@ class Secured(Stream):
         before them.
 
         :param length: bytes that have just come.
+        :returns: bytes of plain text that were in them.
         """
         incoming, plain = self._incoming, self._plain
+        before = len(plain)
         # Python makes room for all that is asked for, and gives most of it back.
         size = RECORD if self._partial or length > RECORD else length
         self._partial = False
@@ -190,12 +205,13 @@ class Secured(Stream):
             # What came before is counted, but cannot be answered any more.
             self._plain = plain
             self._fail(error)
-            return
+            return len(plain) - before
         self._plain = plain
         if self._outgoing.pending:
             self._answer()
+        return len(plain) - before
 
-    def _echo(self, tls: ssl.SSLObject) -> None:
+    def _echo(self, tls: ssl.SSLObject) -> int:
         """As `_decrypt`, but each record goes back at once: none waits for the next, or is kept."""
         echoed = 0
         failure: ssl.SSLError | TLSFailed | None = None
@@ -222,6 +238,7 @@ class Secured(Stream):
             self._fail(failure)
         elif self._outgoing.pending:
             self._answer()
+        return echoed
 
     def _answer(self) -> None:
         """Send the answers to KeyUpdates, for as long as they are read."""

@@ -32,6 +32,8 @@ from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami
 from echod.settings import CertificateSettings, Limits
 from echod.stream import Stream
+from echod.transports.stream import FIRST_READ
+from echod.transports.tls import ANSWERS, OVERHEAD, RECORD
 from tests.certificates import Certificates
 from tests.conftest import LoggedErrors
 from tests.tlspeer import ALERT, DATA, HANDSHAKE, Forged, Peer, recordTypes
@@ -1047,12 +1049,114 @@ def test_keyUpdatesThatNobodyReadsTheAnswersTo(both: Both) -> None:
 
 
 def test_manyKeyUpdatesWithAnswersRead(both: Both) -> None:
-    """They are tedious, but legal: whoever reads the answers may go on."""
-    with both.forging() as (_, peer, forged):
+    """They are tedious, but legal: whoever reads the answers may go on, however many there were."""
+    with both.forging() as (served, peer, forged):
+        size = len(peer.wire)
         for _ in range(6):
             peer.send(b"".join(forged.keyUpdate() for _ in range(1000)))
+            served.rest()
+        peer.until(lambda: not peer.receive())
+        # What would be too much, did it wait.
+        assert len(peer.wire) - size > ANSWERS
+        assert served.connection.state is State.OPEN
         peer.send(forged.record(DATA, b"hello"))
         assert peer.receiveExactly(5) == b"hello"
+
+
+class Reads:
+    """
+    A transport's socket, whose reads are written down.
+
+    :ivar sizes: bytes that each one has given.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._socket = transport.socket
+        self.sizes: list[int] = []
+        transport.socket = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def recv(self, size: int) -> bytes:
+        data: bytes = self._socket.recv(size)
+        self.sizes.append(len(data))
+        return data
+
+
+#: One more record of a flood.
+FLOODS: dict[str, Callable[[Forged], bytes]] = {
+    "keys": lambda forged: forged.keyUpdate(),
+    "keys, no answers": lambda forged: forged.keyUpdate(answer=False),
+    "keys and a byte": lambda forged: forged.keyUpdate() + forged.record(DATA, b"x"),
+    "bytes": lambda forged: forged.record(DATA, b"x"),
+    "keys between data": lambda forged: (
+        forged.record(DATA, bytes(160)) + b"".join(forged.keyUpdate() for _ in range(8))
+    ),
+}
+
+
+#: Those with some data in them.
+HALF = ("keys between data",)
+
+
+@pytest.mark.parametrize("unseen", [True, False], ids=["unseen", "shown"])
+@pytest.mark.parametrize("flood", FLOODS)
+def test_readsOfManyLittleRecords(both: Both, flood: str, unseen: bool) -> None:
+    """C5: a record costs a turn some time, whatever is in it; so less is read, while little is."""
+    protocol = (raw, RawOptions() if unseen else RawOptions(quit="never said"))
+    with both.forging(protocol) as (served, peer, forged):
+        transport: Any = served.connection.transport
+        reads = Reads(transport)
+
+        def send(records: bytes) -> None:
+            reads.sizes.clear()
+            peer.send(records)
+            peer.until(lambda: sum(reads.sizes) == len(records))
+
+        def bulk() -> None:
+            send(b"".join(forged.record(DATA, bytes(16_384)) for _ in range(60)))
+            assert max(reads.sizes) > transport._largestRead
+
+        def fill() -> None:
+            makes = FLOODS[flood]
+            records = bytearray()
+            while len(records) < 200_000:
+                records += makes(forged)
+            send(bytes(records))
+            if flood not in HALF:
+                assert transport._readSize == FIRST_READ
+
+        fill()
+        # No more than may be one long record.
+        assert max(reads.sizes) <= RECORD + OVERHEAD
+        if flood in HALF:
+            # A short read may be half data; the next ones are larger then.
+            few = RECORD + OVERHEAD
+        else:
+            assert sum(size > FIRST_READ + OVERHEAD for size in reads.sizes) <= 3
+            few = FIRST_READ + OVERHEAD
+        fill()
+        assert max(reads.sizes) <= few
+        bulk()
+        fill()
+        # What it was that has come is known afterwards.
+        assert max(reads.sizes[2:]) <= few
+
+
+@versions
+@pytest.mark.parametrize("unseen", [True, False], ids=["unseen", "shown"])
+@pytest.mark.parametrize("size", [64, 1000, 3000, 9000, 16_384])
+def test_readsOfBulkGrow(both: Both, version: str, unseen: bool, size: int) -> None:
+    """DESIGN 3: where there is data in them, reads grow, by records longer than a read too."""
+    protocol = (raw, RawOptions() if unseen else RawOptions(quit="never said"))
+    with both.connected(version, protocol) as (served, peer):
+        transport: Any = served.connection.transport
+        reads = Reads(transport)
+        peer.send(peer.seal(bytes(600_000), size))
+        peer.receiveExactly(600_000)
+        assert max(reads.sizes) == transport._largestRead + OVERHEAD
+        assert len(reads.sizes) < 100
 
 
 @pytest.mark.parametrize("padding", [0, 100])
