@@ -287,6 +287,27 @@ def testStallEnds(makeLink: MakeLink) -> None:
     link.close()
 
 
+def testIdleBeforeIsNoStall(makeLink: MakeLink) -> None:
+    """TRAPS 2.3: the deadline runs from when it began to owe, however long nothing was owed."""
+    link = connect(
+        makeLink,
+        sendBuffer=4096,
+        receiveBuffer=4096,
+        limits=Limits(stall_timeout=10, idle_timeout=0),
+    )
+    link.send(b"x")
+    assert receiveExactly(link, 1) == b"x"
+    link.advance(40)
+    sendUntilFull(link)
+    link.advance(5)
+    assert link.connection.state is State.OPEN
+    link.advance(10)
+    assert (link.connection.state, link.connection.reason) == (State.ABORTED, Reason.STALLED)
+    with pytest.raises(ConnectionResetError):
+        link.readAll()
+    link.close()
+
+
 def testMoreToSendIsNoProgress(makeTCPLink: MakeLink) -> None:
     """TRAPS 2.3: one that reads nothing is cut, however much it sends that is echoed behind."""
     link = connect(makeTCPLink, receiveBuffer=4096, limits=Limits(stall_timeout=3))

@@ -657,6 +657,27 @@ def testBoundedBatch(rig: Rig) -> None:
     assert min(len(descriptor.calls) for descriptor in descriptors) == 1
 
 
+def testWhoIsSlow(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 5, 3: each is blamed for its own time alone, not for a batch's."""
+    now = 0.0
+    told: list[Any] = []
+    monkeypatch.setattr(poller, "monotonic", lambda: now)
+    rig.poller = Poller(rig.outer, lambda descriptor, seconds: told.append((descriptor, seconds)))
+    descriptors = [rig.reading() for _ in range(4)]
+
+    def take(seconds: float, skt: socket.socket) -> None:
+        nonlocal now
+        now += seconds
+        skt.recv(10)
+
+    for (descriptor, peer), seconds in zip(descriptors, (0.09, 0.09, 0.25, 0.09), strict=True):
+        descriptor.onRead = partial(take, seconds, descriptor.socket)
+        peer.send(b"x")
+    rig.outer.turn()
+    assert [descriptor for descriptor, _ in told] == [descriptors[2][0]]
+    assert told[0][1] == pytest.approx(0.25)
+
+
 # -- The end ---------------------------------------------------------------------------------
 
 

@@ -97,3 +97,21 @@ def test_denied() -> None:
     limit = SourceLimit(Limits(deny=["10.0.0.0/8"]))
     assert limit.refusal("10.0.0.1", 0.0) == "denied"
     assert limit.refusal("11.0.0.1", 0.0) is None
+
+
+def test_countedOn() -> None:
+    """A reload: places taken stay taken, where both mean the same by a source; else each counts."""
+    before = SourceLimit(Limits(max_per_source=1))
+    before.opened("192.0.2.1")
+    same, other = (
+        SourceLimit(Limits(max_per_source=1, source_prefix=prefix))
+        for prefix in ((32, 128), (24, 64))
+    )
+    for after in (same, other):
+        after.succeed(before)
+    assert same.refusal("192.0.2.1", 0.0) == "source_full"
+    assert other.refusal("192.0.2.1", 0.0) is None
+    other.opened("192.0.2.1")
+    before.closed("192.0.2.1")
+    assert same.refusal("192.0.2.1", 0.0) is None
+    assert other.refusal("192.0.2.99", 0.0) == "source_full"
