@@ -662,7 +662,7 @@ def testWhoIsSlow(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     told: list[Any] = []
     monkeypatch.setattr(poller, "monotonic", lambda: now)
-    rig.poller = Poller(rig.outer, lambda descriptor, seconds: told.append((descriptor, seconds)))
+    rig.poller._slow = lambda descriptor, seconds: told.append((descriptor, seconds))
     descriptors = [rig.reading() for _ in range(4)]
 
     def take(seconds: float, skt: socket.socket) -> None:
