@@ -86,13 +86,6 @@ class DatagramListener(PlannedListener):
         super().stopService()
         self.retire()
 
-    def retire(self) -> None:
-        """Answer what has come, then close."""
-        if self._port.connected:
-            self._port.serveQueue()
-            self._port.close()
-            self._unserve()
-
     def renew(self, plan: ListenerPlan) -> None:
         """Be the same."""
         self._plan = plan

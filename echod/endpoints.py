@@ -142,15 +142,14 @@ def overlap(one: Endpoint, other: Endpoint) -> bool:
     return (
         isinstance(other, type(one))
         and one.port == other.port != 0
-        and (
-            one.host == other.host or _covers(one.host, other.host) or _covers(other.host, one.host)
-        )
+        and (_covers(one.host, other.host) or _covers(other.host, one.host))
     )
 
 
 def _covers(host: str, other: str) -> bool:
     # A socket at all addresses of IPv6 has those of IPv4 too (ipv6(7), IPV6_V6ONLY).
-    return host == "::" or (host == "0.0.0.0" and ":" not in other)  # noqa: S104  # nothing is bound
+    anywhere = host == "::" or (host == "0.0.0.0" and ":" not in other)  # noqa: S104  # nothing is bound
+    return anywhere or host == other
 
 
 _WORDS: dict[str, type[TCPEndpoint | UDPEndpoint]] = {

@@ -143,14 +143,6 @@ class Listener(PlannedListener):
         for connection in list(self._live):
             connection.abort(connection.reason or Reason.DRAIN)
 
-    def retire(self) -> None:
-        """Accept nobody any more; connections stay."""
-        if self._port.connected:
-            # At one go: whoever is connected after the queue was served would be reset.
-            self._port.serveQueue()
-            self._port.close()
-            self._unserve()
-
     def renew(self, plan: ListenerPlan) -> None:
         """Be the same, with what the files of TLS hold now."""
         self._plan = plan

@@ -135,8 +135,15 @@ class PlannedListener(Service):
         self.privilegedStartService()
         super().startService()
 
+    def retire(self) -> None:
+        """Take nobody any more; who has come already is served, and connections stay."""
+        if self._port.connected:
+            # At one go: whoever is connected after the queue was served would be reset.
+            self._port.serveQueue()
+            self.abandon()
+
     def abandon(self) -> None:
-        """Close the port at once: another listener could not be bound, nothing was served."""
+        """Close the port at once: nothing was served, or `retire` has seen to it."""
         if self._port.connected:
             self._port.close()
             self._unserve()

@@ -252,7 +252,8 @@ class Poller:
                         continue
                     reading = True
                     why = descriptor.doRead()
-                    if not why and event & masks.get(number, 0) & _OUT and number not in stale:
+                    # Both, and still so: it may have waited since epoll said it.
+                    if not why and event & _OUT and number not in stale and masks[number] & _OUT:
                         reading = False
                         why = descriptor.doWrite()
                 elif event & _OUT and masks[number] & _OUT:

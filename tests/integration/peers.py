@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -219,6 +219,27 @@ def sentAway(client: socket.socket, data: bytes) -> threading.Thread:
     return sender
 
 
+def wrongOfFifty(exchanged: Callable[[int, bytes], bytes]) -> list[int]:
+    """
+    Numbers of those of fifty clients at a time that do not get back what they send.
+
+    :param exchanged: is told a client's number and its bytes, and returns what it got.
+    """
+    wrong: list[int] = []
+
+    def talk(number: int) -> None:
+        data = noise(50_000 + number, seed=number)
+        if exchanged(number, data) != data:
+            wrong.append(number)
+
+    clients = [threading.Thread(target=talk, args=(number,)) for number in range(50)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    return wrong
+
+
 class Sender:
     """
     A client that sends from ``stream`` and does not read.
@@ -239,7 +260,18 @@ class Sender:
         assert self.sent < len(self.stream), f"all {self.sent} bytes were taken: nobody stops it"
 
 
-def stall(senders: Sequence[Sender], quiet: float = 0.5) -> None:
+class Sending(Protocol):
+    """What `stall` needs of one."""
+
+    @property
+    def client(self) -> socket.socket:
+        """Its end."""
+
+    def sendSome(self) -> None:
+        """Send what is taken."""
+
+
+def stall(senders: Sequence[Sending], quiet: float = 0.5) -> None:
     """Have all send until no kernel has taken a byte for ``quiet`` seconds."""
     byNumber = {sender.client.fileno(): sender for sender in senders}
     poll = select.poll()

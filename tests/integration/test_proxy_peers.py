@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import subprocess
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.integration.peers import (
     noise,
     pingAll,
     waitForCounters,
+    wrongOfFifty,
 )
 from tests.integration.proxies import (
     DOOR,
@@ -210,19 +210,11 @@ def test_haproxyOurEnd(daemon: Daemon, front: Proxy) -> None:
 @needsHAProxy
 def test_haproxyMany(front: Proxy) -> None:
     """O4: fifty at a time through one HAProxy, each with its own bytes."""
-    wrong: list[int] = []
 
-    def talk(number: int) -> None:
-        data = noise(50_000 + number, seed=number)
-        if exchange(front.connect(("v1", "v2", "secured")[number % 3]), data) != data:
-            wrong.append(number)
+    def exchanged(number: int, data: bytes) -> bytes:
+        return exchange(front.connect(("v1", "v2", "secured")[number % 3]), data)
 
-    clients = [threading.Thread(target=talk, args=(number,)) for number in range(50)]
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join()
-    assert wrong == []
+    assert wrongOfFifty(exchanged) == []
 
 
 @needsHAProxy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import select
 import shutil
 import signal
 import ssl
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 
 from tests.certificates import Certificates
 from tests.integration.daemon import MODULE, TWISTD, Daemon, launch, outcome, waitFor
-from tests.integration.peers import assertUnharmed, waitForCounters
+from tests.integration.peers import assertUnharmed, stall, waitForCounters
 from tests.tlspeer import ALERT, DATA, HANDSHAKE, Peer, recordTypes
 from tests.unit.proxyheaders import formatV2
 
@@ -71,17 +70,18 @@ class Stuffed:
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
+        self.client = peer.socket
         self.sent = 0
         self._pending = memoryview(b"")
 
-    def send(self) -> None:
+    def sendSome(self) -> None:
         """Send some."""
         assert self.sent < 32 << 20, "nobody stops it"
         if not self._pending:
             self._pending = memoryview(self.peer.seal(STREAM))
             self.sent += len(STREAM)
         with suppress(BlockingIOError):
-            self._pending = self._pending[self.peer.socket.send(self._pending) :]
+            self._pending = self._pending[self.client.send(self._pending) :]
 
     def finish(self) -> None:
         """Send the rest of it and close_notify, reading meanwhile."""
@@ -89,15 +89,9 @@ class Stuffed:
         self.peer.send(self.peer.closeNotify())
 
 
-def stuff(*senders: Stuffed, quiet: float = 0.3) -> None:
+def stuff(*senders: Stuffed) -> None:
     """Have all send until nobody takes any more."""
-    byNumber = {sender.peer.socket.fileno(): sender for sender in senders}
-    poll = select.poll()
-    for number in byNumber:
-        poll.register(number, select.POLLOUT)
-    while ready := poll.poll(quiet * 1000):
-        for number, _ in ready:
-            byNumber[number].send()
+    stall(senders, quiet=0.3)
 
 
 # -- Bytes -----------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from tests.integration.peers import (
     noise,
     receiveExactly,
     waitForCounters,
+    wrongOfFifty,
 )
 
 VERSIONS = ["1.2", "1.3"]
@@ -473,20 +474,11 @@ def test_drainAnswers(certificates: Certificates, version: str) -> None:
 def test_many(daemon: Daemon, certificates: Certificates) -> None:
     """O4: fifty at a time, each with its own bytes and version."""
     before = waitForCounters(daemon, "raw", open=0)
-    wrong: list[int] = []
 
-    def talk(number: int) -> None:
-        data = noise(50_000 + number, seed=number)
-        context = certificates.context(VERSIONS[number % 2])
-        if exchangeAtOnce(connect(daemon), context, data) != data:
-            wrong.append(number)
+    def exchanged(number: int, data: bytes) -> bytes:
+        return exchangeAtOnce(connect(daemon), certificates.context(VERSIONS[number % 2]), data)
 
-    clients = [threading.Thread(target=talk, args=(number,)) for number in range(50)]
-    for client in clients:
-        client.start()
-    for client in clients:
-        client.join()
-    assert wrong == []
+    assert wrongOfFifty(exchanged) == []
     assert closedSince(daemon, "raw", before) == {"eof": 50}
 
 

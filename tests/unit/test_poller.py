@@ -761,6 +761,19 @@ def testFloodsTakeTurns(
     assert max(turns) - min(turns) <= 1
 
 
+def testWriterThatStopsWhileItWaits(rig: Rig) -> None:
+    """What epoll said of one that waits may be old: it writes only if it still asks to."""
+    floods = [rig.reading(Flood) for _ in range(2)]
+    (first, _), (second, _) = floods
+    first.onRead = lambda: rig.poller.removeWriter(second)
+    second.onRead = lambda: None
+    for descriptor, peer in floods:
+        rig.poller.addWriter(descriptor)
+        peer.send(b"x")
+    rig.outer.turn()
+    assert (first.calls, second.calls) == (["read", "write"], ["read"])
+
+
 def testFloodsNumberForAnother(rig: Rig) -> None:
     """One that waits and is gone is not served, nor is who has its number then."""
     floods = [rig.reading(Flood) for _ in range(BATCH + 1)]
