@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from echod.errors import ConfigurationError
+from echod.errors import ConfigurationError, oneLine
 
 __all__ = [
     "DescriptorEndpoint",
@@ -29,6 +29,7 @@ __all__ = [
     "UDPEndpoint",
     "UNIXEndpoint",
     "formatAddress",
+    "formatName",
     "overlap",
     "parseEndpoint",
     "parseTarget",
@@ -52,6 +53,17 @@ _LONGEST_PATH = 107
 def formatAddress(host: str, port: int) -> str:
     """``127.0.0.1:1234`` or ``[::1]:1234``."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def formatName(name: bytes) -> str:
+    r"""
+    The name of a UNIX socket as one printable line.
+
+    A NUL at its front, of a name that is in no file system (unix(7)), becomes ``@``.  A name is
+    any bytes: those that are no UTF-8 become ``\xff``, what is not printable ``\n`` or the like.
+    """
+    name = b"@" + name[1:] if name.startswith(b"\0") else name
+    return oneLine(name.decode(errors="backslashreplace"))
 
 
 @dataclass(frozen=True)
@@ -106,7 +118,7 @@ class UNIXEndpoint:
         return b"\0" + path[1:] if self.abstract else path
 
     def __str__(self) -> str:
-        return f"unix {self.path}"
+        return f"unix {formatName(os.fsencode(self.path))}"
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.logger import Logger
 
 from echod.connection import Connection, Reason, State
-from echod.endpoints import formatAddress
+from echod.endpoints import formatAddress, formatName
 
 __all__ = ["ConnectionLog", "RefusalLog", "SlowLog", "Totals", "formatPeer", "toJSON"]
 
@@ -98,9 +98,11 @@ def toJSON(value: Any) -> str:
 
 
 def formatPeer(peer: Any) -> str:
-    """A peer's address as one word."""
+    """A peer's address, or a UNIX socket's name, as printable text."""
     if isinstance(peer, IPv4Address | IPv6Address):
         return formatAddress(peer.host, peer.port)
+    if isinstance(peer, UNIXAddress):
+        return formatName(peer.name or b"")
     return repr(peer)
 
 

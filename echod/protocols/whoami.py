@@ -1,18 +1,19 @@
-"""
+r"""
 ``whoami``: one line of JSON about the connection, then the end.
 
 For those who want to know how they arrive: behind which address, through which balancer.
+The name of a UNIX socket may be any bytes; those that are no UTF-8 are told as ``\xff``
+(`echod.endpoints.formatName`).
 """
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import msgspec
 from twisted.internet.address import IPv4Address, IPv6Address
 
-from echod.endpoints import formatAddress
+from echod.endpoints import formatAddress, formatName
 from echod.maker import StreamMaker
 from echod.proxyheader import factsOf
 from echod.stream import Stream
@@ -24,7 +25,7 @@ def _describe(address: Any) -> str | None:
     if isinstance(address, IPv4Address | IPv6Address):
         return formatAddress(address.host, address.port)
     name = getattr(address, "name", None)
-    return None if name is None else "@".join(os.fsdecode(name).split("\0", 1))
+    return None if name is None else formatName(name)
 
 
 async def _whoami(stream: Stream) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import re
@@ -189,6 +190,21 @@ def test_layers(
                 tls.unwrap().close()
             daemon.waitForLine("192.0.2.1:1000")
         assert daemon.stop() == 0
+
+
+def test_nameOfAnyBytes(stack: ExitStack, tmp_path: Path) -> None:
+    """A path that is no UTF-8: counters, log and `whoami` tell it as printable text."""
+    listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+    listening.bind(os.fsencode(tmp_path) + b"/\xff.sock")
+    listening.listen()
+    shown = f"{tmp_path}/\\xff.sock"
+    with serving([listening], "--log-connections", protocol="whoami") as daemon:
+        daemon.waitForLine(f"listening whoami unix {shown} (adopted)")
+        facts = json.loads(exchange(connect(listening), b""))
+        assert facts["local"] == shown
+        assert daemon.allCounters()["listeners"][0]["listener"] == f"whoami unix {shown} (adopted)"
+        assert daemon.stop() == 0
+    assert "Traceback" not in "".join(daemon.lines)
 
 
 @pytest.mark.parametrize("v6only", [True, False])

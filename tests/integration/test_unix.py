@@ -163,3 +163,33 @@ def test_limits(tmp_path: Path) -> None:
         first.close()
         second.close()
         waitFor(lambda: daemon.counters()["raw"]["closed"] == {"idle": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"\0\xff\xfe", "@\\xff\\xfe"),
+        (b"\0a\0b", "@a\\x00b"),
+        (b"\xff.client", "\\xff.client"),
+        ("\u00e9.client".encode(), "\u00e9.client"),
+    ],
+    ids=["abstract", "NUL", "file", "UTF-8"],
+)
+def test_clientsName(tmp_path: Path, name: bytes, shown: str) -> None:
+    """A client's name may be any bytes: `whoami` and the log tell it as printable text."""
+    path = tmp_path / "echod.sock"
+    folder = "" if name.startswith(b"\0") else f"{tmp_path}/"
+    with (
+        serving(path, "--log-connections", protocol="whoami") as daemon,
+        socket.socket(socket.AF_UNIX) as client,
+    ):
+        client.settimeout(PATIENCE)
+        client.bind(os.fsencode(folder) + name)
+        client.connect(os.fspath(path))
+        facts = json.loads(client.makefile("rb").readline())
+        assert facts["peer"] == folder + shown
+        assert facts["local"] == str(path)
+        client.close()
+        waitFor(lambda: daemon.counters()["whoami"]["closed"] == {"quit": 1})
+        assert daemon.stop() == 0
+    assert "Traceback" not in "".join(daemon.lines)

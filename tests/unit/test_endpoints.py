@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -16,6 +17,7 @@ from echod.endpoints import (
     UDPEndpoint,
     UNIXEndpoint,
     formatAddress,
+    formatName,
     parseEndpoint,
     parseTarget,
 )
@@ -232,6 +234,27 @@ def test_shown() -> None:
     assert str(TCPEndpoint("::1", 0)) == "tcp [::1]:0"
     assert formatAddress("::", 7) == "[::]:7"
     assert formatAddress("0.0.0.0", 7) == "0.0.0.0:7"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"/run/echod.sock", "/run/echod.sock"),
+        ("/run/\u00e9".encode(), "/run/\u00e9"),
+        (b"\0echod", "@echod"),
+        (b"\0\xff\0\xfe", r"@\xff\x00\xfe"),
+        (b"/run/\xed\xb3\xbf", r"/run/\xed\xb3\xbf"),
+        (b"/a\nb\x1b", r"/a\nb\x1b"),
+        (b"", ""),
+    ],
+)
+def test_names(name: bytes, shown: str) -> None:
+    """A UNIX socket's name may be any bytes; it is shown as one printable line."""
+    assert formatName(name) == shown
+    if name:
+        endpoint = UNIXEndpoint(os.fsdecode(b"@" + name[1:] if name[0] == 0 else name))
+        assert endpoint.address == name
+        assert str(endpoint) == f"unix {shown}"
 
 
 @pytest.mark.parametrize(

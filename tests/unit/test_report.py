@@ -144,13 +144,16 @@ def test_oneLineOfJSON() -> None:
     [
         (IPv4Address("TCP", "127.0.0.1", 40000), "127.0.0.1:40000"),
         (IPv6Address("TCP", "::1", 40000), "[::1]:40000"),
-        (UNIXAddress(b"/a\nb"), repr(UNIXAddress(b"/a\nb"))),
+        (UNIXAddress(b"/a\nb"), "/a\\nb"),
+        (UNIXAddress(b"\0\xff\xfe"), "@\\xff\\xfe"),
+        (UNIXAddress(None), ""),
         (None, "None"),
     ],
 )
 def test_peers(peer: object, text: str) -> None:
-    """O5: a peer is one word of an address, or a `repr`: no control characters."""
+    """O5: a peer is one line of printable text, whatever its name is made of."""
     assert formatPeer(peer) == text
+    assert msgspec.json.decode(toJSON(formatPeer(peer))) == text
     assert "\n" not in text
 
 
