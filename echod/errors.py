@@ -21,6 +21,7 @@ __all__ = [
     "ListenError",
     "MalformedHeader",
     "MessageTooLong",
+    "OutputFailed",
     "StreamBusy",
     "StreamClosed",
     "StreamError",
@@ -59,6 +60,18 @@ class CheckFailed(EchodError):
     ``python -m echod check`` has not found what should be there.
 
     :ivar status: what the process exits with.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class OutputFailed(EchodError):
+    """
+    Standard output cannot be written; without a message nobody is to be told.
+
+    :ivar status: what the process exits with: neither "wrong usage" nor a fault of the daemon.
     """
 
     def __init__(self, message: str, status: int) -> None:

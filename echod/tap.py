@@ -17,10 +17,11 @@ from twisted.python import usage
 
 from echod import __version__
 from echod.activation import Passed
-from echod.errors import ConfigurationError, EchodError, oneLine
+from echod.errors import ConfigurationError, EchodError, OutputFailed, oneLine
 from echod.files import readTrusted
 from echod.limits import raiseDescriptorLimit
 from echod.notify import Notifier
+from echod.output import writeError, writeOut
 from echod.process import Signals, printEchodErrors, shedGroups, useMonotonicClock
 from echod.registry import discover
 from echod.service import EchodService, ListenerRequest, Plan, plan, requestsOf
@@ -136,7 +137,12 @@ class Options(usage.Options):
 
     def opt_version(self) -> NoReturn:
         """Print echod's version and exit."""
-        sys.stdout.write(f"echod {__version__}\n")
+        writeOut(f"echod {__version__}\n")
+        raise SystemExit(0)
+
+    def opt_help(self) -> NoReturn:
+        """Display this help and exit."""
+        writeOut(f"{self}\n")
         raise SystemExit(0)
 
     # -- Parsing -------------------------------------------------------------------------
@@ -146,14 +152,19 @@ class Options(usage.Options):
         Parse, and check all that can be checked.
 
         :raises SystemExit: 1 after one line on standard error; 0 after ``--check-config``,
-            ``--list-protocols``, ``--help`` and ``--version``.
+            ``--list-protocols``, ``--help`` and ``--version``, or `echod.output.FAILED` or
+            ``NO_READER`` if what they say cannot be written.
         """
         arguments = sys.argv[1:] if options is None else list(options)
         try:
             _checkText(arguments)
             super().parseOptions(arguments)
+        except OutputFailed as error:
+            if str(error):
+                writeError(f"echod: {error}")
+            raise SystemExit(error.status) from error
         except (EchodError, usage.UsageError) as error:
-            sys.stderr.write(f"echod: {oneLine(str(error))}\n")
+            writeError(f"echod: {oneLine(str(error))}")
             raise SystemExit(1) from error
 
     def parseArgs(self, *rest: str) -> None:
@@ -164,8 +175,9 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         """Make `plan` of what was given."""
         if self["list-protocols"]:
-            sys.stdout.write(f"{self.registry.describe()}\n")
-            sys.stderr.writelines(f"echod: {problem}\n" for problem in self.registry.problems)
+            writeOut(f"{self.registry.describe()}\n")
+            for problem in self.registry.problems:
+                writeError(f"echod: {problem}")
             raise SystemExit(0)
         for option, protocol, kind in _PORTS:
             value = self[option]
@@ -183,9 +195,9 @@ class Options(usage.Options):
         self.plan = self.makePlan()
         if self["check-config"]:
             for listener in self.plan.listeners:
-                sys.stdout.write(f"would listen {listener.describe(listener.endpoint)}\n")
+                writeOut(f"would listen {listener.describe(listener.endpoint)}\n")
             for note in self.plan.notes:
-                sys.stdout.write(f"note: {note}\n")
+                writeOut(f"note: {note}\n")
             raise SystemExit(0)
 
     def makePlan(self) -> Plan:
