@@ -1,7 +1,7 @@
 """
 What one listener is to be, and what those of streams and of datagrams do alike.
 
-`ListenerPlan` is data, made by `echod.service` before anything is bound.  `PlannedListener` is the
+`ListenerPlan` is data, made by `echod.planning` before anything is bound.  `PlannedListener` is the
 Twisted service made of it: `echod.listening.Listener` serves streams,
 `echod.datagrams.DatagramListener` datagrams.
 """

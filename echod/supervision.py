@@ -18,7 +18,8 @@ from twisted.logger import Logger
 
 from echod.errors import EchodError
 from echod.notify import Notifier
-from echod.service import EchodService, Plan
+from echod.planning import Plan
+from echod.service import EchodService
 
 __all__ = ["Supervision"]
 

@@ -22,9 +22,10 @@ from echod.files import readTrusted
 from echod.limits import raiseDescriptorLimit
 from echod.notify import Notifier
 from echod.output import writeError, writeOut
+from echod.planning import ListenerRequest, Plan, plan, requestsOf
 from echod.process import Signals, printEchodErrors, shedGroups, useMonotonicClock
 from echod.registry import discover
-from echod.service import EchodService, ListenerRequest, Plan, plan, requestsOf
+from echod.service import EchodService
 from echod.settings import Configuration, Limits, convert, parseConfiguration
 from echod.supervision import Supervision
 

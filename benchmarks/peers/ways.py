@@ -15,8 +15,9 @@ from benchmarks.peers.twisted_echo import LineEcho
 from echod.framing import lines
 from echod.interfaces import IStreamProtocolMaker
 from echod.maker import FactoryMaker, MessageMaker, StreamMaker
+from echod.planning import ListenerRequest, plan
 from echod.registry import Registry
-from echod.service import EchodService, ListenerRequest, plan
+from echod.service import EchodService
 from echod.settings import Configuration
 from echod.stream import Stream
 

@@ -35,8 +35,9 @@ import msgspec
 
 from echod.errors import EchodError
 from echod.interfaces import IStreamProtocolMaker
+from echod.planning import ListenerRequest, plan
 from echod.registry import Registry, discover
-from echod.service import EchodService, ListenerRequest, plan
+from echod.service import EchodService
 from echod.settings import Configuration
 
 __all__ = ["PATIENCE", "Process", "Running", "running", "waitFor"]

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from echod.planning import ListenerRequest, plan
 from echod.registry import Registry, verify
-from echod.service import EchodService, ListenerRequest, plan
+from echod.service import EchodService
 from echod.settings import (
     Configuration,
     ListenerSettings,

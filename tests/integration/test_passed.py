@@ -26,9 +26,10 @@ from twisted.internet.protocol import Factory, Protocol
 
 from echod.errors import ListenError
 from echod.maker import FactoryMaker
+from echod.planning import ListenerRequest, plan
 from echod.protocols.raw import raw
 from echod.registry import Registry
-from echod.service import EchodService, ListenerRequest, plan
+from echod.service import EchodService
 from echod.settings import Configuration
 from tests.certificates import Certificates
 from tests.conftest import LoggedErrors

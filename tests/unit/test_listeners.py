@@ -10,8 +10,9 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 
 from echod.maker import FactoryMaker
+from echod.planning import ListenerRequest, plan
 from echod.registry import Registry
-from echod.service import EchodService, ListenerRequest, plan
+from echod.service import EchodService
 from echod.settings import Configuration
 from tests.conftest import LoggedErrors
 from tests.unit.outer import Outer, waitUntil

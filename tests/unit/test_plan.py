@@ -1,4 +1,4 @@
-"""`echod.service.plan`: a configuration checked as far as it can be without binding."""
+"""`echod.planning.plan`: a configuration checked as far as it can be without binding."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from echod.endpoints import TCPEndpoint, UDPEndpoint
 from echod.errors import ConfigurationError
 from echod.limits import RESERVED, RESERVED_EACH
 from echod.maker import ConnectionMaker, DatagramMaker, FactoryMaker
+from echod.planning import ListenerRequest, Plan, plan, requestsOf
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
 from echod.protocols.raw import RawOptions
 from echod.registry import BUILTIN, Registry
-from echod.service import EchodService, ListenerRequest, Plan, plan, requestsOf
+from echod.service import EchodService
 from echod.settings import Configuration, Limits, parseConfiguration
 from tests.unit.outer import Outer
 

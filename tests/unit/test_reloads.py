@@ -12,8 +12,9 @@ import pytest
 from twisted.logger import capturedLogs, formatEvent
 
 from echod.errors import ListenError
+from echod.planning import ListenerRequest, Plan, plan
 from echod.registry import discover
-from echod.service import EchodService, ListenerRequest, Plan, plan
+from echod.service import EchodService
 from echod.settings import Configuration
 from echod.testing import Loop
 from tests.unit.outer import waitUntil

@@ -14,11 +14,11 @@ import pytest
 from echod import __version__
 from echod.endpoints import Endpoint, TCPEndpoint
 from echod.limits import RESERVED, RESERVED_EACH
+from echod.planning import Plan
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
 from echod.protocols.raw import RawOptions
 from echod.registry import BUILTIN
-from echod.service import Plan
 from echod.settings import Limits
 from echod.tap import Options
 

@@ -21,8 +21,8 @@ from OpenSSL import SSL
 
 from echod.endpoints import parseEndpoint
 from echod.errors import ConfigurationError
+from echod.planning import ListenerRequest, _security
 from echod.protocols.whoami import whoami
-from echod.service import ListenerRequest, _security
 from echod.settings import CertificateSettings, TLSSettings, convert
 from echod.tlscontext import ClientTLS, ServerTLS
 from tests.certificates import Certificates

@@ -1,0 +1,331 @@
+"""
+A configuration made into listener plans, and refused where it cannot work.
+
+`plan` joins the file, the command line, the registry and the descriptor limit.  A `Plan` is data:
+nothing is bound here, and ``--check-config`` stops at one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from echod.activation import Passed
+from echod.endpoints import (
+    DescriptorEndpoint,
+    Endpoint,
+    SystemdEndpoint,
+    TCPEndpoint,
+    UDPEndpoint,
+    UNIXEndpoint,
+    overlap,
+    parseEndpoint,
+)
+from echod.errors import ConfigurationError
+from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
+from echod.limits import fitDescriptors
+from echod.planned import ListenerPlan
+from echod.registry import Registry
+from echod.settings import Configuration, Limits, TLSSettings, convert, resolveLimits
+from echod.sources import Networks
+from echod.tlscontext import ServerTLS
+
+__all__ = ["ListenerRequest", "Plan", "plan", "requestsOf"]
+
+#: What kinds of endpoints there are, and what a protocol must provide for each.
+_KINDS: dict[type[Endpoint], tuple[str, Any]] = {
+    TCPEndpoint: ("streams", IStreamProtocolMaker),
+    UDPEndpoint: ("datagrams", IDatagramProtocolMaker),
+    UNIXEndpoint: ("streams", IStreamProtocolMaker),
+    # Either, until somebody looks at the socket.
+    DescriptorEndpoint: ("sockets", IProtocolMaker),
+    SystemdEndpoint: ("sockets", IProtocolMaker),
+}
+
+#: Limits that ask for the client's address.
+_ABOUT_SOURCES = ("allow", "deny", "max_per_source", "new_per_second")
+
+#: Where no socket was passed; those that are open anyhow can be adopted.
+_NOTHING_PASSED = Passed()
+
+#: What is served when nothing is asked for.
+DEFAULT_LISTENERS = (("raw", 1234), ("line", 1235), ("dns", 1236))
+
+
+class ListenerRequest(Struct, frozen=True, kw_only=True):
+    """
+    A listener as somebody asked for it, on the command line or in a file.
+
+    :ivar place: where it was written, for messages.
+    :ivar options: of its protocol, plain values.
+    :ivar limits: keys of `Limits` given for this listener alone.
+    :ivar tls: keys of `TLSSettings`, if there is to be TLS.
+    :ivar proxy: networks that must send a PROXY header; of a UNIX socket everybody.
+    """
+
+    place: str
+    protocol: str
+    endpoint: str
+    options: Mapping[str, Any] = {}
+    limits: Mapping[str, Any] = {}
+    tls: Mapping[str, Any] | None = None
+    proxy: Sequence[str] | None = None
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """A whole daemon, checked and ready to be built."""
+
+    listeners: Sequence[ListenerPlan]
+    drainTimeout: float
+    logConnections: bool
+    drainDelay: float = 0.0
+    logPayload: bool = False
+    notes: Sequence[str] = ()
+
+
+def requestsOf(configuration: Configuration, interface: str) -> list[ListenerRequest]:
+    """The listeners of a file, or the default ones on ``interface`` where it has none."""
+    if configuration.listener is None:
+        return [
+            ListenerRequest(
+                place="--interface",
+                protocol=name,
+                endpoint="tcp:{}:interface={}".format(port, interface.replace(":", r"\:")),
+            )
+            for name, port in DEFAULT_LISTENERS
+        ]
+    return [
+        ListenerRequest(
+            place=f"$.listener[{index}]",
+            protocol=table["protocol"],
+            endpoint=table["endpoint"],
+            options=table.get("options", {}),
+            limits=table,
+            tls=table.get("tls"),
+            proxy=table.get("proxy"),
+        )
+        for index, table in enumerate(configuration.listener)
+    ]
+
+
+def plan(
+    configuration: Configuration,
+    requests: Sequence[ListenerRequest],
+    registry: Registry,
+    descriptorLimit: int,
+    *,
+    interface: str = "127.0.0.1",
+    options: Mapping[str, Mapping[str, str]] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    passed: Passed | None = _NOTHING_PASSED,
+) -> Plan:
+    """
+    Check everything that can be checked without binding.
+
+    An endpoint of passed sockets becomes a listener for each of them.
+
+    :param interface: the address for endpoints that give none.
+    :param options: of the command line, by protocol: text, over the requests' own options.
+    :param overrides: limits of the command line: over ``[defaults]``, under a listener's own.
+    :param passed: the sockets that there are; all must be used.  With ``None`` nobody looks, and
+        a plan with endpoints of passed sockets can be shown, but not served.
+    :raises ConfigurationError: in one line, naming the place.
+    """
+    options = options or {}
+    overrides = overrides or {}
+    asked = {request.protocol for request in requests}
+    for name in options:
+        maker = registry.get(name, f"--option {name}")
+        if name not in asked:
+            raise ConfigurationError(
+                f"--option {name}: no listener serves {maker.name}; add one with --listen"
+            )
+    listeners: list[ListenerPlan] = []
+    taken: dict[Endpoint, str] = {}
+    # Where each listener's max_connections was asked for, if it was.
+    maximumPlaces: list[str | None] = []
+    for request, maker, endpoint, descriptor in _locate(requests, registry, interface, passed):
+        place = request.place
+        _take(endpoint if descriptor is None else DescriptorEndpoint(descriptor), place, taken)
+        settings = registry.settings(maker, request.options, _at(place, "options"), strict=True)
+        if maker.name in options:
+            settings = registry.settings(
+                maker,
+                {**_plain(settings), **options[maker.name]},
+                f"--option {maker.name}",
+                strict=False,
+            )
+        _checkSources(request, endpoint)
+        security = _security(request, endpoint)
+        layers = {
+            f"protocol {maker.name}": maker.defaults,
+            "$.defaults.max_connections": configuration.defaults,
+            "--max-connections": overrides,
+            _at(place, "max_connections"): request.limits,
+        }
+        places = [where for where, layer in layers.items() if "max_connections" in layer]
+        maximumPlaces.append(places[-1] if places else None)
+        listeners.append(
+            ListenerPlan(
+                place=place,
+                maker=maker,
+                endpoint=endpoint,
+                limits=resolveLimits(*layers.values()),
+                options=settings,
+                explicitMaximum=bool(places),
+                security=security,
+                proxy=_trusted(request, endpoint),
+                descriptor=descriptor,
+            )
+        )
+    if passed is not None:
+        passed.checkUsed([listener.descriptor for listener in listeners])
+    try:
+        listeners, notes = _fit(listeners, descriptorLimit)
+    except ConfigurationError as error:
+        where = next(filter(None, maximumPlaces), "max_connections")
+        raise ConfigurationError(f"{where}: {error}") from error
+    return Plan(
+        listeners=listeners,
+        drainDelay=configuration.drain_delay,
+        drainTimeout=configuration.drain_timeout,
+        logConnections=configuration.log_connections,
+        logPayload=configuration.log_payload,
+        notes=[
+            *registry.problems,
+            *notes,
+            # Once each: several sockets may have come of one place.
+            *dict.fromkeys(
+                f"{listener.place}: {note}"
+                for listener in listeners
+                if listener.security is not None
+                for note in listener.security.notes
+            ),
+            *(["log_payload is on: what clients send is in the log"] * configuration.log_payload),
+        ],
+    )
+
+
+def _security(request: ListenerRequest, endpoint: Endpoint) -> ServerTLS | None:
+    """What the listener's table and its endpoint say of TLS, with all files read."""
+    words = getattr(endpoint, "tls", None)
+    if words is None and request.tls is None:
+        return None
+    place = _at(request.place, "tls")
+    if isinstance(endpoint, UDPEndpoint):
+        raise ConfigurationError(
+            f"{place}: {request.endpoint} is for datagrams; TLS is for streams"
+        )
+    table = dict(request.tls or {})
+    for key, value in (words or {}).items():
+        if key in table:
+            raise ConfigurationError(f"{place}: {key} is in {request.endpoint} too; say it once")
+        table[key] = value
+    settings = convert(table, TLSSettings, place)
+    try:
+        return ServerTLS(settings)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}: {error}") from error
+
+
+def _trusted(request: ListenerRequest, endpoint: Endpoint) -> Networks | None:
+    """Whose PROXY headers are believed; ``None`` if nobody is to send one."""
+    if request.proxy is None:
+        return None
+    place = _at(request.place, "proxy")
+    if not request.proxy and isinstance(endpoint, TCPEndpoint | UDPEndpoint):
+        raise ConfigurationError(f'{place}: trusts nobody; name networks, as "10.0.0.0/8"')
+    try:
+        return Networks(request.proxy, ())
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{place}: {error}") from error
+
+
+def _checkSources(request: ListenerRequest, endpoint: Endpoint) -> None:
+    """Refuse limits on sources where clients have no addresses."""
+    if isinstance(endpoint, UNIXEndpoint) and request.proxy is None:
+        for key in _ABOUT_SOURCES:
+            if request.limits.get(key):
+                raise ConfigurationError(
+                    f"{_at(request.place, key)}: clients of {request.endpoint} have no address;"
+                    " the mode of its file says who may come"
+                )
+
+
+def _locate(
+    requests: Sequence[ListenerRequest], registry: Registry, interface: str, passed: Passed | None
+) -> Iterator[tuple[ListenerRequest, Any, Endpoint, int | None]]:
+    """Each request with its maker and its endpoint, or each of the sockets that it means."""
+    for request in requests:
+        maker = registry.get(request.protocol, _at(request.place, "protocol"))
+        where = _at(request.place, "endpoint")
+        located: list[tuple[Endpoint, int | None]]
+        try:
+            endpoint = parseEndpoint(request.endpoint, interface)
+            located = [(endpoint, None)] if passed is None else passed.find(endpoint)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {error}") from error
+        for endpoint, descriptor in located:
+            kind, needs = _KINDS[type(endpoint)]
+            if not needs.providedBy(maker):
+                what = "" if descriptor is None else f" (descriptor {descriptor}, {endpoint})"
+                raise ConfigurationError(
+                    f"{where}: {request.endpoint}{what} is for {kind}, and protocol"
+                    f" {maker.name!r} is not; choose another"
+                )
+            yield request, maker, endpoint, descriptor
+
+
+def _take(endpoint: Endpoint, place: str, taken: dict[Endpoint, str]) -> None:
+    """Refuse an endpoint that another listener has, or has in part."""
+    for other, owner in taken.items():
+        if overlap(endpoint, other):
+            what = _where(endpoint)
+            how = "is taken by" if endpoint == other else f"and {_where(other)} overlap: see"
+            raise ConfigurationError(
+                f"{_at(place, 'endpoint')}: {what} {how} {owner}; give it another"
+            )
+    taken[endpoint] = place
+
+
+def _where(endpoint: Endpoint) -> str:
+    """Without the kind, where that does not tell what the rest means."""
+    if isinstance(endpoint, DescriptorEndpoint | SystemdEndpoint):
+        return str(endpoint)
+    return str(endpoint).partition(" ")[2]
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    return {} if settings is None else msgspec.structs.asdict(settings)
+
+
+def _at(place: str, key: str) -> str:
+    """A key's place: within a table of a file it has one of its own."""
+    return f"{place}.{key}" if place.startswith("$") else place
+
+
+def _fit(
+    listeners: Sequence[ListenerPlan], descriptorLimit: int
+) -> tuple[list[ListenerPlan], list[str]]:
+    # One of datagrams has no connections.
+    wanted = [
+        (0, True)
+        if isinstance(listener.endpoint, UDPEndpoint)
+        else (listener.limits.max_connections, listener.explicitMaximum)
+        for listener in listeners
+    ]
+    fitted: list[ListenerPlan] = []
+    notes = set()
+    for listener, maximum in zip(listeners, fitDescriptors(wanted, descriptorLimit), strict=True):
+        if 0 < maximum != listener.limits.max_connections:
+            limits: Limits = msgspec.structs.replace(listener.limits, max_connections=maximum)
+            listener = msgspec.structs.replace(listener, limits=limits)
+            notes.add(
+                f"max_connections is {maximum} a listener:"
+                f" the descriptor limit of {descriptorLimit} holds no more"
+            )
+        fitted.append(listener)
+    return fitted, sorted(notes)
