@@ -47,6 +47,7 @@ a slow reader is busy, not idle (TRAPS 2.3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from time import monotonic
@@ -385,10 +386,10 @@ class Connection(TwistedProtocol):
         elif self.state is State.OPEN:
             self.transport.echoUnseen(False)
             if self._paused & _RATE:
-                # There is a deadline now, and what it may send is known.
                 self._paused &= ~_RATE
                 self._readOn()
-            self._quota = self.transport.unread()
+            most = self.owner.limits.max_bytes or math.inf
+            self._quota = int(min(self.transport.unread(), most - self.bytesIn))
             if self._quota:
                 self.state = State.DRAINING
                 self.reason = Reason.DRAIN
@@ -673,7 +674,8 @@ class Connection(TwistedProtocol):
             self.owner.payload(self, data)
         now = self._sweep.now
         rest = max((rate.spend(now, len(data)) for rate in self._rates), default=0.0)
-        if rest:
+        # In a drain nothing is waited for: there is a deadline, and what it may send is known.
+        if rest and self.state is _OPEN:
             self._restsUntil = now + rest
             self._pause(_RATE)
             self._sweep.hurry(self)
@@ -734,6 +736,8 @@ class Connection(TwistedProtocol):
         due = data[: self._quota]
         self.discarded += len(data) - len(due)
         self._quota -= len(due)
+        if self._metered:
+            self._meter(due)
         self.bytesIn += len(due)
         try:
             self.received(due)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +13,9 @@ from echod.protocols.line import LineOptions, line
 from echod.protocols.raw import RawOptions, raw
 from echod.settings import Limits
 from echod.testing import Link, memoryLink, tcpLink
+from echod.testing.link import unixLink
+from tests.certificates import Certificates
+from tests.unit.served import Served
 
 KIB = 1024
 
@@ -130,6 +135,45 @@ def test_drainDoesNotRest() -> None:
     assert link.gone
 
 
+@pytest.mark.parametrize("most", [5000, 200, 1])
+@pytest.mark.parametrize("kind", ["memory", "tcp", "unix", "tls"])
+def test_drainAnswersNoMoreThanMaxBytes(most: int, kind: str, certificates: Certificates) -> None:
+    """What a drain reads at any speed is limited in number as ever."""
+    makers: dict[str, Any] = {
+        "memory": memoryLink,
+        "tcp": tcpLink,
+        "unix": unixLink,
+        "tls": partial(tcpLink, security=certificates.security("1.3")),
+    }
+    limits = Limits(max_bytes=most, bytes_per_second=100)
+    link = serve(limits, make=makers[kind])
+    link.send(bytes(8_000))
+    link.pump(lambda: link.connection.bytesIn > 0)
+    link.connection.drain()
+    assert link.readAll() == bytes(most)
+    assert link.connection.bytesIn == link.connection.bytesOut == most
+    link.finish()
+    link.advance(0.5)
+    assert link.gone
+    assert link.connection.cut == 0
+    link.close()
+
+
+def test_drainOwesNoMoreThanMaxBytes() -> None:
+    """Who had its bytes is not one that was cut, however much more it has sent."""
+    link = serve(Limits(max_bytes=1000, bytes_per_second=1000))
+    link.send(bytes(999))
+    link.pump()
+    link.send(bytes(20_000))
+    link.connection.drain()
+    link.pump()
+    assert link.connection.bytesIn == 1000
+    link.connection.abort(Reason.DRAIN)
+    link.pump()
+    assert link.connection.cut == 0
+    assert link.gone
+
+
 def test_firstByte() -> None:
     """Who says nothing at all is ended; who has said something is not."""
     limits = Limits(first_byte_timeout=3)
@@ -179,3 +223,18 @@ def test_payloadIsShown() -> None:
     assert seen == [b"one", b"two"]
     link.reset()
     link.pump()
+
+
+def test_payloadIsShownInADrain() -> None:
+    """What is answered after the drain has begun is shown as before it; what is not, is not."""
+    with Served(None, limits=Limits(bytes_per_second=100), logPayload=True) as served:
+        with socket.create_connection(served.address) as client:
+            client.sendall(b"a" * 100 + b"b" * 100)
+            served.until(lambda: served.connection.bytesIn == 100)
+            served.connection.drain()
+            served.until(lambda: served.connection.bytesIn == 200)
+            client.sendall(b"late")
+            client.shutdown(socket.SHUT_WR)
+            served.gone()
+        shown = [line for line in served.lines if line.startswith("payload ")]
+    assert [line.partition("size=")[2].split()[0] for line in shown] == ["100", "100"]
