@@ -20,6 +20,7 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from echod.errors import ListenError
 from echod.transports.stream import require
 
 __all__ = ["ACCEPTS", "Accepting", "Listening"]
@@ -177,17 +178,25 @@ class Listening(Accepting):
 
     def startListening(self) -> None:
         """
-        Bind and listen, now.
+        Bind and listen, now, or leave nothing behind.
 
         :raises ListenError: in one line that names the address.  Twisted's own method lets
             ``listen()`` raise a bare ``OSError`` and leaves the socket open.
         """
         skt = self._open() if self._inherited is None else self._reopen(self._inherited)
-        self.factory.doStart()
         self.connected = True
         self.socket = skt
         self.fileno = skt.fileno
-        self.startReading()
+        try:
+            self.factory.doStart()
+            self.startReading()
+        except BaseException as error:
+            # A socket that is inherited is another port's to close.
+            self.close() if self._inherited is None else self.release()
+            if isinstance(error, OSError):
+                reason = error.strerror or str(error)
+                raise ListenError(f"cannot listen on {self._endpoint}: {reason}") from error
+            raise
 
     def succeed(self, other: Any) -> None:
         """

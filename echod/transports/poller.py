@@ -134,10 +134,10 @@ class Poller:
             self._stale.add(number)
             mask = None
         if mask is None:
-            if self._epoll is None:
-                self._epoll = select.epoll()
-                self._reactor.addReader(self)
             try:
+                if self._epoll is None:
+                    self._epoll = select.epoll()
+                    self._reactor.addReader(self)
                 self._epoll.register(number, bit)
             except OSError:
                 self._closeIfEmpty()
@@ -189,7 +189,7 @@ class Poller:
         self._closeIfEmpty()
 
     def _closeIfEmpty(self) -> None:
-        if not self._descriptors:
+        if not self._descriptors and self._epoll is not None:
             self._reactor.removeReader(self)
             self._epoll.close()
             self._epoll = None

@@ -120,7 +120,7 @@ class UDPPort(udp.Port):
 
     def startListening(self) -> None:
         """
-        Bind, now.
+        Bind, now, or leave nothing behind.
 
         :raises ListenError: in one line that names the address.
         """
@@ -129,8 +129,16 @@ class UDPPort(udp.Port):
         self.socket = skt
         self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
         self.connected = True
-        self.protocol.makeConnection(self)
-        self.startReading()
+        try:
+            self.protocol.makeConnection(self)
+            self.startReading()
+        except BaseException as error:
+            # A socket that is inherited is another port's to close.
+            self.close() if self._inherited is None else self._release()
+            if isinstance(error, OSError):
+                reason = error.strerror or str(error)
+                raise ListenError(f"cannot listen on {self._endpoint}: {reason}") from error
+            raise
 
     def _open(self) -> socket.socket:
         skt = self.createInternetSocket()
@@ -251,15 +259,25 @@ class UDPPort(udp.Port):
 
     def succeed(self, other: UDPPort) -> None:
         """Go on with another port's socket and counters, under the settings of this one."""
-        # First, so that a poller forgets the descriptor, which this one will bear.
-        other.connected = False
-        other.stopReading()
-        other.protocol.doStop()
-        self._inherited = other.socket
+        self._inherited = other._release()
         self.received, self.bytesIn = other.received, other.bytesIn
         self.answered, self.bytesOut = other.answered, other.bytesOut
         self.refused, self.errors = other.refused, other.errors
         self.startListening()
+
+    def _release(self) -> socket.socket:
+        """Stop, and leave the socket open for another port."""
+        # First, so that a poller forgets the descriptor, which another will bear.
+        self.connected = False
+        self.stopReading()
+        self._stopProtocol()
+        return self.socket
+
+    def _stopProtocol(self) -> None:
+        """Stop the protocol, if it has started."""
+        if self.protocol.numPorts:
+            self.protocol.doStop()
+        self.protocol.transport = None
 
     def close(self) -> None:
         """Stop listening now; ``stopListening`` takes a turn to it."""
@@ -271,7 +289,7 @@ class UDPPort(udp.Port):
         base.BasePort.connectionLost(self, reason)
         self._realPortNumber = None
         self.connected = False
-        self.protocol.doStop()
+        self._stopProtocol()
         self.socket.close()
         del self.socket
         del self.fileno

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from errno import ENOSPC
+from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
-from echod.maker import FactoryMaker
+from echod.errors import ListenError
+from echod.maker import DatagramMaker, FactoryMaker
 from echod.planning import ListenerRequest, plan
 from echod.registry import Registry
 from echod.service import EchodService
@@ -36,11 +40,16 @@ class Broken(Unwilling):
 
 def listenerOf(loop: Outer, protocol: Any, endpoint: str) -> Any:
     """The only listener of a service, not started."""
+    (listener,) = serviceOf(loop, protocol, endpoint).listeners
+    return listener
+
+
+def serviceOf(loop: Outer, protocol: Any, endpoint: str) -> EchodService:
+    """A service with one listener, not started."""
     registry = Registry() if isinstance(protocol, str) else Registry([protocol])
     name = protocol if isinstance(protocol, str) else protocol.name
     request = ListenerRequest(place="here", protocol=name, endpoint=endpoint)
-    (listener,) = EchodService(plan(Configuration(), [request], registry, 4096), loop).listeners
-    return listener
+    return EchodService(plan(Configuration(), [request], registry, 4096), loop)
 
 
 @pytest.mark.parametrize(("factory", "reason"), [(Unwilling, "protocol"), (Broken, "error")])
@@ -89,6 +98,75 @@ def test_neverStarted(protocol: str, endpoint: str) -> None:
     stopped = listener.stopService()
     assert stopped is None or stopped.called
     assert loop.getReaders() == []
+
+
+class Unstartable(Factory):
+    """Its start fails."""
+
+    noisy = False
+
+    def startFactory(self) -> None:
+        raise KeyError("its own")
+
+
+class UnstartableDatagrams(DatagramProtocol):
+    """So does its."""
+
+    def startProtocol(self) -> None:
+        raise KeyError("its own")
+
+
+ENDPOINTS = [("raw", "tcp:0"), ("raw", "unix:{}/socket"), ("udp", "udp:0")]
+
+
+@pytest.mark.parametrize(("protocol", "endpoint"), ENDPOINTS)
+def test_notWatched(
+    protocol: str,
+    endpoint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loggedErrors: LoggedErrors,
+) -> None:
+    """The last step of a start fails (epoll_ctl(2): ENOSPC): why is said, and nothing is left."""
+    loop = Outer()
+    service = serviceOf(loop, protocol, endpoint.format(tmp_path))
+    (listener,) = service.listeners
+
+    def refuse(_: object) -> None:
+        raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "addReader", refuse)
+        with pytest.raises(ListenError, match=r"^cannot listen on .*: No space left on device$"):
+            service.privilegedStartService()
+    assert os.listdir("/proc/self/fd") == before
+    assert os.listdir(tmp_path) == loop.getReaders() == []
+    # Nothing of it is in the way of another try.
+    listener.privilegedStartService()
+    assert len(loop.getReaders()) == 1
+    listener.abandon()
+    loggedErrors.flush()
+
+
+@pytest.mark.parametrize(("protocol", "endpoint"), ENDPOINTS)
+def test_unstartable(
+    protocol: str, endpoint: str, tmp_path: Path, loggedErrors: LoggedErrors
+) -> None:
+    """A plugin's own start raises: that is what is said, and nothing is left."""
+    loop = Outer()
+    maker = (
+        DatagramMaker("x", "x", UnstartableDatagrams)
+        if protocol == "udp"
+        else FactoryMaker("x", "x", Unstartable)
+    )
+    service = serviceOf(loop, maker, endpoint.format(tmp_path))
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(Exception, match="its own"):
+        service.privilegedStartService()
+    assert os.listdir("/proc/self/fd") == before
+    assert os.listdir(tmp_path) == loop.getReaders() == []
+    loggedErrors.flush()
 
 
 def test_datagramsByStartServiceAlone() -> None:
