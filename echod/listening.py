@@ -20,7 +20,8 @@ from echod.connection import Connection, Reason, logsFault
 from echod.deadlines import Sweep
 from echod.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.hosted import asConnection, halfCloses
-from echod.limits import ConnectionLimit, SourceLimit
+from echod.limits import SourceLimit
+from echod.live import LiveConnections
 from echod.planned import ListenerPlan, PlannedListener
 from echod.rates import Rate
 from echod.report import ConnectionLog, RefusalLog, Totals
@@ -62,21 +63,15 @@ class Listener(PlannedListener):
         self._draining = draining
         self.sweep = sweep
         self.limits = plan.limits
-        self.totals = Totals()
-        self._admission = ConnectionLimit(plan.limits.max_connections)
+        # Shared with whoever succeeds this one.
+        self._live = LiveConnections(plan.limits.max_connections)
         self._sources = SourceLimit(plan.limits)
         rate = plan.limits.listener_bytes_per_second
         self.byteRate = Rate(rate) if rate else None
         self.payload: Callable[[Connection, bytes], None] | None = None
         self._logPayload = logPayload
-        # Every connection that has not been closed yet, whatever its state; and the host that
-        # it counts for, once that is known.
-        self._live: dict[Connection, str | None] = {}
         self._logConnections = logConnections
         self._log: ConnectionLog | None = None
-        self._gone: Deferred[None] | None = None
-        # Who goes on for this one; written by succeed.
-        self._heir: Listener | None = None
         factory = plan.make(plan.maker.makeFactory)
         self._halfCloses = halfCloses(factory)
         outermost = _ListenerFactory(self, factory)
@@ -99,7 +94,6 @@ class Listener(PlannedListener):
 
     def _serve(self) -> None:
         """The port listens: what depends on its address."""
-        self._gone = None
         if isinstance(self._endpoint, TCPEndpoint):
             port = self._port.getHost().port
             self._endpoint = TCPEndpoint(self._endpoint.host, port, self._endpoint.tls)
@@ -117,11 +111,12 @@ class Listener(PlannedListener):
         """Drain; fires when the last connection is gone.  `cut` hastens it."""
         super().stopService()
         self.retire()
-        for connection in list(self._live):
-            connection.drain()
-        self._gone = Deferred()
-        self._fireIfEmpty()
-        return self._gone
+        return self._live.drain()
+
+    @property
+    def totals(self) -> Totals:
+        """The counters, also of those that this one has succeeded."""
+        return self._live.totals
 
     @property
     def draining(self) -> bool:
@@ -157,12 +152,9 @@ class Listener(PlannedListener):
         """
         self._port.succeed(other._port)
         other._unserve()
-        self.totals = other.totals
         self._live = other._live
-        self._admission = other._admission
-        self._admission.maximum = self.limits.max_connections
+        self._live.admission.maximum = self.limits.max_connections
         self._sources.succeed(other._sources)
-        other._heir = self
         self._serve()
 
     def describe(self) -> str:
@@ -187,12 +179,6 @@ class Listener(PlannedListener):
         """All counters of this listener, as plain values."""
         return {"listener": self.describe(), **self.totals.snapshot(self._live)}
 
-    def _fireIfEmpty(self) -> None:
-        if self._heir is not None:
-            self._heir._fireIfEmpty()
-        elif not self._live and self._gone is not None and not self._gone.called:
-            self._gone.callback(None)
-
     # -- The owner of connections ------------------------------------------------------------
 
     def admit(self, address: Any) -> bool:
@@ -205,7 +191,7 @@ class Listener(PlannedListener):
             why = self._sources.refusal(host, now)
         elif host is not None and trusted is not None and not trusted.admit(host):
             why = "untrusted"
-        if why is None and not self._admission.admit(now):
+        if why is None and not self._live.admission.admit(now):
             why = "full"
         if why is not None:
             self.totals.refused[why] += 1
@@ -213,9 +199,7 @@ class Listener(PlannedListener):
 
     def opened(self, connection: Connection) -> None:
         """See `Owner.opened`."""
-        self.totals.accepted += 1
-        self._live[connection] = None
-        self._admission.opened(connection)
+        self._live.opened(connection)
         if self._plan.proxy is None:
             self._count(connection)
 
@@ -232,7 +216,7 @@ class Listener(PlannedListener):
     def _count(self, connection: Connection) -> None:
         host = _hostOf(connection.transport.getPeer()) if self._sources.counts else None
         if host is not None:
-            self._live[connection] = host
+            self._live.countFor(connection, host)
             self._sources.opened(host)
         if self._log is not None:
             self._log.opened(connection)
@@ -244,7 +228,7 @@ class Listener(PlannedListener):
 
     def lingering(self, connection: Connection) -> None:
         """See `Owner.lingering`."""
-        self._admission.ended(connection)
+        self._live.admission.ended(connection)
 
     def inputEnded(self, connection: Connection) -> None:
         """See `Owner.inputEnded`."""
@@ -255,14 +239,12 @@ class Listener(PlannedListener):
         """See `Owner.closed`."""
         if connection not in self._live:
             return
-        host = self._live.pop(connection)
+        host = self._live.hostOf(connection)
         if host is not None:
             self._sources.closed(host)
-        self._admission.closed(connection)
-        self.totals.add(connection)
         if self._log is not None:
             self._log.closed(connection, self.sweep.now)
-        self._fireIfEmpty()
+        self._live.closed(connection)
 
 
 def _hostOf(address: Any) -> str | None:

@@ -318,7 +318,7 @@ def serving(
             counters = served.until(open=0)
             # Whatever came in has gone, once, and has left nothing.
             assert counters["accepted"] == sum(counters["closed"].values())
-            limit = listener._admission
+            limit = listener._live.admission
             assert not limit.open
             assert not limit.lingering
             assert not listener._sources._open

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from twisted.logger import capturedLogs, formatEvent
 
 from echod.errors import ListenError
+from echod.planned import PlannedListener
 from echod.planning import ListenerRequest, Plan, plan
 from echod.registry import discover
 from echod.service import EchodService
@@ -59,10 +62,27 @@ class Served:
         except BlockingIOError:
             return b""
 
-    def stop(self) -> None:
-        """Drain; it must come to an end."""
+    def kept(self) -> dict[str, int]:
+        """How many there are of what a reload might leave behind."""
+        gc.collect()
+        return {
+            "listeners": sum(isinstance(each, PlannedListener) for each in gc.get_objects()),
+            "services": len(self.service.services),
+            "swept": len(self.service._sweep._shardOf),
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "readers": len(self.service._facade.getReaders()),
+            "own ports": len(self.service._ownPorts),
+        }
+
+    def beginStop(self) -> list[Any]:
+        """Drain; the list is empty until that has ended."""
         ended: list[Any] = []
         self.service.stopService().addCallback(ended.append)
+        return ended
+
+    def stop(self) -> None:
+        """Drain; it must come to an end."""
+        ended = self.beginStop()
         waitUntil(self.loop.turn, lambda: ended)
 
 
@@ -167,3 +187,44 @@ def test_nothingIsLeftOfOneThatFails(served: Served) -> None:
         client.bind(("127.0.0.1", other))
         client.connect(("127.0.0.1", port))
         assert served.echo(client, b"x") == b"x"
+
+
+#: Reloads that a connection outlives: more than Python's stack is deep.
+MANY = 1100
+
+
+@pytest.mark.parametrize("drain", [False, True], ids=["ends before", "ends in the drain"])
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_outlivesManyReloads(served: Served, tmp_path: Path, kind: str, drain: bool) -> None:
+    """A connection's end is quiet, and is the end of the drain, however many listeners came."""
+    endpoint = "tcp:0" if kind == "tcp" else f"unix:{tmp_path}/s"
+
+    def changed(number: int) -> list[tuple[str, str, dict[str, Any]]]:
+        limits = {"idle_timeout": 1000.0 + number}
+        return [("raw", endpoint, limits), ("udp", "udp:0", {"datagrams_per_second": 1 + number})]
+
+    served.start(*changed(0))
+    host = served.service.listeners[0].getHost()
+    address = (host.host, host.port) if kind == "tcp" else f"{tmp_path}/s"
+    with (
+        socket.socket(socket.AF_INET if kind == "tcp" else socket.AF_UNIX) as client,
+        capturedLogs() as events,
+    ):
+        client.connect(address)
+        assert served.echo(client, b"x") == b"x"
+        first, before = weakref.ref(served.service.listeners[0]), served.kept()
+        for number in range(1, MANY + 1):
+            served.reload(*changed(number))
+        gc.collect()
+        assert served.kept() == {**before, "listeners": before["listeners"] + 1}
+        assert served.service.connectionCount() == 1
+        assert first() is not None
+        if drain:
+            ended = served.beginStop()
+        client.shutdown(socket.SHUT_WR)
+        waitUntil(served.loop.turn, lambda: not served.service.connectionCount())
+        assert not drain or ended
+        # Once their last connection is gone nobody needs them.
+        gc.collect()
+        assert first() is None
+    assert [event for event in events if "log_failure" in event] == []
