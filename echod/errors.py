@@ -40,6 +40,15 @@ def oneLine(text: str) -> str:
     )
 
 
+def whatFailed(error: BaseException) -> str:
+    """``OSError: no database``: what an error of somebody else's code says, in one line."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(it cannot say what)"
+    return oneLine(f"{type(error).__name__}: {text}")
+
+
 class EchodError(Exception):
     """The base of all of echod's own errors; as text always one printable line."""
 

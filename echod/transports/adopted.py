@@ -157,10 +157,9 @@ class _Adopting(_Mixin):  # type: ignore[misc]  # see _Mixin
             raise ListenError(f"{where}: {error.strerror}") from error
         return skt
 
-    def _reopen(self, skt: socket.socket) -> socket.socket:
+    def _reopen(self, skt: socket.socket) -> None:
         self._adopted = True
         self._setOptions(skt)
-        return skt
 
 
 class _AdoptingStreams(_Adopting):

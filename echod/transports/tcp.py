@@ -118,10 +118,9 @@ class TCPPort(Listening, Port):
         self._endpoint = endpoint
         self._keepalive = keepalive
 
-    def startListening(self) -> None:
-        """See `Listening.startListening`."""
-        super().startListening()
-        self._realPortNumber = self.socket.getsockname()[1]
+    def _hold(self, skt: socket.socket) -> None:
+        super()._hold(skt)
+        self._realPortNumber = skt.getsockname()[1]
 
     def _open(self) -> socket.socket:
         skt: socket.socket = self.createInternetSocket()
@@ -139,10 +138,9 @@ class TCPPort(Listening, Port):
             raise ListenError(f"cannot listen on {self._endpoint}: {reason}{hint}") from error
         return skt
 
-    def _reopen(self, skt: socket.socket) -> socket.socket:
+    def _reopen(self, skt: socket.socket) -> None:
         self._setOptions(skt)
         skt.listen(self.backlog)
-        return skt
 
     def _setOptions(self, skt: socket.socket) -> None:
         skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
