@@ -60,8 +60,7 @@ class DatagramListener(PlannedListener):
         networks = Networks(limits.allow, limits.deny)
         guard = Guard(limits.datagrams_per_second, reflectors, ownPorts, networks)
         protocol = plan.make(plan.maker.makeDatagram)
-        # Of somebody else's making, too.
-        plan.make(lambda _: setattr(protocol, "noisy", False))
+        protocol.noisy = False
         makePort = adopting(UDPPort, plan.descriptor)
         self._port: UDPPort = makePort(
             plan.endpoint, protocol, guard, monotonic, reactor, plan.proxy
@@ -90,6 +89,16 @@ class DatagramListener(PlannedListener):
     def renew(self, plan: ListenerPlan) -> None:
         """Be the same."""
         self._plan = plan
+
+    def succeed(self, other: DatagramListener) -> None:
+        """Go on at the endpoint of ``other``: with its socket and its counters."""
+        self._port.succeed(other._port)
+        other._unserve()
+        self._serve()
+
+    def neglects(self) -> bool:
+        """No: nobody waits to be accepted."""
+        return False
 
     def cut(self) -> None:
         """Nothing is left to abort."""

@@ -21,6 +21,7 @@ __all__ = [
     "ListenError",
     "MalformedHeader",
     "MessageTooLong",
+    "NoAnswer",
     "OutputFailed",
     "StreamBusy",
     "StreamClosed",
@@ -38,15 +39,6 @@ def oneLine(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
-
-
-def whatFailed(error: BaseException) -> str:
-    """``OSError: no database``: what an error of somebody else's code says, in one line."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "(it cannot say what)"
-    return oneLine(f"{type(error).__name__}: {text}")
 
 
 class EchodError(Exception):
@@ -163,3 +155,7 @@ class StreamTruncated(StreamError):
 
 class ConnectFailed(StreamError):
     """There is no connection; the message names the address and the reason."""
+
+
+class NoAnswer(ConnectFailed):
+    """There is no connection yet, and the time is up."""

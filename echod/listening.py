@@ -19,7 +19,6 @@ from twisted.logger import Logger
 from echod.connection import Connection, Reason, logsFault
 from echod.deadlines import Sweep
 from echod.endpoints import TCPEndpoint, UNIXEndpoint
-from echod.errors import whatFailed
 from echod.hosted import asConnection, halfCloses
 from echod.limits import SourceLimit
 from echod.live import LiveConnections
@@ -74,9 +73,7 @@ class Listener(PlannedListener):
         self._logConnections = logConnections
         self._log: ConnectionLog | None = None
         factory = plan.make(plan.maker.makeFactory)
-        self._halfCloses = plan.make(lambda _: halfCloses(factory))
-        #: See `IStreamProtocolMaker`.
-        self.lasts = plan.make(lambda _: bool(getattr(plan.maker, "lasts", False)))
+        self._halfCloses = halfCloses(factory)
         outermost = _ListenerFactory(self, factory)
         backlog = plan.limits.backlog
         self._port: TCPPort | UNIXListeningPort
@@ -127,6 +124,11 @@ class Listener(PlannedListener):
         return self._draining()
 
     @property
+    def lasts(self) -> bool:
+        """See `IStreamProtocolMaker`."""
+        return bool(getattr(self._plan.maker, "lasts", False))
+
+    @property
     def cutCount(self) -> int:
         """Connections that were still owed bytes when we gave up."""
         return self.totals.cut
@@ -142,13 +144,18 @@ class Listener(PlannedListener):
         if plan.security is not None:
             secure(self._port, plan.security)
 
-    def succeed(self, other: PlannedListener) -> None:
-        """See `PlannedListener.succeed`: with its counters and its places taken, too."""
-        assert isinstance(other, Listener)
+    def succeed(self, other: Listener) -> None:
+        """
+        Go on at the endpoint of ``other``: with its socket, its counters and its places taken.
+
+        Its connections stay its own, under the settings that they began with.
+        """
+        self._port.succeed(other._port)
+        other._unserve()
         self._live = other._live
         self._live.admission.maximum = self.limits.max_connections
         self._sources.succeed(other._sources)
-        super().succeed(other)
+        self._serve()
 
     def describe(self) -> str:
         """
@@ -165,8 +172,8 @@ class Listener(PlannedListener):
         return len(self._live)
 
     def neglects(self) -> bool:
-        """See `PlannedListener.neglects`; also if clients wait, and nobody accepts them."""
-        return super().neglects() or self._port.neglects()
+        """Whether clients wait, and nobody accepts them; to be asked now and then."""
+        return self._port.neglects()
 
     def counters(self) -> dict[str, Any]:
         """All counters of this listener, as plain values."""
@@ -259,20 +266,15 @@ class _ListenerFactory(Factory):
         self._listener = listener
         self._inner = inner
 
-    def startFactory(self) -> None:
+    def doStart(self) -> None:
         """Start the protocol's factory too."""
+        super().doStart()
         self._inner.doStart()
 
-    def stopFactory(self) -> None:
-        """Stop it, if it has started; what it raises is told."""
-        try:
-            self._inner.doStop()
-        except (Exception, SystemExit) as error:
-            _log.error(
-                "{listener} could not stop its protocol: {why}",
-                listener=self._listener.describe(),
-                why=whatFailed(error),
-            )
+    def doStop(self) -> None:
+        """Stop the protocol's factory too."""
+        super().doStop()
+        self._inner.doStop()
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:  # type: ignore[override]
         """

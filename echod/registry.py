@@ -20,8 +20,7 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from echod import __version__
-from echod.early import Ended
-from echod.errors import ConfigurationError, oneLine, whatFailed
+from echod.errors import ConfigurationError, oneLine
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.protocols.chargen import chargen
 from echod.protocols.clock import daytime, time
@@ -84,11 +83,12 @@ class Registry:
     def _take(self, offer: Offer) -> None:
         try:
             maker = self._load(offer)
-        except (KeyboardInterrupt, Ended):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
             # SystemExit too: a module that ends the program is as broken as any.
-            why = str(error) if isinstance(error, ConfigurationError) else whatFailed(error)
+            ours = isinstance(error, ConfigurationError)
+            why = str(error) if ours else f"{type(error).__name__}: {error}"
             problem = oneLine(f"protocol {offer.name!r} of {offer.source} is left out: {why}")
             self.problems.append(problem)
             self._broken.setdefault(offer.name, problem)
@@ -129,13 +129,7 @@ class Registry:
             if options:
                 raise ConfigurationError(f"{place}: protocol {maker.name!r} has no options")
             return None
-        try:
-            return convert(options, maker.options, place, strict=strict)
-        except ConfigurationError:
-            raise
-        except (Exception, SystemExit) as error:
-            # Its class is the plugin's, and may do more than msgspec knows of.
-            raise ConfigurationError(f"{place}: {whatFailed(error)}") from error
+        return convert(options, maker.options, place, strict=strict)
 
     def describe(self) -> str:
         """Every protocol with its options, as ``--list-protocols`` prints it."""

@@ -16,7 +16,6 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
-from echod import early
 from echod.datagrams import DatagramListener
 from echod.deadlines import Sweep
 from echod.endpoints import UDPEndpoint
@@ -98,14 +97,12 @@ class EchodService(MultiService):
         self._bound = True
         try:
             super().privilegedStartService()
-        except BaseException as error:
-            if isinstance(error, Exception):
-                # Also into the log: a daemon's standard error is gone by now.
-                _log.critical("{error}", error=error)
+        except Exception as error:
+            # Also into the log: a daemon's standard error is gone by now.
+            _log.critical("{error}", error=error)
             for listener in self.listeners:
                 listener.abandon()
             raise
-        early.bound()
 
     def startService(self) -> None:
         """Begin to serve."""
@@ -172,10 +169,8 @@ class EchodService(MultiService):
         Connections go on under the settings that they began with, also those of listeners that
         are gone.
 
-        All that may fail comes first; if it does, nothing has changed.
-
-        :raises ConfigurationError: a protocol raised, or its maker.
-        :raises ListenError: a new endpoint cannot be had.
+        :raises ConfigurationError: a protocol's maker raised.
+        :raises ListenError: a new endpoint cannot be had.  Nothing has changed then.
         """
         for note in plan.notes:
             _log.warn("{note}", note=note)
@@ -194,17 +189,14 @@ class EchodService(MultiService):
             same = found is not None and found.plan.sameAs(each) and logs == logged
             after.append((found if same else self._make(each, plan), found))
         new = [listener for listener, found in after if found is None]
-        changed = [(listener, found) for listener, found in after if found not in (None, listener)]
         try:
             for listener in new:
                 listener.privilegedStartService()
-            for listener, found in changed:
-                listener.standBy(found)
-        except BaseException:
-            for listener in [*new, *(listener for listener, _ in changed)]:
+        except Exception:
+            for listener in new:
                 listener.abandon()
             raise
-        # Nothing fails from here on.
+        changed = [(listener, found) for listener, found in after if found not in (None, listener)]
         for listener, found in changed:
             listener.succeed(found)
             # Not as a service that ends: its connections go on.

@@ -48,7 +48,7 @@ class Peer:
     One connection.
 
     :param address: of the server.
-    :param context: the client's side: an ``ssl.SSLContext``, or what `ClientTLS.to` gives.
+    :param context: the client's side.
     :param turn: lets the server do something, where it runs in this thread.
     :param buffers: bytes of its send and receive buffers.
     :param session: to resume.
@@ -63,7 +63,7 @@ class Peer:
     def __init__(
         self,
         address: Any,
-        context: Any,
+        context: ssl.SSLContext,
         *,
         turn: Callable[[], object] | None = None,
         serverName: str | None = "localhost",
@@ -84,15 +84,12 @@ class Peer:
             self.socket.close()
             raise
         self.socket.setblocking(False)
+        if serverName is None:
+            context.check_hostname = False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        if isinstance(context, ssl.SSLContext):
-            if serverName is None:
-                context.check_hostname = False
-            self.tls = context.wrap_bio(
-                self._incoming, self._outgoing, server_hostname=serverName, session=session
-            )
-        else:
-            self.tls = context.wrap(self._incoming, self._outgoing)
+        self.tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=serverName, session=session
+        )
         self._open = False
         self.wire = bytearray()
         self.plain = bytearray()

@@ -157,9 +157,10 @@ class _Adopting(_Mixin):  # type: ignore[misc]  # see _Mixin
             raise ListenError(f"{where}: {error.strerror}") from error
         return skt
 
-    def _reopen(self, skt: socket.socket) -> None:
+    def _reopen(self, skt: socket.socket) -> socket.socket:
         self._adopted = True
         self._setOptions(skt)
+        return skt
 
 
 class _AdoptingStreams(_Adopting):

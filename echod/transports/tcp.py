@@ -4,23 +4,25 @@ TCP: a port that fails at once and in words, and both kinds of connections.
 A *listening* socket (`TCPPort`) only ever yields *connection* sockets (`Server`); options that
 Linux hands down from the first to the second (no delay, keepalive, urgent bytes in line) are set
 once, on the listening one.  Private parts of Twisted known here: ``Server._addressType``,
-``Port._realPortNumber``, ``Port._logConnectionLostMsg``, ``Connector._makeTransport`` and
-``tcp._resolveIPv6``.
+``Port._realPortNumber``, ``Port._logConnectionLostMsg``, ``Connector._makeTransport``,
+``Client._connectDone`` and ``tcp._resolveIPv6``.
 """
 
 from __future__ import annotations
 
+import os
 import socket
-from errno import EADDRINUSE
+from errno import EADDRINUSE, ECONNREFUSED, ECONNRESET
 from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv6Address
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionLost, getConnectError
 from twisted.internet.main import CONNECTION_LOST
 
 from echod.endpoints import TCPEndpoint
 from echod.errors import ListenError
+from echod.reaching import isItself, resetWhenClosed
 from echod.transports.accepting import Accepting, Listening
 from echod.transports.stream import TRY_AGAIN, Stream, require
 
@@ -33,6 +35,7 @@ KEEPALIVE_PROBES = 6
 
 require(tcp, "_resolveIPv6")
 require(tcp.Server, "_addressType")
+require(tcp.Client, "_connectDone")
 require(tcp.Connector, "_makeTransport")
 require(tcp.Port, "_realPortNumber", "_logConnectionLostMsg")
 
@@ -90,6 +93,20 @@ class Server(_Sending, tcp.Server):  # type: ignore[misc]  # abortConnection rep
 class Client(_Sending, tcp.Client):  # type: ignore[misc]  # as Server
     """One TCP connection that we have made."""
 
+    def _connectDone(self) -> None:
+        """Nobody is there if we are; or no more, if it has been reset since."""
+        try:
+            why = ECONNREFUSED if isItself(self.socket) else 0
+        except OSError as error:
+            why = error.errno or ECONNRESET
+        if why:
+            # With RST alone, so that the port is free at once for whoever is to listen there.
+            resetWhenClosed(self.socket)
+            self._shouldShutdown = False
+            self.failIfNotConnected(getConnectError((why, os.strerror(why))))
+        else:
+            super()._connectDone()
+
 
 class Connector(tcp.Connector):
     """Twisted's connector, with echod's transport."""
@@ -118,9 +135,10 @@ class TCPPort(Listening, Port):
         self._endpoint = endpoint
         self._keepalive = keepalive
 
-    def _hold(self, skt: socket.socket) -> None:
-        super()._hold(skt)
-        self._realPortNumber = skt.getsockname()[1]
+    def startListening(self) -> None:
+        """See `Listening.startListening`."""
+        super().startListening()
+        self._realPortNumber = self.socket.getsockname()[1]
 
     def _open(self) -> socket.socket:
         skt: socket.socket = self.createInternetSocket()
@@ -138,9 +156,10 @@ class TCPPort(Listening, Port):
             raise ListenError(f"cannot listen on {self._endpoint}: {reason}{hint}") from error
         return skt
 
-    def _reopen(self, skt: socket.socket) -> None:
+    def _reopen(self, skt: socket.socket) -> socket.socket:
         self._setOptions(skt)
         skt.listen(self.backlog)
+        return skt
 
     def _setOptions(self, skt: socket.socket) -> None:
         skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -25,10 +25,9 @@ from twisted.internet import base, udp
 from twisted.logger import Logger
 
 from echod.endpoints import UDPEndpoint
-from echod.errors import ListenError, MalformedHeader, whatFailed
+from echod.errors import ListenError, MalformedHeader
 from echod.proxyheader import LONGEST, parseDatagram
 from echod.sources import Networks, parseAddress
-from echod.transports.resting import Resting
 from echod.transports.stream import require
 
 __all__ = ["DATAGRAMS", "LARGEST", "Admission", "UDPPort"]
@@ -64,7 +63,7 @@ class Admission(Protocol):
         """
 
 
-class UDPPort(Resting, udp.Port):
+class UDPPort(udp.Port):
     """
     A datagram socket at a `UDPEndpoint`.
 
@@ -110,6 +109,8 @@ class UDPPort(Resting, udp.Port):
         self._begin = 0
         self._allowance = 0
         self._from: list[tuple[int, int, bytes]] = []
+        # The socket of the port that this one has succeeded; written by succeed.
+        self._inherited: socket.socket | None = None
         self.received = 0
         self.bytesIn = 0
         self.answered = 0
@@ -123,23 +124,21 @@ class UDPPort(Resting, udp.Port):
 
         :raises ListenError: in one line that names the address.
         """
-        self._hold(self._open())
-        self.connected = True
-        try:
-            self.protocol.makeConnection(self)
-            try:
-                self.startReading()
-            except OSError as error:
-                reason = error.strerror or str(error)
-                raise ListenError(f"cannot listen on {self._endpoint}: {reason}") from error
-        except BaseException:
-            self.close()
-            raise
-
-    def _hold(self, skt: socket.socket) -> None:
+        skt = self._open() if self._inherited is None else self._inherited
         self._realPortNumber = skt.getsockname()[1]
         self.socket = skt
         self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
+        self.connected = True
+        try:
+            self.protocol.makeConnection(self)
+            self.startReading()
+        except BaseException as error:
+            # A socket that is inherited is another port's to close.
+            self.close() if self._inherited is None else self._release()
+            if isinstance(error, OSError):
+                reason = error.strerror or str(error)
+                raise ListenError(f"cannot listen on {self._endpoint}: {reason}") from error
+            raise
 
     def _open(self) -> socket.socket:
         skt = self.createInternetSocket()
@@ -202,8 +201,7 @@ class UDPPort(Resting, udp.Port):
         try:
             payload = bytes(memoryview(self._buffer)[self._begin : length])
             self.protocol.datagramReceived(payload, self._client)
-        except BaseException:
-            # SystemExit too, as Twisted does: it must not end the port.
+        except Exception:
             self.errors["protocol"] += 1
             if self.errors["protocol"] == 1:
                 _log.failure("{port} raised; told once, then counted", port=self._endpoint)
@@ -259,51 +257,26 @@ class UDPPort(Resting, udp.Port):
             if not self.readsMuch:
                 return
 
-    def standBy(self, other: UDPPort) -> None:
-        """
-        Be ready to go on with another port's socket, which the other serves until `succeed`.
-
-        Whatever may fail of going on is here: it raises what the protocol's ``startProtocol`` does.
-        """
-        self._hold(other.socket)
-        self.protocol.makeConnection(self)
-
-    def standDown(self) -> None:
-        """Undo `standBy`."""
-        self._stopProtocol()
-
     def succeed(self, other: UDPPort) -> None:
-        """
-        Go on with another port's socket and counters, under the settings of this one.
-
-        After `standBy`; this does not fail.
-        """
-        other._release()
-        self.connected = True
+        """Go on with another port's socket and counters, under the settings of this one."""
+        self._inherited = other._release()
         self.received, self.bytesIn = other.received, other.bytesIn
         self.answered, self.bytesOut = other.answered, other.bytesOut
         self.refused, self.errors = other.refused, other.errors
-        self.wake()
+        self.startListening()
 
-    def _release(self) -> None:
+    def _release(self) -> socket.socket:
         """Stop, and leave the socket open for another port."""
-        self.stopResting()
         # First, so that a poller forgets the descriptor, which another will bear.
         self.connected = False
         self.stopReading()
         self._stopProtocol()
+        return self.socket
 
     def _stopProtocol(self) -> None:
-        """Stop the protocol, if it has started; what it raises is told."""
-        try:
-            if self.protocol.numPorts:
-                self.protocol.doStop()
-        except (Exception, SystemExit) as error:
-            _log.error(
-                "{port} could not stop its protocol: {why}",
-                port=self._endpoint,
-                why=whatFailed(error),
-            )
+        """Stop the protocol, if it has started."""
+        if self.protocol.numPorts:
+            self.protocol.doStop()
         self.protocol.transport = None
 
     def close(self) -> None:
@@ -313,7 +286,6 @@ class UDPPort(Resting, udp.Port):
 
     def connectionLost(self, reason: Any = None) -> None:
         """As Twisted's, without its line in the log: the listener reports its own end."""
-        self.stopResting()
         base.BasePort.connectionLost(self, reason)
         self._realPortNumber = None
         self.connected = False

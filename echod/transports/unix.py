@@ -132,7 +132,7 @@ class UNIXListeningPort(Listening, UNIXPort):
         self._file = other._file
         super().succeed(other)
 
-    def _reopen(self, skt: socket.socket) -> None:
+    def _reopen(self, skt: socket.socket) -> socket.socket:
         if self._file is not None:
             try:
                 self._setMode()
@@ -143,6 +143,7 @@ class UNIXListeningPort(Listening, UNIXPort):
                     "{endpoint} keeps its mode: {reason}", endpoint=self._endpoint, reason=reason
                 )
         skt.listen(self.backlog)
+        return skt
 
     def _setMode(self) -> None:
         """Give the file its mode, if it is the one that we made: never what a link leads to."""

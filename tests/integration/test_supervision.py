@@ -248,4 +248,5 @@ def test_secondSignalInTheDelay() -> None:
         assert held.recv(1) == b"x"
         daemon.signal(signal.SIGTERM)
         daemon.waitForLine("draining")
-        assert daemon.hurry() == 3
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 3

@@ -41,10 +41,9 @@ import echod.transports
 from echod.interfaces import IConnectionTransport
 from echod.testing import Loop, MemorySocket
 from echod.transports import stream
-from echod.transports.accepting import ACCEPTS
+from echod.transports.accepting import ACCEPT_PAUSE, ACCEPTS
 from echod.transports.poller import Poller
 from echod.transports.reactor import Facade
-from echod.transports.resting import PAUSE
 from echod.transports.stream import FIRST_READ, LARGEST_READ
 from echod.transports.tcp import Port, Server
 from echod.transports.unix import UNIXPort, UNIXServer
@@ -176,8 +175,8 @@ def testAcceptMeans() -> None:
 # -- Twisted's private parts -----------------------------------------------------------------
 
 MODULES = (
-    *("accepting", "adopted", "poller", "proxy", "pulse", "reactor", "resting", "stream", "tcp"),
-    *("tls", "udp", "unix"),
+    *("accepting", "adopted", "poller", "proxy", "pulse", "reactor", "stream", "tcp", "tls"),
+    *("udp", "unix"),
 )
 
 
@@ -926,9 +925,9 @@ def testNoDescriptorLeft(accepting: Accepted, code: int) -> None:
         accepting.port.doRead()
         assert len(accepting.protocols) == 1
         assert accepting.port not in accepting.loop.getReaders()
-        accepting.loop.advance(PAUSE / 2)
+        accepting.loop.advance(ACCEPT_PAUSE / 2)
         assert accepting.port not in accepting.loop.getReaders()
-        accepting.loop.advance(PAUSE / 2)
+        accepting.loop.advance(ACCEPT_PAUSE / 2)
         assert accepting.port in accepting.loop.getReaders()
         accepting.port.doRead()
         assert len(accepting.protocols) == 2
@@ -953,7 +952,7 @@ def testWhoCannotBeWatched(accepting: Accepted, monkeypatch: pytest.MonkeyPatch)
         assert accepting.port.socket.answers == [second]
         assert [made.transport for made in accepting.protocols] == [None]
         assert accepting.port not in accepting.loop.getReaders()
-        accepting.loop.advance(PAUSE)
+        accepting.loop.advance(ACCEPT_PAUSE)
         assert accepting.port in accepting.loop.getReaders()
         accepting.port.doRead()
         assert accepting.protocols[1].transport.connected
@@ -980,7 +979,7 @@ def testRealDescriptorLimit(accepting: Accepted) -> None:
             assert not accepting.loop.turn()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
-        accepting.loop.advance(PAUSE)
+        accepting.loop.advance(ACCEPT_PAUSE)
         waitUntil(accepting.loop.turn, lambda: accepting.protocols)
         accepting.protocols[0].echoing = True
         client.send(b"x")
