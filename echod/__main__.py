@@ -7,20 +7,14 @@ In the foreground, with no pid file, no plugin discovery and the log on standard
 
 from __future__ import annotations
 
-import signal
 import sys
 
 
 def main() -> None:
     """Run until a signal ends it; or check, and end."""
     if sys.argv[1:2] == ["check"]:
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            # There is nothing to clear up: it ends as by any signal, without a traceback.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
         from echod.check import main as check
-        from echod.output import holdDescriptors
 
-        holdDescriptors()
         raise SystemExit(check(sys.argv[2:]))
     # Not before: a probe is there to be quick.
     from twisted.logger import globalLogBeginner, textFileLogObserver

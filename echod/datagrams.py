@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from echod.deadlines import Sweep
-from echod.endpoints import UDPEndpoint
+from echod.endpoints import UDPEndpoint, asBound
 from echod.guard import REFLECTORS, Guard
 from echod.planned import ListenerPlan, PlannedListener
 from echod.report import RefusalLog
@@ -60,7 +60,8 @@ class DatagramListener(PlannedListener):
         networks = Networks(limits.allow, limits.deny)
         guard = Guard(limits.datagrams_per_second, reflectors, ownPorts, networks)
         protocol = plan.make(plan.maker.makeDatagram)
-        protocol.noisy = False
+        # Of somebody else's making, too.
+        plan.make(lambda _: setattr(protocol, "noisy", False))
         makePort = adopting(UDPPort, plan.descriptor)
         self._port: UDPPort = makePort(
             plan.endpoint, protocol, guard, monotonic, reactor, plan.proxy
@@ -68,9 +69,9 @@ class DatagramListener(PlannedListener):
 
     def _serve(self) -> None:
         """The port listens: what depends on its address."""
-        port = self._port.getHost().port
-        self._endpoint = UDPEndpoint(self._endpoint.host, port)
-        self._ownPorts[port] += 1
+        here = self._port.getHost()
+        self._endpoint = asBound(self._endpoint, here.host, here.port)
+        self._ownPorts[here.port] += 1
         self._refusals = RefusalLog(self.describe(), lambda: self._port.refused)
         self._sweep.add(self._refusals)
 
@@ -89,16 +90,6 @@ class DatagramListener(PlannedListener):
     def renew(self, plan: ListenerPlan) -> None:
         """Be the same."""
         self._plan = plan
-
-    def succeed(self, other: DatagramListener) -> None:
-        """Go on at the endpoint of ``other``: with its socket and its counters."""
-        self._port.succeed(other._port)
-        other._unserve()
-        self._serve()
-
-    def neglects(self) -> bool:
-        """No: nobody waits to be accepted."""
-        return False
 
     def cut(self) -> None:
         """Nothing is left to abort."""

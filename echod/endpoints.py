@@ -15,12 +15,14 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from typing import TypeVar
 
 from echod.errors import ConfigurationError, oneLine
 
 __all__ = [
+    "ANY",
     "DescriptorEndpoint",
     "Endpoint",
     "SystemdEndpoint",
@@ -28,12 +30,16 @@ __all__ = [
     "Target",
     "UDPEndpoint",
     "UNIXEndpoint",
+    "asBound",
     "formatAddress",
     "formatName",
     "overlap",
     "parseEndpoint",
     "parseTarget",
 ]
+
+#: Instead of an address: all there are, of IPv6 and IPv4, or of IPv4 where there is no IPv6.
+ANY = "any"
 
 _SHAPE = "PORT[:interface=ADDRESS]"
 _UNIX = "unix:PATH[:mode=660]"
@@ -69,7 +75,7 @@ def formatName(name: bytes) -> str:
 @dataclass(frozen=True)
 class TCPEndpoint:
     """
-    A TCP address to listen on; port 0 lets the system choose.
+    A TCP address to listen on, or `ANY`; port 0 lets the system choose.
 
     :ivar tls: what is said of TLS, as text by the keys of `echod.settings.TLSSettings`; ``None``
         if nothing is.  Not part of where it is.
@@ -85,7 +91,7 @@ class TCPEndpoint:
 
 @dataclass(frozen=True)
 class UDPEndpoint:
-    """A UDP address to receive at; port 0 lets the system choose."""
+    """A UDP address to receive at, or `ANY`; port 0 lets the system choose."""
 
     host: str
     port: int
@@ -143,6 +149,7 @@ class SystemdEndpoint:
 
 #: What a client can connect to.
 Target = TCPEndpoint | UDPEndpoint | UNIXEndpoint
+Bound = TypeVar("Bound", TCPEndpoint, UDPEndpoint)
 #: The last two say nothing of what they are until the sockets are looked at: `echod.activation`.
 Endpoint = Target | DescriptorEndpoint | SystemdEndpoint
 
@@ -159,9 +166,18 @@ def overlap(one: Endpoint, other: Endpoint) -> bool:
 
 
 def _covers(host: str, other: str) -> bool:
-    # A socket at all addresses of IPv6 has those of IPv4 too (ipv6(7), IPV6_V6ONLY).
-    anywhere = host == "::" or (host == "0.0.0.0" and ":" not in other)  # noqa: S104  # nothing is bound
+    # A socket at all addresses of IPv6 has those of IPv4 too: echod says so (IPV6_V6ONLY, ipv6(7)).
+    anywhere = host in (ANY, "::") or (host == "0.0.0.0" and ":" not in other)  # noqa: S104  # nothing is bound
     return anywhere or host == other
+
+
+def asBound(endpoint: Bound, host: str, port: int) -> Bound:
+    """
+    Where a socket for an endpoint is: the port that the system chose, and an address for `ANY`.
+
+    :param host: the socket's own address.
+    """
+    return replace(endpoint, host=host if endpoint.host == ANY else endpoint.host, port=port)
 
 
 _WORDS: dict[str, type[TCPEndpoint | UDPEndpoint]] = {
@@ -221,8 +237,8 @@ def parseTarget(text: str) -> Target:
 
     ``tcp:PORT[:host=HOST]``, the same with ``tls`` or ``udp``, ``unix:PATH``, or ``HOST:PORT``
     (``[::1]:1234``) for TCP.  The host is a name or an address, 127.0.0.1 if not given;
-    ``interface=`` is the same, so that a listener's word will do, and 0.0.0.0 and ``::`` are the
-    loopback address.
+    ``interface=`` is the same, so that a listener's word will do, and 0.0.0.0, ``::`` and
+    ``interface=any`` are the loopback address.
 
     :returns: with ``tls`` an empty mapping for ``tls:``, else ``None``.
     :raises ConfigurationError: naming the text and what would be right.
@@ -248,7 +264,8 @@ def parseTarget(text: str) -> Target:
         if not equals and not index:
             key, value = "port", word
         if key == "interface":
-            key = "host"
+            # No host's name there: all addresses, one of which is in every kernel.
+            key, value = "host", "127.0.0.1" if value == ANY else value
         if secured and key in _TLS_KEYS:
             raise ConfigurationError(
                 f"{word!r} in {text!r} is the listener's: write {shape}, and what is the client's"
@@ -333,13 +350,15 @@ def _checkPort(port: str, text: str, least: int = 0) -> int:
 
 
 def _checkHost(host: str, text: str) -> str:
+    if host == ANY:
+        return host
     with suppress(ValueError):
         if host.isprintable():  # ipaddress takes anything for a zone
             # In the one spelling, so that two of the same are seen to be.
             return str(ip_address(host))
     raise ConfigurationError(
         f"{host!r} in {text!r} is no address: write one such as 127.0.0.1 or ::1"
-        " (its colons as \\: within an endpoint)"
+        " (its colons as \\: within an endpoint), or any"
     )
 
 

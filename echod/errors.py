@@ -11,6 +11,7 @@ ends the program, the second ends one connection.  What a coroutine is told by i
 from __future__ import annotations
 
 __all__ = [
+    "AddressMissing",
     "CheckFailed",
     "ConfigurationError",
     "ConnectFailed",
@@ -21,7 +22,6 @@ __all__ = [
     "ListenError",
     "MalformedHeader",
     "MessageTooLong",
-    "NoAnswer",
     "OutputFailed",
     "StreamBusy",
     "StreamClosed",
@@ -41,6 +41,15 @@ def oneLine(text: str) -> str:
     )
 
 
+def whatFailed(error: BaseException) -> str:
+    """``OSError: no database``: what an error of somebody else's code says, in one line."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(it cannot say what)"
+    return oneLine(f"{type(error).__name__}: {text}")
+
+
 class EchodError(Exception):
     """The base of all of echod's own errors; as text always one printable line."""
 
@@ -54,6 +63,10 @@ class ConfigurationError(EchodError):
 
 class ListenError(EchodError):
     """A listener could not be bound; the message names its address and the system's reason."""
+
+
+class AddressMissing(ListenError):
+    """The address is no interface's; it may be one's later."""
 
 
 class CheckFailed(EchodError):
@@ -155,7 +168,3 @@ class StreamTruncated(StreamError):
 
 class ConnectFailed(StreamError):
     """There is no connection; the message names the address and the reason."""
-
-
-class NoAnswer(ConnectFailed):
-    """There is no connection yet, and the time is up."""

@@ -18,7 +18,8 @@ from twisted.logger import Logger
 
 from echod.connection import Connection, Reason, logsFault
 from echod.deadlines import Sweep
-from echod.endpoints import TCPEndpoint, UNIXEndpoint
+from echod.endpoints import TCPEndpoint, UNIXEndpoint, asBound
+from echod.errors import whatFailed
 from echod.hosted import asConnection, halfCloses
 from echod.limits import SourceLimit
 from echod.live import LiveConnections
@@ -73,7 +74,9 @@ class Listener(PlannedListener):
         self._logConnections = logConnections
         self._log: ConnectionLog | None = None
         factory = plan.make(plan.maker.makeFactory)
-        self._halfCloses = halfCloses(factory)
+        self._halfCloses = plan.make(lambda _: halfCloses(factory))
+        #: See `IStreamProtocolMaker`.
+        self.lasts = plan.make(lambda _: bool(getattr(plan.maker, "lasts", False)))
         outermost = _ListenerFactory(self, factory)
         backlog = plan.limits.backlog
         self._port: TCPPort | UNIXListeningPort
@@ -95,8 +98,8 @@ class Listener(PlannedListener):
     def _serve(self) -> None:
         """The port listens: what depends on its address."""
         if isinstance(self._endpoint, TCPEndpoint):
-            port = self._port.getHost().port
-            self._endpoint = TCPEndpoint(self._endpoint.host, port, self._endpoint.tls)
+            here = self._port.getHost()
+            self._endpoint = asBound(self._endpoint, here.host, here.port)
         if self._logConnections:
             self._log = ConnectionLog(self.describe())
         if self._logPayload:
@@ -124,11 +127,6 @@ class Listener(PlannedListener):
         return self._draining()
 
     @property
-    def lasts(self) -> bool:
-        """See `IStreamProtocolMaker`."""
-        return bool(getattr(self._plan.maker, "lasts", False))
-
-    @property
     def cutCount(self) -> int:
         """Connections that were still owed bytes when we gave up."""
         return self.totals.cut
@@ -144,18 +142,13 @@ class Listener(PlannedListener):
         if plan.security is not None:
             secure(self._port, plan.security)
 
-    def succeed(self, other: Listener) -> None:
-        """
-        Go on at the endpoint of ``other``: with its socket, its counters and its places taken.
-
-        Its connections stay its own, under the settings that they began with.
-        """
-        self._port.succeed(other._port)
-        other._unserve()
+    def succeed(self, other: PlannedListener) -> None:
+        """See `PlannedListener.succeed`: with its counters and its places taken, too."""
+        assert isinstance(other, Listener)
         self._live = other._live
         self._live.admission.maximum = self.limits.max_connections
         self._sources.succeed(other._sources)
-        self._serve()
+        super().succeed(other)
 
     def describe(self) -> str:
         """
@@ -172,8 +165,8 @@ class Listener(PlannedListener):
         return len(self._live)
 
     def neglects(self) -> bool:
-        """Whether clients wait, and nobody accepts them; to be asked now and then."""
-        return self._port.neglects()
+        """See `PlannedListener.neglects`; also if clients wait, and nobody accepts them."""
+        return super().neglects() or self._port.neglects()
 
     def counters(self) -> dict[str, Any]:
         """All counters of this listener, as plain values."""
@@ -266,15 +259,20 @@ class _ListenerFactory(Factory):
         self._listener = listener
         self._inner = inner
 
-    def doStart(self) -> None:
+    def startFactory(self) -> None:
         """Start the protocol's factory too."""
-        super().doStart()
         self._inner.doStart()
 
-    def doStop(self) -> None:
-        """Stop the protocol's factory too."""
-        super().doStop()
-        self._inner.doStop()
+    def stopFactory(self) -> None:
+        """Stop it, if it has started; what it raises is told."""
+        try:
+            self._inner.doStop()
+        except (Exception, SystemExit) as error:
+            _log.error(
+                "{listener} could not stop its protocol: {why}",
+                listener=self._listener.describe(),
+                why=whatFailed(error),
+            )
 
     def buildProtocol(self, addr: IAddress) -> IProtocol | None:  # type: ignore[override]
         """

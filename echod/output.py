@@ -15,26 +15,12 @@ from typing import TextIO
 
 from echod.errors import OutputFailed
 
-__all__ = ["FAILED", "NO_READER", "holdDescriptors", "writeError", "writeOut"]
+__all__ = ["FAILED", "NO_READER", "writeError", "writeOut"]
 
 #: Exit status where standard output cannot be written: ``EX_IOERR`` of sysexits(3).
 FAILED = 74
 #: Exit status where its reader has gone: what a shell shows for SIGPIPE, 128 + 13.
 NO_READER = 141
-
-
-def holdDescriptors() -> None:
-    """
-    Open ``/dev/null`` for each of the descriptors 0 to 2 that is closed.
-
-    Otherwise the next socket gets its number, and whatever a library says there goes to the peer.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            # The lowest number that is free (open(2)): this one.
-            os.open(os.devnull, os.O_RDWR)
 
 
 def writeOut(text: str) -> None:

@@ -16,7 +16,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from echod.endpoints import Endpoint
-from echod.errors import ConfigurationError
+from echod.errors import ConfigurationError, EchodError, whatFailed
 from echod.settings import Limits
 from echod.sources import Networks
 from echod.tlscontext import ServerTLS
@@ -80,16 +80,17 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
 
     def make(self, method: Callable[[Any], Any]) -> Any:
         """
-        What a ``method`` of the maker gives for the options.
+        What a ``method`` gives for the options, in which the protocol's code runs.
 
         :raises ConfigurationError: it raised.
         """
         try:
             return method(self.options)
-        except Exception as error:
+        except EchodError:
+            raise
+        except (Exception, SystemExit) as error:
             raise ConfigurationError(
-                f"{self.place}: protocol {self.maker.name!r} cannot be served:"
-                f" {type(error).__name__}: {error}"
+                f"{self.place}: protocol {self.maker.name!r} cannot be served: {whatFailed(error)}"
             ) from error
 
 
@@ -110,6 +111,8 @@ class PlannedListener(Service):
         self._plan = plan
         # As planned, then, once bound, as the system gave it; written by _serve.
         self._endpoint = plan.endpoint
+        # Whether it could succeed another one; written by standBy, succeed and abandon.
+        self._standing = False
 
     def _serve(self) -> None:
         """The port listens: do what depends on its address."""
@@ -123,10 +126,11 @@ class PlannedListener(Service):
         """
         Bind, if that has not been done.
 
+        :raises ConfigurationError: the protocol raised.
         :raises ListenError: if the address cannot be had.
         """
         if not self._port.connected:
-            self._port.startListening()
+            self._plan.make(lambda _: self._port.startListening())
             self._serve()
             _log.info("listening {listener}", listener=self.describe())
 
@@ -134,6 +138,26 @@ class PlannedListener(Service):
         """Bind, unless the privileged hook has: ``twist`` calls this one alone (TRAPS 7.9)."""
         self.privilegedStartService()
         super().startService()
+
+    def standBy(self, other: PlannedListener) -> None:
+        """
+        Be ready to `succeed` another listener, which serves on until then; `abandon` undoes it.
+
+        :raises ConfigurationError: the protocol raised.
+        """
+        self._plan.make(lambda _: self._port.standBy(other._port))
+        self._standing = True
+
+    def succeed(self, other: PlannedListener) -> None:
+        """
+        Go on at the endpoint of another listener, with its socket, after `standBy`.
+
+        This does not fail.  Connections stay the other's, under the settings that they began with.
+        """
+        self._standing = False
+        self._port.succeed(other._port)
+        other._unserve()
+        self._serve()
 
     def retire(self) -> None:
         """Take nobody any more; who has come already is served, and connections stay."""
@@ -144,9 +168,16 @@ class PlannedListener(Service):
 
     def abandon(self) -> None:
         """Close the port at once: nothing was served, or `retire` has seen to it."""
-        if self._port.connected:
+        if self._standing:
+            self._standing = False
+            self._port.standDown()
+        elif self._port.connected:
             self._port.close()
             self._unserve()
+
+    def neglects(self) -> bool:
+        """Whether it should serve, and does not; to be asked now and then."""
+        return bool(self.running) and not self._port.connected
 
     @property
     def plan(self) -> ListenerPlan:

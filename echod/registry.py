@@ -20,7 +20,7 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from echod import __version__
-from echod.errors import ConfigurationError, oneLine
+from echod.errors import ConfigurationError, oneLine, whatFailed
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.protocols.chargen import chargen
 from echod.protocols.clock import daytime, time
@@ -87,8 +87,7 @@ class Registry:
             raise
         except BaseException as error:
             # SystemExit too: a module that ends the program is as broken as any.
-            ours = isinstance(error, ConfigurationError)
-            why = str(error) if ours else f"{type(error).__name__}: {error}"
+            why = str(error) if isinstance(error, ConfigurationError) else whatFailed(error)
             problem = oneLine(f"protocol {offer.name!r} of {offer.source} is left out: {why}")
             self.problems.append(problem)
             self._broken.setdefault(offer.name, problem)
@@ -129,7 +128,13 @@ class Registry:
             if options:
                 raise ConfigurationError(f"{place}: protocol {maker.name!r} has no options")
             return None
-        return convert(options, maker.options, place, strict=strict)
+        try:
+            return convert(options, maker.options, place, strict=strict)
+        except ConfigurationError:
+            raise
+        except (Exception, SystemExit) as error:
+            # Its class is the plugin's, and may do more than msgspec knows of.
+            raise ConfigurationError(f"{place}: {whatFailed(error)}") from error
 
     def describe(self) -> str:
         """Every protocol with its options, as ``--list-protocols`` prints it."""

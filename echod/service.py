@@ -169,8 +169,10 @@ class EchodService(MultiService):
         Connections go on under the settings that they began with, also those of listeners that
         are gone.
 
-        :raises ConfigurationError: a protocol's maker raised.
-        :raises ListenError: a new endpoint cannot be had.  Nothing has changed then.
+        All that may fail comes first; if it does, nothing has changed.
+
+        :raises ConfigurationError: a protocol raised, or its maker.
+        :raises ListenError: a new endpoint cannot be had.
         """
         for note in plan.notes:
             _log.warn("{note}", note=note)
@@ -189,14 +191,17 @@ class EchodService(MultiService):
             same = found is not None and found.plan.sameAs(each) and logs == logged
             after.append((found if same else self._make(each, plan), found))
         new = [listener for listener, found in after if found is None]
+        changed = [(listener, found) for listener, found in after if found not in (None, listener)]
         try:
             for listener in new:
                 listener.privilegedStartService()
-        except Exception:
-            for listener in new:
+            for listener, found in changed:
+                listener.standBy(found)
+        except BaseException:
+            for listener in [*new, *(listener for listener, _ in changed)]:
                 listener.abandon()
             raise
-        changed = [(listener, found) for listener, found in after if found not in (None, listener)]
+        # Nothing fails from here on.
         for listener, found in changed:
             listener.succeed(found)
             # Not as a service that ends: its connections go on.

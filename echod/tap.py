@@ -90,7 +90,7 @@ class Options(usage.Options):
         ["line-port", None, None, "Serve line echo on this port number or endpoint."],
         ["dns-port", None, None, "Serve length-prefixed echo on this port number or endpoint."],
         ["udp-port", None, None, "Serve UDP echo on this port number or endpoint."],
-        ["interface", None, "127.0.0.1", "The address for whatever does not name one."],
+        ["interface", None, "127.0.0.1", "The address (or any) for whatever does not name one."],
         ["config", "c", None, "Read this TOML file. Listeners given here replace the file's."],
         [
             "drain-delay",

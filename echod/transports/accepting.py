@@ -20,7 +20,8 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from echod.errors import ListenError
+from echod.transports.binding import refusals
+from echod.transports.resting import Resting
 from echod.transports.stream import require
 
 __all__ = ["ACCEPTS", "Accepting", "Listening"]
@@ -29,27 +30,20 @@ _log = Logger()
 
 #: Connections accepted in one turn at most, so that a flood of them delays nobody.
 ACCEPTS = 32
-#: Seconds without accepting after the system had no descriptor or memory for one more.
-ACCEPT_PAUSE = 0.5
 #: What ``accept`` says of one client that is gone, or not let in: the next may be fine.
 _ONE_CLIENT = frozenset({ECONNABORTED, EINTR, EPERM, EPROTO})
 
 require(tcp.Port, "_buildAddr")
 require(socket.socket, "_accept")
 
-# What is mixed into: said to the type checker alone, which follows no mixins.
-_Mixin: Any = object
 
-
-class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
+class Accepting(Resting):
     """A listening socket."""
 
     # Twisted's.
     sessionno: int
     connected: Any
 
-    # The end of a pause after accept failed; written by _pause and _stopResting.
-    _resume: Any = None
     # How often there was a turn to accept in; how often by the last `neglects`, if somebody
     # waited then.
     _turns = 0
@@ -73,7 +67,7 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
                 return
             except OSError as error:
                 if error.errno not in _ONE_CLIENT:
-                    self._pause(error)
+                    self.rest(error)
                     return
                 continue
             skt = socket.socket(self.addressFamily, socket.SOCK_STREAM, 0, number)
@@ -83,7 +77,7 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
                 # SystemExit too, as Twisted does: it must not end the port.
                 _log.failure("{port} could not set up a connection", port=repr(self))
                 skt.close()
-            if self._resume is not None:
+            if self.resting:
                 return
 
     def _accepted(self, skt: socket.socket, address: Any) -> None:
@@ -101,7 +95,7 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
             transport = self.transport(skt, protocol, address, self, number, self.reactor)
         except OSError as error:
             skt.close()
-            self._pause(error)
+            self.rest(error)
             return
         try:
             protocol.makeConnection(transport)
@@ -110,28 +104,9 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
             # Its descriptor is with the reactor by now (TRAPS 1.14).
             transport.abortConnection()
 
-    def _pause(self, error: OSError) -> None:
-        _log.warn(
-            "{port} accepts nobody for {seconds} s: {reason}",
-            port=repr(self),
-            seconds=ACCEPT_PAUSE,
-            reason=error.strerror,
-        )
-        self.stopReading()
-        self._resume = self.reactor.callLater(ACCEPT_PAUSE, self._resumeAccepting)
-
-    def _resumeAccepting(self) -> None:
-        self._resume = None
-        self.startReading()
-
-    def _stopResting(self) -> None:
-        if self._resume is not None:
-            self._resume.cancel()
-            self._resume = None
-
     def neglects(self) -> bool:
         """Whether who waited at the last call waits still, and nobody looked in between."""
-        waits = self.connected and self._resume is None and self._somebodyWaits()
+        waits = self.connected and not self.resting and self._somebodyWaits()
         neglected = waits and self._turnsThen == self._turns
         self._turnsThen = self._turns if waits else None
         return neglected
@@ -143,7 +118,7 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
 
     def connectionLost(self, reason: Any) -> None:
         """See ``IReadDescriptor``."""
-        self._stopResting()
+        self.stopResting()
         super().connectionLost(reason)
 
     def close(self) -> None:
@@ -160,7 +135,7 @@ class Accepting(_Mixin):  # type: ignore[misc]  # see _Mixin
         """
         # An adopted socket's backlog is not known.
         for _ in range((self.backlog or socket.SOMAXCONN) // ACCEPTS + 1):
-            if self._resume is not None or not self._somebodyWaits():
+            if self.resting or not self._somebodyWaits():
                 return
             self.doRead()
 
@@ -169,50 +144,74 @@ class Listening(Accepting):
     """
     A listening socket at an endpoint of echod's, which another port may go on with.
 
-    A class with this in it has ``_open``, which makes or finds the socket and raises `ListenError`,
-    and ``_reopen``, which gives one that is inherited this port's settings.
+    A class with this in it has ``_endpoint``; ``_open``, which makes or finds the socket and leaves
+    none open if it raises; and ``_reopen``, which gives one that was another port's this one's
+    settings.
     """
 
-    # The socket of the port that this one has succeeded; written by succeed.
-    _inherited: socket.socket | None = None
+    #: A command that tells who has an address already.
+    _holders = ""
 
     def startListening(self) -> None:
         """
         Bind and listen, now, or leave nothing behind.
 
         :raises ListenError: in one line that names the address.  Twisted's own method lets
-            ``listen()`` raise a bare ``OSError`` and leaves the socket open.
+            ``socket()`` and ``listen()`` raise a bare ``OSError``, and leaves the socket open.
         """
-        skt = self._open() if self._inherited is None else self._reopen(self._inherited)
+        with refusals(self._endpoint, self._holders):
+            skt = self._open()
+        self._hold(skt)
         self.connected = True
-        self.socket = skt
-        self.fileno = skt.fileno
         try:
             self.factory.doStart()
-            self.startReading()
-        except BaseException as error:
-            # A socket that is inherited is another port's to close.
-            self.close() if self._inherited is None else self.release()
-            if isinstance(error, OSError):
-                reason = error.strerror or str(error)
-                raise ListenError(f"cannot listen on {self._endpoint}: {reason}") from error
+            with refusals(self._endpoint):
+                self.startReading()
+        except BaseException:
+            self.close()
             raise
+
+    def _hold(self, skt: socket.socket) -> None:
+        self.socket = skt
+        self.fileno = skt.fileno
+
+    def standBy(self, other: Any) -> None:
+        """
+        Be ready to go on with another port's socket, which the other serves until `succeed`.
+
+        Whatever may fail of going on is here: it raises what the factory's ``doStart`` does.
+        """
+        self._hold(other.socket)
+        self.factory.doStart()
+
+    def standDown(self) -> None:
+        """Undo `standBy`."""
+        self.factory.doStop()
 
     def succeed(self, other: Any) -> None:
         """
-        Go on with another port's socket, under the settings of this one.
+        Go on with another port's socket, under the settings of this one, after `standBy`.
 
-        Connections stay the other's; who waits to be accepted loses nothing.
+        Connections stay the other's; who waits to be accepted loses nothing.  This does not fail:
+        what the system refuses is told, and goes on as it was or is tried again.
         """
-        self._inherited = other.release()
+        other.release()
         self.sessionno = other.sessionno
-        self.startListening()
+        self.connected = True
+        try:
+            self._reopen(self.socket)
+        except OSError as error:
+            _log.warn(
+                "{port} keeps the settings of before: {reason}",
+                port=repr(self),
+                reason=error.strerror,
+            )
+        self.wake()
 
-    def release(self) -> socket.socket:
+    def release(self) -> None:
         """Stop, and leave the socket open for another port."""
-        self._stopResting()
+        self.stopResting()
         # First, so that a poller forgets the descriptor, which another will bear.
         self.connected = False
         self.stopReading()
         self.factory.doStop()
-        return self.socket  # type: ignore[no-any-return]  # Twisted's

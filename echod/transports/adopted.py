@@ -34,6 +34,8 @@ __all__ = ["AdoptedTCPPort", "AdoptedUDPPort", "AdoptedUNIXPort", "adopting", "e
 _SERVED: dict[tuple[int, int, int], Any] = {
     (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP): TCPEndpoint,
     (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP): TCPEndpoint,
+    (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP): TCPEndpoint,
+    (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_MPTCP): TCPEndpoint,
     (socket.AF_UNIX, socket.SOCK_STREAM, 0): UNIXEndpoint,
     (socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP): UDPEndpoint,
     (socket.AF_INET6, socket.SOCK_DGRAM, socket.IPPROTO_UDP): UDPEndpoint,
@@ -151,16 +153,15 @@ class _Adopting(_Mixin):  # type: ignore[misc]  # see _Mixin
             # Those of UDP come blocking from systemd.
             skt.setblocking(False)
             skt.set_inheritable(False)
-            self._setOptions(skt)
-        except OSError as error:
+            self._prepare(skt)
+        except OSError:
             skt.close()
-            raise ListenError(f"{where}: {error.strerror}") from error
+            raise
         return skt
 
-    def _reopen(self, skt: socket.socket) -> socket.socket:
+    def _reopen(self, skt: socket.socket) -> None:
         self._adopted = True
-        self._setOptions(skt)
-        return skt
+        self._prepare(skt)
 
 
 class _AdoptingStreams(_Adopting):
@@ -191,8 +192,8 @@ class AdoptedTCPPort(_AdoptingStreams, TCPPort):
 class AdoptedUNIXPort(_AdoptingStreams, UNIXListeningPort):
     """A `UNIXListeningPort` on a socket that was passed; its file is not ours."""
 
-    def _setOptions(self, skt: socket.socket) -> None:
-        """There are none."""
+    def _prepare(self, skt: socket.socket) -> None:
+        """There are no options."""
 
 
 class AdoptedUDPPort(_Adopting, UDPPort):

@@ -4,26 +4,23 @@ TCP: a port that fails at once and in words, and both kinds of connections.
 A *listening* socket (`TCPPort`) only ever yields *connection* sockets (`Server`); options that
 Linux hands down from the first to the second (no delay, keepalive, urgent bytes in line) are set
 once, on the listening one.  Private parts of Twisted known here: ``Server._addressType``,
-``Port._realPortNumber``, ``Port._logConnectionLostMsg``, ``Connector._makeTransport``,
-``Client._connectDone`` and ``tcp._resolveIPv6``.
+``Port._addressType``, ``Port._realPortNumber``, ``Port._logConnectionLostMsg`` and
+``Connector._makeTransport``.
 """
 
 from __future__ import annotations
 
-import os
 import socket
-from errno import EADDRINUSE, ECONNREFUSED, ECONNRESET
 from typing import Any
 
 from twisted.internet import tcp
-from twisted.internet.address import IPv6Address
-from twisted.internet.error import ConnectionLost, getConnectError
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionLost
 from twisted.internet.main import CONNECTION_LOST
 
 from echod.endpoints import TCPEndpoint
-from echod.errors import ListenError
-from echod.reaching import isItself, resetWhenClosed
 from echod.transports.accepting import Accepting, Listening
+from echod.transports.binding import addressOf, makeSocket, setOptions, tellMissing
 from echod.transports.stream import TRY_AGAIN, Stream, require
 
 __all__ = ["Client", "Connector", "Port", "Server", "TCPPort"]
@@ -33,11 +30,9 @@ __all__ = ["Client", "Connector", "Port", "Server", "TCPPort"]
 KEEPALIVE_INTERVAL = 10
 KEEPALIVE_PROBES = 6
 
-require(tcp, "_resolveIPv6")
 require(tcp.Server, "_addressType")
-require(tcp.Client, "_connectDone")
 require(tcp.Connector, "_makeTransport")
-require(tcp.Port, "_realPortNumber", "_logConnectionLostMsg")
+require(tcp.Port, "_addressType", "_realPortNumber", "_logConnectionLostMsg")
 
 
 class _Sending(Stream):
@@ -93,20 +88,6 @@ class Server(_Sending, tcp.Server):  # type: ignore[misc]  # abortConnection rep
 class Client(_Sending, tcp.Client):  # type: ignore[misc]  # as Server
     """One TCP connection that we have made."""
 
-    def _connectDone(self) -> None:
-        """Nobody is there if we are; or no more, if it has been reset since."""
-        try:
-            why = ECONNREFUSED if isItself(self.socket) else 0
-        except OSError as error:
-            why = error.errno or ECONNRESET
-        if why:
-            # With RST alone, so that the port is free at once for whoever is to listen there.
-            resetWhenClosed(self.socket)
-            self._shouldShutdown = False
-            self.failIfNotConnected(getConnectError((why, os.strerror(why))))
-        else:
-            super()._connectDone()
-
 
 class Connector(tcp.Connector):
     """Twisted's connector, with echod's transport."""
@@ -128,50 +109,56 @@ class TCPPort(Listening, Port):
     :param keepalive: idle seconds before TCP asks whether the peer lives; 0 never asks.
     """
 
+    _holders = "ss -ltnp"
+
     def __init__(
         self, endpoint: TCPEndpoint, factory: Any, backlog: int, keepalive: int, reactor: Any
     ) -> None:
         super().__init__(endpoint.port, factory, backlog, endpoint.host, reactor)
         self._endpoint = endpoint
-        self._keepalive = keepalive
+        self._options = [
+            (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+            # An urgent byte is a byte like others then (RFC 6093, section 4).  Apart, it would not
+            # come back, and the kernel would count what waits to be read only as far as to it.
+            (socket.SOL_SOCKET, "SO_OOBINLINE", 1),
+            # Said either way: an adopted socket may come with it.
+            (socket.SOL_SOCKET, "SO_KEEPALIVE", bool(keepalive)),
+        ]
+        if keepalive:
+            self._options += [
+                (socket.IPPROTO_TCP, "TCP_KEEPIDLE", keepalive),
+                (socket.IPPROTO_TCP, "TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
+                (socket.IPPROTO_TCP, "TCP_KEEPCNT", KEEPALIVE_PROBES),
+            ]
 
-    def startListening(self) -> None:
-        """See `Listening.startListening`."""
-        super().startListening()
-        self._realPortNumber = self.socket.getsockname()[1]
+    def _hold(self, skt: socket.socket) -> None:
+        super()._hold(skt)
+        self._realPortNumber = skt.getsockname()[1]
+        # Of all addresses it is the kernel's choice.
+        self.addressFamily = skt.family
+        inet6 = self.addressFamily == socket.AF_INET6
+        self._addressType = IPv6Address if inet6 else IPv4Address
 
     def _open(self) -> socket.socket:
-        skt: socket.socket = self.createInternetSocket()
+        skt = makeSocket(self._endpoint.host, socket.SOCK_STREAM)
         try:
-            address: tuple[Any, ...] = (self.interface, self.port)
-            if self.addressFamily == socket.AF_INET6:
-                address = tcp._resolveIPv6(self.interface, self.port)
-            skt.bind(address)
-            self._setOptions(skt)
+            skt.bind(addressOf(skt, self._endpoint.host, self._endpoint.port))
+            self._prepare(skt)
             skt.listen(self.backlog)
-        except OSError as error:
+        except OSError:
             skt.close()
-            hint = "; who holds it: ss -ltnp" if error.errno == EADDRINUSE else ""
-            reason = error.strerror or str(error)
-            raise ListenError(f"cannot listen on {self._endpoint}: {reason}{hint}") from error
+            raise
         return skt
 
-    def _reopen(self, skt: socket.socket) -> socket.socket:
-        self._setOptions(skt)
+    def _reopen(self, skt: socket.socket) -> None:
+        self._prepare(skt)
         skt.listen(self.backlog)
-        return skt
 
-    def _setOptions(self, skt: socket.socket) -> None:
-        skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # An urgent byte is a byte like others then (RFC 6093, section 4).  Apart, it would not come
-        # back, and the kernel would count what waits to be read only as far as to it.
-        skt.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        # Said either way: an adopted socket may come with it.
-        skt.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, bool(self._keepalive))
-        if self._keepalive:
-            skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, self._keepalive)
-            skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
-            skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    def _prepare(self, skt: socket.socket) -> None:
+        tellMissing(self._endpoint, self._setOptions(skt))
+
+    def _setOptions(self, skt: socket.socket) -> list[str]:
+        return setOptions(skt, self._options)
 
     def _logConnectionLostMsg(self) -> None:
         """Say nothing: the listener reports its own end."""

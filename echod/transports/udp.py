@@ -24,10 +24,12 @@ from typing import Any, Protocol
 from twisted.internet import base, udp
 from twisted.logger import Logger
 
-from echod.endpoints import UDPEndpoint
-from echod.errors import ListenError, MalformedHeader
+from echod.endpoints import ANY, UDPEndpoint
+from echod.errors import MalformedHeader, whatFailed
 from echod.proxyheader import LONGEST, parseDatagram
 from echod.sources import Networks, parseAddress
+from echod.transports.binding import addressOf, makeSocket, refusals
+from echod.transports.resting import Resting
 from echod.transports.stream import require
 
 __all__ = ["DATAGRAMS", "LARGEST", "Admission", "UDPPort"]
@@ -63,7 +65,7 @@ class Admission(Protocol):
         """
 
 
-class UDPPort(udp.Port):
+class UDPPort(Resting, udp.Port):
     """
     A datagram socket at a `UDPEndpoint`.
 
@@ -95,7 +97,8 @@ class UDPPort(udp.Port):
     ) -> None:
         # An empty one would trust everybody.
         assert proxy is None or proxy
-        super().__init__(endpoint.port, protocol, endpoint.host, LARGEST + 1, reactor)
+        interface = "" if endpoint.host == ANY else endpoint.host
+        super().__init__(endpoint.port, protocol, interface, LARGEST + 1, reactor)
         self._endpoint = endpoint
         self._admission = admission
         self._monotonic = monotonic
@@ -109,8 +112,6 @@ class UDPPort(udp.Port):
         self._begin = 0
         self._allowance = 0
         self._from: list[tuple[int, int, bytes]] = []
-        # The socket of the port that this one has succeeded; written by succeed.
-        self._inherited: socket.socket | None = None
         self.received = 0
         self.bytesIn = 0
         self.answered = 0
@@ -124,49 +125,41 @@ class UDPPort(udp.Port):
 
         :raises ListenError: in one line that names the address.
         """
-        skt = self._open() if self._inherited is None else self._inherited
-        self._realPortNumber = skt.getsockname()[1]
-        self.socket = skt
-        self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
+        with refusals(self._endpoint, "ss -lnup"):
+            skt = self._open()
+        self._hold(skt)
         self.connected = True
         try:
             self.protocol.makeConnection(self)
-            self.startReading()
-        except BaseException as error:
-            # A socket that is inherited is another port's to close.
-            self.close() if self._inherited is None else self._release()
-            if isinstance(error, OSError):
-                reason = error.strerror or str(error)
-                raise ListenError(f"cannot listen on {self._endpoint}: {reason}") from error
+            with refusals(self._endpoint):
+                self.startReading()
+        except BaseException:
+            self.close()
             raise
 
+    def _hold(self, skt: socket.socket) -> None:
+        self._realPortNumber = skt.getsockname()[1]
+        # Of all addresses it is the kernel's choice.
+        self.addressFamily = skt.family
+        self.socket = skt
+        self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
+
     def _open(self) -> socket.socket:
-        skt = self.createInternetSocket()
+        skt = makeSocket(self._endpoint.host, socket.SOCK_DGRAM)
         try:
-            self._setOptions(skt)
-            skt.bind(self._address(skt))
-        except OSError as error:
+            self._prepare(skt)
+            skt.bind(addressOf(skt, self._endpoint.host, self._endpoint.port))
+        except OSError:
             skt.close()
-            reason = error.strerror or str(error)
-            hint = "; who holds it: ss -lnup" if error.errno == errno.EADDRINUSE else ""
-            raise ListenError(f"cannot listen on {self._endpoint}: {reason}{hint}") from error
+            raise
         return skt
 
-    def _setOptions(self, skt: socket.socket) -> None:
-        if self.addressFamily == socket.AF_INET6:
+    def _prepare(self, skt: socket.socket) -> None:
+        """Have the kernel tell where a datagram was sent to: no answer could be right without."""
+        if skt.family == socket.AF_INET6:
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         # Of IPv4 datagrams at an IPv6 socket, too.
         skt.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-
-    def _address(self, skt: socket.socket) -> Any:
-        found = socket.getaddrinfo(
-            self.interface,
-            self.port,
-            self.addressFamily,
-            socket.SOCK_DGRAM,
-            flags=socket.AI_NUMERICHOST,
-        )
-        return found[0][4]
 
     def doRead(self) -> None:
         """Receive a batch of datagrams; whatever happens, the port goes on."""
@@ -201,7 +194,8 @@ class UDPPort(udp.Port):
         try:
             payload = bytes(memoryview(self._buffer)[self._begin : length])
             self.protocol.datagramReceived(payload, self._client)
-        except Exception:
+        except BaseException:
+            # SystemExit too, as Twisted does: it must not end the port.
             self.errors["protocol"] += 1
             if self.errors["protocol"] == 1:
                 _log.failure("{port} raised; told once, then counted", port=self._endpoint)
@@ -257,26 +251,51 @@ class UDPPort(udp.Port):
             if not self.readsMuch:
                 return
 
+    def standBy(self, other: UDPPort) -> None:
+        """
+        Be ready to go on with another port's socket, which the other serves until `succeed`.
+
+        Whatever may fail of going on is here: it raises what the protocol's ``startProtocol`` does.
+        """
+        self._hold(other.socket)
+        self.protocol.makeConnection(self)
+
+    def standDown(self) -> None:
+        """Undo `standBy`."""
+        self._stopProtocol()
+
     def succeed(self, other: UDPPort) -> None:
-        """Go on with another port's socket and counters, under the settings of this one."""
-        self._inherited = other._release()
+        """
+        Go on with another port's socket and counters, under the settings of this one.
+
+        After `standBy`; this does not fail.
+        """
+        other._release()
+        self.connected = True
         self.received, self.bytesIn = other.received, other.bytesIn
         self.answered, self.bytesOut = other.answered, other.bytesOut
         self.refused, self.errors = other.refused, other.errors
-        self.startListening()
+        self.wake()
 
-    def _release(self) -> socket.socket:
+    def _release(self) -> None:
         """Stop, and leave the socket open for another port."""
+        self.stopResting()
         # First, so that a poller forgets the descriptor, which another will bear.
         self.connected = False
         self.stopReading()
         self._stopProtocol()
-        return self.socket
 
     def _stopProtocol(self) -> None:
-        """Stop the protocol, if it has started."""
-        if self.protocol.numPorts:
-            self.protocol.doStop()
+        """Stop the protocol, if it has started; what it raises is told."""
+        try:
+            if self.protocol.numPorts:
+                self.protocol.doStop()
+        except (Exception, SystemExit) as error:
+            _log.error(
+                "{port} could not stop its protocol: {why}",
+                port=self._endpoint,
+                why=whatFailed(error),
+            )
         self.protocol.transport = None
 
     def close(self) -> None:
@@ -286,6 +305,7 @@ class UDPPort(udp.Port):
 
     def connectionLost(self, reason: Any = None) -> None:
         """As Twisted's, without its line in the log: the listener reports its own end."""
+        self.stopResting()
         base.BasePort.connectionLost(self, reason)
         self._realPortNumber = None
         self.connected = False

@@ -2,7 +2,8 @@
 UNIX stream sockets (unix(7)): ports and connections, with echod's accepting and transport.
 
 A socket's file outlives its process.  One that nobody listens on any more is replaced, one that
-somebody does is refused, and what is removed at the end is the file that was made at the start.
+somebody does is refused, whenever (`echod.transports.claim`), and what is removed at the end is the
+file that was made at the start.
 Private parts of Twisted known here: ``Port._bindPath``, ``Port._logConnectionLostMsg`` and
 ``Connector._makeTransport``.
 """
@@ -24,6 +25,7 @@ from twisted.logger import Logger
 from echod.endpoints import UNIXEndpoint
 from echod.errors import ListenError
 from echod.transports.accepting import Accepting, Listening
+from echod.transports.claim import claimed
 from echod.transports.stream import Stream, require
 
 __all__ = [
@@ -105,34 +107,40 @@ class UNIXListeningPort(Listening, UNIXPort):
         self._file: tuple[int, int] | None = None
 
     def _open(self) -> socket.socket:
-        skt: socket.socket = self.createInternetSocket()
+        skt = socket.socket(socket.AF_UNIX)
         try:
-            self._makeRoom()
-            # From the first moment on nobody may connect who may not later.
-            mask = os.umask(0o777 & ~self._endpoint.mode)
-            try:
+            skt.setblocking(False)
+            if self._endpoint.abstract:
                 skt.bind(self._endpoint.address)
-            finally:
-                os.umask(mask)
-            skt.listen(self.backlog)
-            if not self._endpoint.abstract:
-                found = Path(self._endpoint.path).lstat()
-                self._file = (found.st_dev, found.st_ino)
-        except OSError as error:
-            skt.close()
-            reason = error.strerror or str(error)
-            raise ListenError(f"cannot listen on {self._endpoint}: {reason}") from error
+                skt.listen(self.backlog)
+            else:
+                # Until it listens it looks like the socket of one that has died.
+                with claimed(self._endpoint.path):
+                    self._makeRoom()
+                    self._makeFile(skt)
+                    skt.listen(self.backlog)
         except BaseException:
+            self._removeFile()
             skt.close()
             raise
         return skt
+
+    def _makeFile(self, skt: socket.socket) -> None:
+        # From the first moment on nobody may connect who may not later.
+        mask = os.umask(0o777 & ~self._endpoint.mode)
+        try:
+            skt.bind(self._endpoint.address)
+        finally:
+            os.umask(mask)
+        found = Path(self._endpoint.path).lstat()
+        self._file = (found.st_dev, found.st_ino)
 
     def succeed(self, other: Any) -> None:
         """See `Accepting.succeed`; the file is this one's from here on."""
         self._file = other._file
         super().succeed(other)
 
-    def _reopen(self, skt: socket.socket) -> socket.socket:
+    def _reopen(self, skt: socket.socket) -> None:
         if self._file is not None:
             try:
                 self._setMode()
@@ -143,7 +151,6 @@ class UNIXListeningPort(Listening, UNIXPort):
                     "{endpoint} keeps its mode: {reason}", endpoint=self._endpoint, reason=reason
                 )
         skt.listen(self.backlog)
-        return skt
 
     def _setMode(self) -> None:
         """Give the file its mode, if it is the one that we made: never what a link leads to."""
@@ -164,15 +171,17 @@ class UNIXListeningPort(Listening, UNIXPort):
         :raises ListenError: there is a live one, or no socket.
         """
         path = self._endpoint.path
-        if self._endpoint.abstract or not os.path.lexists(path):
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
             return
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        if not stat.S_ISSOCK(found.st_mode):
             raise ListenError(f"cannot listen on {self._endpoint}: it exists, and is no socket")
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
             status = probe.connect_ex(self._endpoint.address)
         if status == ECONNREFUSED:
-            Path(path).unlink()
+            Path(path).unlink(missing_ok=True)
         elif status != ENOENT:
             raise ListenError(
                 f"cannot listen on {self._endpoint}: somebody does already; who: ss -lxp"
@@ -180,6 +189,12 @@ class UNIXListeningPort(Listening, UNIXPort):
 
     def connectionLost(self, reason: Any) -> None:
         """See ``IReadDescriptor``: the file goes too, if it is still the one that we made."""
+        self._removeFile()
+        # Twisted would remove whatever is there.
+        self._bindPath = b"\0"
+        super().connectionLost(reason)
+
+    def _removeFile(self) -> None:
         if self._file is not None:
             path = Path(self._endpoint.path)
             # Somebody else may have removed it, or its folder: it is gone, as it should be.
@@ -188,9 +203,6 @@ class UNIXListeningPort(Listening, UNIXPort):
                 if (found.st_dev, found.st_ino) == self._file:
                     path.unlink()
             self._file = None
-        # Twisted would remove whatever is there.
-        self._bindPath = b"\0"
-        super().connectionLost(reason)
 
     def _logConnectionLostMsg(self) -> None:
         """Say nothing: the listener reports its own end."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from echod.transports.accepting import ACCEPT_PAUSE
+from echod.transports.resting import PAUSE
 from tests.certificates import Certificates
 from tests.integration.arrivals import Arrivals
 from tests.integration.daemon import PATIENCE, exchange, receiveAll, waitFor
@@ -455,7 +455,7 @@ def test_deafListener(machine: Machine, tell: Callable[[str], None]) -> None:
 
             def deafen() -> float:
                 stack.enter_context(machine.connect(1234))
-                return time.monotonic() + ACCEPT_PAUSE
+                return time.monotonic() + PAUSE
 
             took = startedAgain(machine, unit, deafen)
     finally:

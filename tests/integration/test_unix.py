@@ -7,11 +7,14 @@ import json
 import os
 import socket
 import stat
+import subprocess
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from echod.transports.unix import credentialsOf
 from tests.integration.daemon import MODULE, PATIENCE, Daemon, exchange, run, waitFor
 from tests.integration.peers import noise
 
@@ -96,6 +99,43 @@ def test_liveSocket(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert f"cannot listen on unix {path}: somebody does already" in done.stdout + done.stderr
         assert exchange(connect(path), b"still here") == b"still here"
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_startedAtOnce(tmp_path: Path, stale: bool) -> None:
+    """Of several that start at once one serves, at the file that is there; others are refused."""
+    path = tmp_path / "echod.sock"
+    if stale:
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path))
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [*MODULE, "--listen", f"whoami=unix:{path}"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+            for _ in range(4)
+        ]
+        for each in started:
+            stack.callback(each.kill)
+        waitFor(lambda: sum(each.poll() == 1 for each in started) == 3, "three that are refused")
+        (serving,) = (each for each in started if each.poll() is None)
+        with connect(path) as client:
+            found = credentialsOf(client)
+        assert found[0] == serving.pid
+        assert [each.name for each in tmp_path.iterdir()] == [path.name]
+        for each in started:
+            if each is not serving:
+                said = each.communicate()[0]
+                assert f"cannot listen on unix {path}: " in said
+                assert "Traceback" not in said
+        serving.terminate()
+        assert serving.wait(PATIENCE) == 0
 
 
 def test_noSocket(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_configMapAsMounted(configuration: str, tmp_path: Path) -> None:
     volume.chmod(0o777)
     done = run("--check-config", "--config", str(volume / "echod.toml"), command=MODULE)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "would listen raw tcp 0.0.0.0:1234" in done.stdout
+    assert "would listen raw tcp any:1234" in done.stdout
 
 
 @needsRoot

@@ -14,94 +14,19 @@ import pytest
 from twisted.logger import capturedLogs, formatEvent
 
 from echod.errors import ListenError
-from echod.planned import PlannedListener
-from echod.planning import ListenerRequest, Plan, plan
-from echod.registry import discover
-from echod.service import EchodService
-from echod.settings import Configuration
-from echod.testing import Loop
 from tests.unit.outer import waitUntil
-
-REGISTRY = discover()
-
-
-def planOf(*listeners: tuple[str, str, dict[str, Any]]) -> Plan:
-    """Protocol, endpoint and limits of each."""
-    requests = [
-        ListenerRequest(place="--listen", protocol=protocol, endpoint=endpoint, limits=limits)
-        for protocol, endpoint, limits in listeners
-    ]
-    return plan(Configuration(), requests, REGISTRY, 100_000)
-
-
-class Served:
-    """A daemon's listeners in a loop of their own."""
-
-    def __init__(self) -> None:
-        self.loop = Loop()
-        self.service: Any = None
-
-    def start(self, *listeners: tuple[str, str, dict[str, Any]]) -> None:
-        """Bind."""
-        self.service = EchodService(planOf(*listeners), self.loop, self.loop.seconds)
-        self.service.privilegedStartService()
-        self.service.startService()
-
-    def reload(self, *listeners: tuple[str, str, dict[str, Any]]) -> None:
-        """As SIGHUP."""
-        self.service.reload(planOf(*listeners))
-
-    def echo(self, client: socket.socket, data: bytes) -> bytes:
-        """What comes back within some turns; nothing if there is no answer."""
-        client.setblocking(False)
-        client.send(data)
-        for _ in range(20):
-            self.loop.turn(0.002)
-        try:
-            return client.recv(100)
-        except BlockingIOError:
-            return b""
-
-    def kept(self) -> dict[str, int]:
-        """How many there are of what a reload might leave behind."""
-        gc.collect()
-        return {
-            "listeners": sum(isinstance(each, PlannedListener) for each in gc.get_objects()),
-            "services": len(self.service.services),
-            "swept": len(self.service._sweep._shardOf),
-            "descriptors": len(os.listdir("/proc/self/fd")),
-            "readers": len(self.service._facade.getReaders()),
-            "own ports": len(self.service._ownPorts),
-        }
-
-    def beginStop(self) -> list[Any]:
-        """Drain; the list is empty until that has ended."""
-        ended: list[Any] = []
-        self.service.stopService().addCallback(ended.append)
-        return ended
-
-    def stop(self) -> None:
-        """Drain; it must come to an end."""
-        ended = self.beginStop()
-        waitUntil(self.loop.turn, lambda: ended)
+from tests.unit.reloading import Reloading, udpPort
 
 
 @pytest.fixture
-def served() -> Iterator[Served]:
+def served() -> Iterator[Reloading]:
     """Stopped at the end."""
-    served = Served()
+    served = Reloading()
     yield served
     served.stop()
 
 
-def udpPort() -> int:
-    """One that is free."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
-        skt.bind(("127.0.0.1", 0))
-        return int(skt.getsockname()[1])
-
-
-def test_fileThatIsGone(served: Served, tmp_path: Path) -> None:
+def test_fileThatIsGone(served: Reloading, tmp_path: Path) -> None:
     """O1: the mode of a socket's file that somebody has removed: a line, and all else goes on."""
     path = tmp_path / "s"
     served.start(("raw", "tcp:0", {}), ("raw", f"unix:{path}", {}))
@@ -121,7 +46,7 @@ def test_fileThatIsGone(served: Served, tmp_path: Path) -> None:
     assert [formatEvent(event) for event in events].count(why) == 2
 
 
-def test_fileThatIsSomebodyElses(served: Served, tmp_path: Path) -> None:
+def test_fileThatIsSomebodyElses(served: Reloading, tmp_path: Path) -> None:
     """Issue 5, 4: what is at the path now is not ours to change, nor what a link leads to."""
     path, secret = tmp_path / "s", tmp_path / "secret"
     secret.touch(0o600)
@@ -135,7 +60,7 @@ def test_fileThatIsSomebodyElses(served: Served, tmp_path: Path) -> None:
         path.unlink()
 
 
-def test_modeOfTheFile(served: Served, tmp_path: Path) -> None:
+def test_modeOfTheFile(served: Reloading, tmp_path: Path) -> None:
     """It is ours, and changed."""
     path = tmp_path / "s"
     served.start(("raw", f"unix:{path}:mode=666", {}))
@@ -148,7 +73,7 @@ def test_modeOfTheFile(served: Served, tmp_path: Path) -> None:
     [(["127.0.0.1", "127.0.0.2"], ["127.0.0.1"]), (["127.0.0.1"], ["127.0.0.2"])],
     ids=["one of two goes", "its address changes"],
 )
-def test_ownPorts(served: Served, before: list[str], after: list[str]) -> None:
+def test_ownPorts(served: Reloading, before: list[str], after: list[str]) -> None:
     """E6: a port stays our own as long as one listener has it, and no longer."""
     port = udpPort()
 
@@ -168,7 +93,7 @@ def test_ownPorts(served: Served, before: list[str], after: list[str]) -> None:
     assert ask() == b"x"
 
 
-def test_nothingIsLeftOfOneThatFails(served: Served) -> None:
+def test_nothingIsLeftOfOneThatFails(served: Reloading) -> None:
     """A reload that is refused leaves nothing behind, however often."""
     port, other = udpPort(), udpPort()
     served.start(("udp", f"udp:{port}", {}))
@@ -195,7 +120,7 @@ MANY = 1100
 
 @pytest.mark.parametrize("drain", [False, True], ids=["ends before", "ends in the drain"])
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_outlivesManyReloads(served: Served, tmp_path: Path, kind: str, drain: bool) -> None:
+def test_outlivesManyReloads(served: Reloading, tmp_path: Path, kind: str, drain: bool) -> None:
     """A connection's end is quiet, and is the end of the drain, however many listeners came."""
     endpoint = "tcp:0" if kind == "tcp" else f"unix:{tmp_path}/s"
 

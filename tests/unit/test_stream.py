@@ -41,9 +41,10 @@ import echod.transports
 from echod.interfaces import IConnectionTransport
 from echod.testing import Loop, MemorySocket
 from echod.transports import stream
-from echod.transports.accepting import ACCEPT_PAUSE, ACCEPTS
+from echod.transports.accepting import ACCEPTS
 from echod.transports.poller import Poller
 from echod.transports.reactor import Facade
+from echod.transports.resting import PAUSE
 from echod.transports.stream import FIRST_READ, LARGEST_READ
 from echod.transports.tcp import Port, Server
 from echod.transports.unix import UNIXPort, UNIXServer
@@ -175,8 +176,8 @@ def testAcceptMeans() -> None:
 # -- Twisted's private parts -----------------------------------------------------------------
 
 MODULES = (
-    *("accepting", "adopted", "poller", "proxy", "pulse", "reactor", "stream", "tcp", "tls"),
-    *("udp", "unix"),
+    *("accepting", "adopted", "poller", "proxy", "pulse", "reactor", "resting", "stream", "tcp"),
+    *("tls", "udp", "unix"),
 )
 
 
@@ -925,9 +926,9 @@ def testNoDescriptorLeft(accepting: Accepted, code: int) -> None:
         accepting.port.doRead()
         assert len(accepting.protocols) == 1
         assert accepting.port not in accepting.loop.getReaders()
-        accepting.loop.advance(ACCEPT_PAUSE / 2)
+        accepting.loop.advance(PAUSE / 2)
         assert accepting.port not in accepting.loop.getReaders()
-        accepting.loop.advance(ACCEPT_PAUSE / 2)
+        accepting.loop.advance(PAUSE / 2)
         assert accepting.port in accepting.loop.getReaders()
         accepting.port.doRead()
         assert len(accepting.protocols) == 2
@@ -952,7 +953,7 @@ def testWhoCannotBeWatched(accepting: Accepted, monkeypatch: pytest.MonkeyPatch)
         assert accepting.port.socket.answers == [second]
         assert [made.transport for made in accepting.protocols] == [None]
         assert accepting.port not in accepting.loop.getReaders()
-        accepting.loop.advance(ACCEPT_PAUSE)
+        accepting.loop.advance(PAUSE)
         assert accepting.port in accepting.loop.getReaders()
         accepting.port.doRead()
         assert accepting.protocols[1].transport.connected
@@ -979,7 +980,7 @@ def testRealDescriptorLimit(accepting: Accepted) -> None:
             assert not accepting.loop.turn()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
-        accepting.loop.advance(ACCEPT_PAUSE)
+        accepting.loop.advance(PAUSE)
         waitUntil(accepting.loop.turn, lambda: accepting.protocols)
         accepting.protocols[0].echoing = True
         client.send(b"x")

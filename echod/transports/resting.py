@@ -1,0 +1,58 @@
+"""
+A port that rests: the system has nothing left for it now, and would say so again at once.
+
+`Resting` is mixed into a port.  It asks for nothing for a while, and then tries again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.logger import Logger
+
+__all__ = ["PAUSE", "Resting"]
+
+_log = Logger()
+
+#: Seconds of rest.
+PAUSE = 0.5
+
+# What is mixed into: said to the type checker alone, which follows no mixins.
+_Mixin: Any = object
+
+
+class Resting(_Mixin):  # type: ignore[misc]  # see _Mixin
+    """See the module's docstring."""
+
+    # The end of the rest; written by rest, wake and stopResting.
+    _resume: Any = None
+
+    @property
+    def resting(self) -> bool:
+        """Whether it is to try again."""
+        return self._resume is not None
+
+    def rest(self, error: OSError) -> None:
+        """Do nothing for a while, for what the system has said."""
+        _log.warn(
+            "{port} takes nobody for {seconds} s: {reason}",
+            port=repr(self),
+            seconds=PAUSE,
+            reason=error.strerror,
+        )
+        self.stopReading()
+        self._resume = self.reactor.callLater(PAUSE, self.wake)
+
+    def wake(self) -> None:
+        """Read; if the system has no memory to watch one more (epoll_ctl(2)), a while later."""
+        self._resume = None
+        try:
+            self.startReading()
+        except OSError as error:
+            self.rest(error)
+
+    def stopResting(self) -> None:
+        """Do not try again."""
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
