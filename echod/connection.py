@@ -48,7 +48,7 @@ a slow reader is busy, not idle (TRAPS 2.3).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from enum import Enum
 from time import monotonic
 from typing import ClassVar, Protocol
@@ -67,6 +67,7 @@ from zope.interface import implementer
 
 from echod.deadlines import Sweep
 from echod.interfaces import IConnectionTransport
+from echod.metering import UNLIMITED, Meter, Turns
 from echod.rates import Rate
 from echod.settings import Limits
 
@@ -131,7 +132,7 @@ class Owner(Protocol):
         """The deadlines to keep."""
 
     @property
-    def byteRate(self) -> Rate | None:
+    def byteRate(self) -> Turns | None:
         """What all of its connections together may read, if that is limited."""
 
     @property
@@ -259,10 +260,10 @@ class Connection(TwistedProtocol):
     _outputEnding = False
     # Input still to be answered before the drain ends us; written by drain and dataReceived.
     _quota = 0
-    # Whether each read is looked at by _meter; with which rates; until when reading rests.
+    # Whether each read is looked at by _look; what limits how much may be read at a time, if
+    # anything does.  Written by _beginToMeter.
     _metered = False
-    _rates: Sequence[Rate] = ()
-    _restsUntil = 0.0
+    _meter: Meter | None = None
     # When the protocol last made progress, when the peer last acknowledged something or
     # began to owe, up to which byte, and whether it owed anything at the last sweep.
     _progressAt = 0.0
@@ -364,6 +365,7 @@ class Connection(TwistedProtocol):
         self._sweep.hurry(self)
         # Input is thrown away at any speed: nothing can fill up any more.
         self._paused &= ~(_INPUT_HELD | _RATE)
+        self._waitNoMore()
         self.transport.resumeProducing()
         self._quota = 0
         if self._protocolKnows:
@@ -387,6 +389,7 @@ class Connection(TwistedProtocol):
             self.transport.echoUnseen(False)
             if self._paused & _RATE:
                 self._paused &= ~_RATE
+                self._waitNoMore()
                 self._readOn()
             most = self.owner.limits.max_bytes or math.inf
             self._quota = int(min(self.transport.unread(), most - self.bytesIn))
@@ -420,7 +423,7 @@ class Connection(TwistedProtocol):
         """When it became idle, in monotonic seconds; ``None`` if it is busy or ending."""
         if self.state is State.OPENING:
             return self.openedAt
-        if self.state is not State.OPEN or self.owes():
+        if self.state is not State.OPEN or self._paused & _RATE or self.owes():
             return None
         return max(self._progressAt, self._deliveredAt)
 
@@ -441,6 +444,8 @@ class Connection(TwistedProtocol):
             limits.first_byte_timeout
             and active
             and not self.bytesIn
+            # Who waits for its turn, or has it from this moment on, has sent something.
+            and not (self._paused & _RATE or self._progressAt == now)
             and now - self.openedAt >= limits.first_byte_timeout
         ):
             self.end(Reason.FIRST_BYTE)
@@ -550,7 +555,7 @@ class Connection(TwistedProtocol):
             self._lateData(data)
             return
         if self._metered:
-            data = self._meter(data)
+            data = self._look(data)
         self.bytesIn += len(data)
         if self.bytesAreProgress:
             self._progressAt = self._sweep.now
@@ -572,6 +577,7 @@ class Connection(TwistedProtocol):
         if self._inputEnded or self.state is State.ABORTED:
             return
         self._inputEnded = True
+        self._waitNoMore()
         self.owner.inputEnded(self)
         ended = Reason.NO_CLOSE_NOTIFY if self.transport.truncated else Reason.EOF
         if self.state is State.OPENING:
@@ -624,6 +630,7 @@ class Connection(TwistedProtocol):
                 why = self.transport.failure or "the peer closed TLS without close_notify"
                 reason = Failure(ConnectionLost(why))
         self._slices = None
+        self._waitNoMore()
         self._sweep.discard(self)
         self.owner.closed(self)
         if self._protocolKnows:
@@ -659,26 +666,28 @@ class Connection(TwistedProtocol):
 
     def _beginToMeter(self) -> None:
         owner, limits = self.owner, self.owner.limits
-        if limits.bytes_per_second:
-            self._rates = (Rate(limits.bytes_per_second),)
-        if owner.byteRate is not None:
-            self._rates = (*self._rates, owner.byteRate)
-        for rate in (limits.bytes_per_second, limits.listener_bytes_per_second):
-            # So that one read is paid for in a second.
-            self.largestRead = min(self.largestRead, rate or self.largestRead)
-        self._metered = bool(self._rates or limits.max_bytes or owner.payload)
+        if limits.bytes_per_second or owner.byteRate is not None:
+            self._meter = Meter(limits.bytes_per_second, owner.byteRate)
+            self.transport.meterReads(self._allowed)
+        self._metered = bool(self._meter or limits.max_bytes or owner.payload)
 
-    def _meter(self, data: bytes) -> bytes:
-        """Show a read, pay for it, and cut off what is more than the peer may send."""
-        if self.owner.payload is not None:
-            self.owner.payload(self, data)
-        now = self._sweep.now
-        rest = max((rate.spend(now, len(data)) for rate in self._rates), default=0.0)
-        # In a drain nothing is waited for: there is a deadline, and what it may send is known.
-        if rest and self.state is _OPEN:
-            self._restsUntil = now + rest
+    def _allowed(self) -> int:
+        """How many bytes may be read now (`IConnectionTransport.meterReads`); if none, it rests."""
+        if self._meter is None or self.state is not _OPEN:
+            return UNLIMITED
+        allowed = self._meter.allowed(self._sweep.now)
+        if not allowed:
             self._pause(_RATE)
             self._sweep.hurry(self)
+        return allowed
+
+    def _look(self, data: bytes) -> bytes:
+        """Show a read, account for it, and cut off what is more than the peer may send."""
+        if self.owner.payload is not None:
+            self.owner.payload(self, data)
+        # A drain waits for nothing: there is a deadline, and what may be read is known.
+        if self._meter is not None and self.state is _OPEN:
+            self._meter.spend(self._sweep.now, len(data))
         most = self.owner.limits.max_bytes
         if most and len(data) > most - self.bytesIn:
             self.discarded += len(data) - (most - self.bytesIn)
@@ -686,12 +695,22 @@ class Connection(TwistedProtocol):
         return data
 
     def _restOrReadOn(self, now: float) -> None:
-        # Whoever may not send is not idle.
-        self._progressAt = now
-        if now >= self._restsUntil:
-            self._paused &= ~_RATE
-            self._sweep.relax(self)
-            self._readOn()
+        assert self._meter is not None
+        if self._stopsReading(self._paused & ~_RATE):
+            # It could not read if it might.
+            self._waitNoMore()
+        elif self._meter.allowed(now):
+            # Who had to wait is not idle; how long it may have to is idle_timeout's.
+            self._progressAt = now
+        else:
+            return
+        self._paused &= ~_RATE
+        self._sweep.relax(self)
+        self._readOn()
+
+    def _waitNoMore(self) -> None:
+        if self._meter is not None:
+            self._meter.leave()
 
     def _stopsReading(self, why: int) -> bool:
         return bool(why & (_INPUT_HELD | _RATE) or (why and not self.alwaysReads))
@@ -737,7 +756,7 @@ class Connection(TwistedProtocol):
         self.discarded += len(data) - len(due)
         self._quota -= len(due)
         if self._metered:
-            self._meter(due)
+            self._look(due)
         self.bytesIn += len(due)
         try:
             self.received(due)

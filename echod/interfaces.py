@@ -91,6 +91,12 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     def limitReads(size: int) -> None:
         """Never read more than ``size`` bytes at a time."""
 
+    def meterReads(allowed: Any) -> None:
+        """
+        Ask ``allowed()`` before each read how many bytes the protocol may be given, and give it
+        no more.  If it says 0 it has stopped reading.
+        """
+
     def echoUnseen(allowed: bool) -> None:
         """
         Say whether input may be echoed without being shown.

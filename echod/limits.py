@@ -111,6 +111,7 @@ class SourceLimit:
         self._networks = Networks(limits.allow, limits.deny)
         self._maximum = limits.max_per_source
         self._prefixes = limits.source_prefix
+        self._newPerSecond = limits.new_per_second
         self._rates = Rates(limits.new_per_second)
         self.counts = bool(limits.max_per_source)
         self._sources = bool(limits.max_per_source or limits.new_per_second)
@@ -136,6 +137,8 @@ class SourceLimit:
         """Count those that ``other`` counts too, where both mean the same by a source."""
         if self._prefixes == other._prefixes:
             self._open = other._open
+            if self._newPerSecond == other._newPerSecond:
+                self._rates = other._rates
 
     def opened(self, host: str) -> None:
         """One came from there."""

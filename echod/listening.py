@@ -23,8 +23,8 @@ from echod.errors import whatFailed
 from echod.hosted import asConnection, halfCloses
 from echod.limits import SourceLimit
 from echod.live import LiveConnections
+from echod.metering import Turns
 from echod.planned import ListenerPlan, PlannedListener
-from echod.rates import Rate
 from echod.report import ConnectionLog, RefusalLog, Totals
 from echod.transports.adopted import adopting
 from echod.transports.proxy import expectHeader
@@ -68,7 +68,7 @@ class Listener(PlannedListener):
         self._live = LiveConnections(plan.limits.max_connections)
         self._sources = SourceLimit(plan.limits)
         rate = plan.limits.listener_bytes_per_second
-        self.byteRate = Rate(rate) if rate else None
+        self.byteRate = Turns(rate) if rate else None
         self.payload: Callable[[Connection, bytes], None] | None = None
         self._logPayload = logPayload
         self._logConnections = logConnections
@@ -148,6 +148,8 @@ class Listener(PlannedListener):
         self._live = other._live
         self._live.admission.maximum = self.limits.max_connections
         self._sources.succeed(other._sources)
+        if self.limits.listener_bytes_per_second == other.limits.listener_bytes_per_second:
+            self.byteRate = other.byteRate
         super().succeed(other)
 
     def describe(self) -> str:

@@ -41,12 +41,17 @@ class Rate:
         self._fullAt = fullAt
         return True
 
-    def spend(self, now: float, tokens: float) -> float:
-        """Take tokens whether they are there or not; returns the seconds until they will be."""
-        if not self._cost:
-            return 0.0
+    def left(self, now: float) -> int:
+        """
+        How many whole tokens there are at ``now``.
+
+        :raises ZeroDivisionError: there is no limit.
+        """
+        return int((self._ahead - max(0.0, self._fullAt - now)) / self._cost + 1e-6)
+
+    def spend(self, now: float, tokens: float) -> None:
+        """Take tokens that `left` has told of."""
         self._fullAt = max(self._fullAt, now) + tokens * self._cost
-        return max(0.0, self._fullAt - now - self._ahead)
 
 
 class Rates:
@@ -75,11 +80,11 @@ class Rates:
             if len(young) >= self._sources:
                 self._old, self._young = young, {}
                 young = self._young
-        fullAt = max(fullAt, now) + cost
-        if fullAt - now > 1 + 1e-9:
-            return False
-        young[source] = fullAt
-        return True
+        taken = max(fullAt, now) + cost
+        enough = taken - now <= 1 + 1e-9
+        # A refusal too: the older generation goes first, and an empty bucket with it.
+        young[source] = taken if enough else fullAt
+        return enough
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)

@@ -30,7 +30,7 @@ from echod.connection import Connection, State
 from echod.deadlines import TICK, Sweep
 from echod.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.hosted import asConnection
-from echod.rates import Rate
+from echod.metering import Turns
 from echod.settings import Limits
 from echod.testing.loop import Loop
 from echod.testing.sockets import MemorySocket
@@ -79,7 +79,7 @@ class _Owner:
         self.sweep.start()
         self.limits = limits
         rate = limits.listener_bytes_per_second
-        self.byteRate = Rate(rate) if rate else None
+        self.byteRate = Turns(rate) if rate else None
         self.payload = None
         self.openConnections = 0
 

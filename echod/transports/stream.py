@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from errno import EAGAIN, EINTR, ENOBUFS, ENOMEM, EPIPE
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
@@ -107,6 +108,8 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
     _ending = False
     # Whether a write was told of a broken connection, which the kernel tells only once.
     _broken = False
+    # How many bytes may be read now, where that is limited; written by meterReads.
+    _allowed: Callable[[], int] | None = None
     # Whether what is read may be echoed unseen.
     _echoes = False
     # Closing ends both directions by itself: descriptors are not inherited (FD_CLOEXEC).
@@ -136,6 +139,20 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
         """See `IConnectionTransport.limitReads`."""
         self._largestRead = size
         self._readSize = min(self._readSize, size)
+
+    def meterReads(self, allowed: Callable[[], int]) -> None:
+        """See `IConnectionTransport.meterReads`."""
+        self._allowed = allowed
+        # Where nothing is limited there is nothing to ask, and a read does not look.
+        self.doRead = self._readMetered  # type: ignore[method-assign]  # for this one alone
+
+    def _readMetered(self) -> ConnectionDone | ConnectionLost | None:
+        assert self._allowed is not None
+        allowed = self._allowed()
+        if not allowed:
+            return None
+        self._readSize = min(self._readSize, allowed)
+        return type(self).doRead(self)
 
     def echoUnseen(self, allowed: bool) -> None:
         """See `IConnectionTransport.echoUnseen`."""

@@ -257,11 +257,15 @@ class Secured(Stream):
         plain = self._plain
         if plain and not self._stopped:
             largest = self._largestRead
+            if self._allowed is not None:
+                # Of a record one knows how much is in it once it has been read.
+                largest = min(largest, self._allowed())
             if len(plain) > largest:
                 plain, self._plain = plain[:largest], plain[largest:]
             else:
                 self._plain = b""
-            self.protocol.dataReceived(plain)
+            if plain:
+                self.protocol.dataReceived(plain)
         if not self.connected:
             return None
         if self._plain:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -94,6 +95,39 @@ def test_bytesPerSecond() -> None:
         began = time.monotonic()
         assert exchange(connect(daemon), data) == data
         assert 1.5 <= time.monotonic() - began <= 6
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_listenerBytesPerSecond(kind: str, tmp_path: Path) -> None:
+    """Short connections read no more than the rate, and leave nothing that others wait for."""
+    path = f"{tmp_path}/socket"
+    endpoint = "tcp:0" if kind == "tcp" else f"unix:{path}"
+    listen = ["--listen", f"raw={endpoint}", "--listener-bytes-per-second", "10000"]
+
+    def connected() -> socket.socket:
+        if kind == "tcp":
+            return daemon.connect()  # type: ignore[no-any-return]  # a socket
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(PATIENCE)
+        client.connect(path)
+        return client
+
+    with Daemon(*listen) as daemon:
+        began = time.monotonic()
+        for _ in range(50):
+            with connected() as client:
+                client.sendall(bytes(10_000))
+                # RST, or what comes nearest to it.
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        waitFor(lambda: daemon.counters()["raw"]["accepted"] == 50)
+        assert daemon.counters()["raw"]["bytes_in"] <= 10_000 * (time.monotonic() - began + 2)
+        with connected() as honest:
+            began = time.monotonic()
+            for _ in range(2):
+                honest.sendall(b"x")
+                assert honest.recv(1) == b"x"
+            # Those that are closed have sent what has its turn, too: a UNIX socket keeps it.
+            assert time.monotonic() - began < 8
 
 
 def test_flood() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 
 from echod.connection import Connection, Reason, State
+from echod.deadlines import TICK
+from echod.listening import Listener
 from echod.protocols.line import LineOptions, line
 from echod.protocols.raw import RawOptions, raw
 from echod.settings import Limits
@@ -238,3 +242,148 @@ def test_payloadIsShownInADrain() -> None:
             served.gone()
         shown = [line for line in served.lines if line.startswith("payload ")]
     assert [line.partition("size=")[2].split()[0] for line in shown] == ["100", "100"]
+
+
+# -- What all connections of a listener share ------------------------------------------------------
+
+TOGETHER = Limits(listener_bytes_per_second=10_000)
+
+
+def reset(client: socket.socket) -> None:
+    """Close with RST."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+
+
+def answer(served: Served, client: socket.socket, seconds: float) -> bytes:
+    """What has come back within so many seconds of the loop's."""
+    for _ in range(round(seconds / TICK) + 1):
+        served.rest()
+        with suppress(BlockingIOError):
+            return client.recv(65536)
+        served.advance(TICK)
+    raise AssertionError("nothing came back")
+
+
+def connected(served: Served) -> socket.socket:
+    client = socket.create_connection(served.address)
+    client.setblocking(False)
+    served.rest()
+    return client
+
+
+def test_shortConnections() -> None:
+    """Each sends a second's worth and is gone: no more is read for it, and none of it is owed."""
+    with Served(None, limits=TOGETHER) as served:
+        for _ in range(50):
+            for _ in range(5):
+                client = connected(served)
+                client.send(bytes(10_000))
+                served.rest()
+                reset(client)
+            served.advance(TICK)
+        # Ticks are counted in whole bytes.
+        assert served.counters()["bytes_in"] <= 10_000 * (1 + 5)
+        served.advance(0.5)
+        with connected(served) as honest:
+            for _ in range(5):
+                honest.send(b"1")
+                assert answer(served, honest, 0.2) == b"1"
+
+
+@pytest.mark.parametrize("greedy", [4, 40])
+def test_turns(greedy: int) -> None:
+    """Among many that send all the while, each has its share, and one that sends little too."""
+    with Served(None, limits=TOGETHER) as served, ExitStack() as stack:
+        clients = [stack.enter_context(connected(served)) for _ in range(greedy)]
+        for client in clients:
+            client.send(bytes(60_000))
+        served.advance(1)
+        modest = stack.enter_context(connected(served))
+        for _ in range(3):
+            modest.send(b"1")
+            assert answer(served, modest, 0.3 + greedy * TICK / 3) == b"1"
+        served.advance(10)
+        got = [len(client.recv(65536)) for client in clients]
+        # The first had what there was.
+        assert min(got) >= sum(got[1:]) / (greedy - 1) / 2
+
+
+def test_sharedByFoldedRates() -> None:
+    """Its own rate holds for one that could have more of what all share."""
+    limits = Limits(listener_bytes_per_second=10_000, bytes_per_second=1000)
+    with Served(None, limits=limits) as served, connected(served) as client:
+        client.send(bytes(20_000))
+        served.advance(3)
+        assert 3000 <= len(client.recv(65536)) <= 4000
+
+
+def test_aWaitHasAnEnd() -> None:
+    """Who waits for its turn longer than idle_timeout is ended, and is not taken for silent."""
+    limits = Limits(listener_bytes_per_second=10, idle_timeout=3, first_byte_timeout=1)
+    with Served(None, limits=limits) as served, ExitStack() as stack:
+        clients = [stack.enter_context(connected(served)) for _ in range(60)]
+        for client in clients:
+            client.send(bytes(1000))
+        served.advance(2.5)
+        assert served.counters()["open"] == 60
+        assert min(served.counters()["bytes_in"], 40) >= 30
+        served.advance(1)
+        reasons = {connection.reason for connection in served.connections}
+        assert Reason.IDLE in reasons
+        assert Reason.FIRST_BYTE not in reasons
+
+
+def test_whoWaitsIsNotIdle() -> None:
+    """At the limit it makes no room for another: it has sent what is not answered yet."""
+    limits = Limits(listener_bytes_per_second=10, max_connections=2)
+    with Served(None, limits=limits) as served, ExitStack() as stack:
+        clients = [stack.enter_context(connected(served)) for _ in range(2)]
+        for client in clients:
+            client.send(bytes(1000))
+        served.advance(3)
+        stack.enter_context(connected(served))
+        assert served.counters()["refused"] == {"full": 1}
+        assert len(served.connections) == 2
+
+
+def test_placesAreGivenUp() -> None:
+    """Whoever ends, in whatever way, leaves nothing behind that others would wait for."""
+    with Served(None, limits=TOGETHER) as served:
+        turns: Any = served.listener.byteRate
+        clients = [connected(served) for _ in range(12)]
+        for client in clients:
+            client.send(bytes(20_000))
+        served.rest()
+        assert len(turns) == 12
+        for client in clients[:3]:
+            reset(client)
+        served.advance(TICK)
+        assert len(turns) == 9
+        for connection in served.connections[:3]:
+            connection.end(Reason.QUIT)
+        for connection in served.connections[3:6]:
+            connection.drain()
+        served.rest()
+        assert len(turns) == 3
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize("rate", [10_000, 20_000])
+def test_reload(rate: int) -> None:
+    """With the same rate a successor goes on with what is left; another rate begins anew."""
+    with Served(None, limits=TOGETHER) as served, connected(served) as client:
+        client.send(bytes(20_000))
+        served.rest()
+        assert served.counters()["bytes_in"] == 10_000
+        plan = msgspec.structs.replace(
+            served.listener.plan, limits=Limits(listener_bytes_per_second=rate)
+        )
+        heir = Listener(plan, served.loop, served.sweep)
+        heir.succeed(served.listener)
+        served.listener = heir
+        with connected(served) as other:
+            other.send(bytes(20_000))
+            served.rest()
+            assert served.counters()["bytes_in"] == (10_000 if rate == 10_000 else 30_000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,20 +23,20 @@ def test_ownBurst() -> None:
     assert [rate.take(0.0) for _ in range(3)] == [True, True, False]
 
 
-def test_spend() -> None:
-    """Bytes that have come are paid for afterwards: how long to wait until they are."""
+def test_leftAndSpent() -> None:
+    """How many there are is asked first; what is spent grows back, up to the burst."""
     rate = Rate(1000, burst=500)
-    assert rate.spend(0.0, 500) == 0
-    assert rate.spend(0.0, 1000) == pytest.approx(1.0)
-    assert rate.spend(0.5, 0) == pytest.approx(0.5)
-    assert rate.spend(10.0, 0) == 0
-    assert not rate.take(10.0, 501)
-    assert rate.take(10.0, 500)
+    assert rate.left(0.0) == 500
+    rate.spend(0.0, 500)
+    assert [rate.left(now) for now in (0.0, 0.0005, 0.1, 0.5, 10.0)] == [0, 0, 100, 500, 500]
+    rate.spend(10.0, 1)
+    assert rate.left(10.0) == 499
+    assert not rate.take(10.0, 500)
+    assert rate.take(10.0, 499)
 
 
 def test_noLimit() -> None:
     assert all(Rate(0).take(0.0) for _ in range(1000))
-    assert Rate(0).spend(0.0, 1e9) == 0
     rates = Rates(0)
     assert all(rates.take("a", 0.0) for _ in range(1000))
     assert len(rates) == 0
@@ -59,6 +58,16 @@ def test_bounded() -> None:
             rates.take("often", 0.0)
         assert len(rates) <= 202
     assert not rates.take("often", 0.0)
+
+
+def test_refusalsAreRemembered() -> None:
+    """Who has nothing left gets no fresh burst because so many others came meanwhile."""
+    rates = Rates(2, sources=100)
+    assert [rates.take("often", 0.0) for _ in range(3)] == [True, True, False]
+    # So that it is in the older generation, and the younger one is full.
+    for number in range(199):
+        assert rates.take(number, 0.0)
+    assert [rates.take("often", 0.0) for _ in range(3)] == [False] * 3
 
 
 @given(
