@@ -154,7 +154,8 @@ def plan(
         if maker.name in options:
             settings = registry.settings(
                 maker,
-                {**_plain(settings), **options[maker.name]},
+                # As both were written: what comes of them may have other names and types.
+                {**request.options, **options[maker.name]},
                 f"--option {maker.name}",
                 strict=False,
             )
@@ -296,10 +297,6 @@ def _where(endpoint: Endpoint) -> str:
     if isinstance(endpoint, DescriptorEndpoint | SystemdEndpoint):
         return str(endpoint)
     return str(endpoint).partition(" ")[2]
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    return {} if settings is None else msgspec.structs.asdict(settings)
 
 
 def _at(place: str, key: str) -> str:

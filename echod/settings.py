@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -209,17 +209,42 @@ def convert(value: Mapping[str, Any], kind: type[T], place: str = "$", *, strict
         message = str(error)
         what, at, path = message.partition(" - at `$")
         where = place + path.removesuffix("`") if at else place
-        if "unknown field" in what:
-            what += f" (there are: {', '.join(sorted(kind.__struct_fields__))})"
         key = path.removeprefix(".").removesuffix("`")
-        if "enum" in what and key in kind.__struct_fields__:
-            choices = get_args(get_type_hints(kind)[key])
+        there = _typeAt(kind, key)
+        if "unknown field" in what and isinstance(there, msgspec.inspect.StructType):
+            what += f" (there are: {', '.join(sorted(there.cls.__struct_encode_fields__))})"
+        elif "enum" in what and (choices := _choices(there)):
             what += f" (there are: {', '.join(map(repr, choices))})"
         elif (" >= " in what or " <= " in what) and key in value:
             got = repr(value[key])
             # Longer, it is no number.
             what += f", not {got}" * (len(got) <= _NUMBER)
         raise ConfigurationError(f"{where}: {what}") from error
+
+
+def _typeAt(kind: type[Struct], path: str) -> Any:
+    """What msgspec knows of the type at a path of keys, as they are written; or ``None``."""
+    info: Any = msgspec.inspect.type_info(kind)
+    for step in re.findall(r"\[.*?\]|[^.\[]+", path):
+        if step.startswith("["):
+            info = getattr(info, "value_type", getattr(info, "item_type", None))
+        else:
+            fields = getattr(info, "fields", ())
+            info = next((field.type for field in fields if field.encode_name == step), None)
+        while isinstance(info, msgspec.inspect.Metadata):
+            info = info.type
+    return info
+
+
+def _choices(info: Any) -> list[Any]:
+    """The values of a type that has few."""
+    if isinstance(info, msgspec.inspect.LiteralType):
+        return list(info.values)
+    if isinstance(info, msgspec.inspect.EnumType):
+        return [member.value for member in info.cls]
+    if isinstance(info, msgspec.inspect.UnionType):
+        return [choice for each in info.types for choice in _choices(each)]
+    return []
 
 
 def parseConfiguration(text: str) -> Configuration:

@@ -16,6 +16,7 @@ import ssl
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any
@@ -225,16 +226,15 @@ class ClientTLS:
             context.load_default_certs()
         if cert:
             _loadPair(context, cert, key)
-        self._serverName = serverName
-        if serverName and not _isAddress(serverName):
-            try:
-                serverName.encode("idna")
-            except UnicodeError as error:
-                raise ConfigurationError(f"{serverName!r} is no name of a server") from error
+        self._serverName = serverName and _asMeant(serverName)
 
     def to(self, host: str) -> _ClientSide:
-        """For one connection, to ``host``."""
-        return _ClientSide(self._context, self._serverName or host)
+        """
+        For one connection, to ``host``.
+
+        :raises ConfigurationError: nobody can have that name.
+        """
+        return _ClientSide(self._context, self._serverName or _asMeant(host))
 
 
 class _ClientSide:
@@ -270,6 +270,24 @@ class _ClientSide:
             raise TLSFailed(f"the certificate is not for {self._name}") from error
 
 
+def _asMeant(name: str) -> str:
+    """
+    A name or an address as it stands in certificates and SNI.
+
+    A name has no dot at its end (RFC 6066 section 3), and letters of ASCII alone (A-labels,
+    RFC 5890); an address has no zone, which is this machine's alone (RFC 4007 section 6).
+
+    :raises ConfigurationError: it is neither.
+    """
+    bare = name.removesuffix(".")
+    if _isAddress(bare):
+        return bare.partition("%")[0]
+    with suppress(UnicodeError):
+        if bare:
+            return bare.encode("idna").decode()
+    raise ConfigurationError(f"{name!r} is no name of a server: write one such as a.example")
+
+
 def _isAddress(name: str) -> bool:
     try:
         ip_address(name)
@@ -282,7 +300,8 @@ def _chooser(others: Mapping[str, ssl.SSLContext]) -> Any:
     def choose(tls: Any, name: str | None, context: ssl.SSLContext) -> None:
         tls.serverName = name
         if name:
-            name = name.lower()
+            # Some clients send the dot at the end.
+            name = name.lower().removesuffix(".")
             _, _, parent = name.partition(".")
             found = others.get(name) or others.get(f"*.{parent}")
             if found is not None:

@@ -532,3 +532,71 @@ def test_makerRaises(maker: Any, endpoint: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         EchodService(made, Outer())
     assert str(caught.value) == "--listen: protocol 'bad' cannot be served: KeyError: 'missing'"
+
+
+# -- Options under other names ----------------------------------------------------------------
+
+
+class Inner(Struct, rename="kebab", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options within options."""
+
+    some_word: str = "a"
+
+
+class One(Struct, tag="one", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One kind of them."""
+
+    value: int = 1
+
+
+class Two(Struct, tag="two", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The other."""
+
+    value: int = 2
+
+
+class Renamed(Struct, rename="kebab", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options that are written otherwise than their fields are called."""
+
+    some_number: int = 1
+    other_number: int = 2
+    some_bytes: bytes = b"a"
+    some_inner: Inner = Inner()
+    some_kind: One | Two = One()
+
+
+def _renamed(settings: Renamed) -> Connection:
+    return Connection()
+
+
+def test_optionsUnderOtherNames() -> None:
+    """``--option`` goes over the file's, whatever the fields are called and hold."""
+    registry = Registry([ConnectionMaker("renamed", "other names", _renamed, Renamed)])
+    request = ask(
+        "renamed",
+        options={
+            "some-number": 3,
+            "some-inner": {"some-word": "b"},
+            "some-kind": {"type": "two", "value": 7},
+        },
+    )
+    made = plan(
+        *(Configuration(), [request], registry, PLENTY),
+        options={"renamed": {"other-number": "5", "some-bytes": "Yg=="}},
+    )
+    assert made.listeners[0].options == Renamed(
+        some_number=3,
+        other_number=5,
+        some_bytes=b"b",
+        some_inner=Inner(some_word="b"),
+        some_kind=Two(value=7),
+    )
+    with pytest.raises(ConfigurationError, match=r"--option renamed: .*`other_number`") as refusal:
+        plan(
+            *(Configuration(), [request], registry, PLENTY),
+            options={"renamed": {"other_number": "5"}},
+        )
+    assert "(there are: other-number, some-bytes, some-inner, some-kind, some-number)" in str(
+        refusal.value
+    )
+    assert "    options.other-number: int = 2" in registry.describe()

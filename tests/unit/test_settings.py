@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from typing import Any
+from enum import Enum
+from typing import Any, Literal
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from echod.errors import ConfigurationError
 from echod.protocols.line import LineOptions
@@ -313,6 +315,65 @@ def test_notTOML(text: str, what: str) -> None:
 def test_whatTheParserCannotTake(text: str) -> None:
     """O3: `tomllib` raises more than its own error."""
     assert refused(text).startswith("not TOML: ")
+
+
+class Inner(Struct, rename="kebab", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options within options, under other names than their fields'."""
+
+    some_mode: Literal["fast", "slow"] = "fast"
+
+
+class Level(Enum):
+    """A choice that is no `Literal`."""
+
+    LOW = "low"
+    HIGH = "high"
+
+
+class Renamed(Struct, rename="camel", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options under other names than their fields'."""
+
+    some_number: int = 1
+    some_level: Level = Level.LOW
+    some_inner: Inner = Inner()
+    by_name: dict[str, Inner] = msgspec.field(default_factory=dict)
+    maybe: Literal["x", "y"] | None = None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"some_number": 2},
+            (
+                "$: Object contains unknown field `some_number`"
+                " (there are: byName, maybe, someInner, someLevel, someNumber)"
+            ),
+        ),
+        (
+            {"someInner": {"someMode": "fast"}},
+            "$.someInner: Object contains unknown field `someMode` (there are: some-mode)",
+        ),
+        (
+            {"byName": {"a.b": {"some_mode": "fast"}}},
+            "$.byName[...]: Object contains unknown field `some_mode` (there are: some-mode)",
+        ),
+        (
+            {"someLevel": "none"},
+            "$.someLevel: Invalid enum value 'none' (there are: 'low', 'high')",
+        ),
+        (
+            {"someInner": {"some-mode": "none"}},
+            "$.someInner.some-mode: Invalid enum value 'none' (there are: 'fast', 'slow')",
+        ),
+        ({"maybe": "z"}, "$.maybe: Invalid enum value 'z' (there are: 'x', 'y')"),
+    ],
+)
+def test_renamed(options: dict[str, Any], message: str) -> None:
+    """An error knows the keys that are written, and those of the place where it is."""
+    with pytest.raises(ConfigurationError) as refusal:
+        convert(options, Renamed)
+    assert str(refusal.value) == message
 
 
 # -- Options of protocols -------------------------------------------------------------------

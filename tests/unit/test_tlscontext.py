@@ -62,6 +62,9 @@ def test_names(certificates: Certificates, version: str) -> None:
         "OTHER.Example": chosen,
         "a.wild.example": chosen,
         "A.WILD.example": chosen,
+        # No part of the name, and yet some clients send it.
+        "other.example.": chosen,
+        "a.wild.example.": chosen,
         # RFC 9525 section 6.3: one label.
         "a.b.wild.example": None,
         "wild.example": None,
@@ -111,6 +114,48 @@ def test_clientCertificateUnderAnotherName(certificates: Certificates, version: 
                 peer.shakeHands()
             assert peer.readAll() == b""
         served.until(lambda: served.closed.get("tls") == 1)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["server name", "host"])
+@pytest.mark.parametrize(
+    ("meant", "asked"),
+    [
+        ("localhost.", "localhost"),
+        ("LocalHost", "LocalHost"),
+        ("127.0.0.1", None),
+        ("127.0.0.1.", None),
+        ("::1", None),
+        ("::1%lo", None),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("BÜCHER.example.", "xn--bcher-kva.example"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+    ],
+)
+def test_nameThatIsMeant(
+    certificates: Certificates, meant: str, asked: str | None, given: bool
+) -> None:
+    """RFC 6066 section 3: no dot at the end, A-labels, and no addresses; the same is verified."""
+    international = certificates.issue(
+        "international", x509.Name([]), [x509.DNSName("xn--bcher-kva.example")]
+    )
+    own = international if asked == "xn--bcher-kva.example" else certificates.server
+    client = ClientTLS(ca=certificates.ca, serverName=meant if given else "")
+    side = client.to("elsewhere.example" if given else meant)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends: Any = [ServerTLS(TLSSettings(cert=own)).wrap(there, back), side.wrap(back, there)]
+    for end in (*ends[::-1], *ends[::-1]):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    side.verify(ends[1])
+    assert ends[0].serverName == asked
+
+
+@pytest.mark.parametrize("name", [".", "..", "a..b", ".a", "x" * 64])
+def test_notAName(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no name of a server"):
+        ClientTLS(serverName=name)
+    with pytest.raises(ConfigurationError, match="is no name of a server"):
+        ClientTLS().to(name)
 
 
 # -- ALPN ------------------------------------------------------------------------------------------
