@@ -29,6 +29,7 @@ __all__ = [
     "StreamLost",
     "StreamTruncated",
     "TLSFailed",
+    "Told",
     "oneLine",
 ]
 
@@ -67,6 +68,10 @@ class ListenError(EchodError):
 
 class AddressMissing(ListenError):
     """The address is no interface's; it may be one's later."""
+
+
+class Told(EchodError):
+    """The process cannot start, and has said why already."""
 
 
 class CheckFailed(EchodError):

@@ -18,7 +18,8 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from echod.errors import EchodError
+from echod.errors import EchodError, Told
+from echod.logs import Log
 from echod.service import EchodService
 from echod.supervision import Supervision
 
@@ -38,7 +39,10 @@ class Signals:
     handlers as it starts.
     """
 
-    def __init__(self, service: EchodService, supervision: Supervision, reactor: Any) -> None:
+    def __init__(
+        self, service: EchodService, supervision: Supervision, reactor: Any, log: Log
+    ) -> None:
+        self._log = log
         self._service = service
         self._supervision = supervision
         self._reactor = reactor
@@ -71,6 +75,7 @@ class Signals:
             self._reactor.stop()
 
     def _hangUp(self, name: str) -> None:
+        self._log.reopen()
         _log.info("{name}: reading the configuration again", name=name)
         self._supervision.reload()
 
@@ -118,7 +123,9 @@ def printEchodErrors() -> None:
     def hook(
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, EchodError):
+        if isinstance(error, Told):
+            pass
+        elif isinstance(error, EchodError):
             # The real one: `twistd` has turned the other into log events by now.
             print(f"echod: {error}", file=sys.__stderr__)
         else:

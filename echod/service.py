@@ -97,9 +97,7 @@ class EchodService(MultiService):
         self._bound = True
         try:
             super().privilegedStartService()
-        except Exception as error:
-            # Also into the log: a daemon's standard error is gone by now.
-            _log.critical("{error}", error=error)
+        except Exception:
             for listener in self.listeners:
                 listener.abandon()
             raise

@@ -7,6 +7,7 @@ built before `makeService`.  ``python -m echod`` runs the same options.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Sequence
@@ -17,9 +18,11 @@ from twisted.python import usage
 
 from echod import __version__
 from echod.activation import Passed
+from echod.daemon import Daemon
 from echod.errors import ConfigurationError, EchodError, OutputFailed, oneLine
 from echod.files import readTrusted
 from echod.limits import raiseDescriptorLimit
+from echod.logs import Log
 from echod.notify import Notifier
 from echod.output import writeError, writeOut
 from echod.planning import ListenerRequest, Plan, plan, requestsOf
@@ -292,9 +295,11 @@ def makeService(options: Options) -> EchodService:
     assert options.plan is not None
     printEchodErrors()
     useMonotonicClock(reactor)
-    service = EchodService(options.plan, reactor)
+    log = Log()
+    service = Daemon(options.plan, reactor, log)
+    atexit.register(service.end)
     supervision = Supervision(service, Notifier(os.environ), options.makePlan, reactor)
     reactor.callWhenRunning(shedGroups)
-    reactor.callWhenRunning(Signals(service, supervision, reactor).install)
+    reactor.callWhenRunning(Signals(service, supervision, reactor, log).install)
     reactor.callWhenRunning(supervision.begin)
     return service

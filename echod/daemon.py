@@ -1,0 +1,114 @@
+"""
+The service as a process runs it: logged from start to end, and a failure to start told once.
+
+``twistd`` in the background has lost its terminal by the time that anything is bound, and what its
+parent says of an error is cut at 100 characters.  So the caller's standard error is kept until
+then.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from contextlib import suppress
+from typing import Any
+
+from twisted.logger import Logger
+
+from echod.errors import EchodError, Told
+from echod.logfiles import writeAll
+from echod.logs import Log
+from echod.planning import Plan
+from echod.process import CUT_SHORT
+from echod.service import EchodService
+
+__all__ = ["Daemon", "StandardError"]
+
+_log = Logger()
+
+#: Seconds that somebody may take to read why it cannot start.
+PATIENCE = 1.0
+
+
+class StandardError:
+    """
+    The standard error that the process was given, wherever `sys.stderr` leads by now.
+
+    Another descriptor for it: `twistd` closes the first.  To be closed, once all is well: a shell
+    may wait for that, as in ``$(twistd echod)``.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._descriptor = -1 if sys.__stderr__ is None else os.dup(sys.__stderr__.fileno())
+        except OSError:
+            self._descriptor = -1
+
+    def __bool__(self) -> bool:
+        return self._descriptor >= 0
+
+    def tell(self, text: str) -> None:
+        """Write a line; wait for its reader `PATIENCE` at most."""
+        line = f"echod: {text}\n".encode(errors="backslashreplace")
+        thread = threading.Thread(target=self._write, args=(line,), daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+
+    def close(self) -> None:
+        """Let it go."""
+        if self:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+    def _write(self, line: bytes) -> None:
+        # Or nobody is there to be told.
+        with suppress(OSError):
+            writeAll(self._descriptor, line)
+
+
+class Daemon(EchodService):
+    """
+    See the module's docstring.
+
+    :param log: begins to be written with the first listener, in the process that stays.
+    """
+
+    def __init__(self, plan: Plan, reactor: Any, log: Log) -> None:
+        super().__init__(plan, reactor)
+        self._log = log
+        self._standardError = StandardError()
+        # Whether it has begun to serve; written by _begun.
+        self._serves = False
+        reactor.callWhenRunning(self._begun)
+
+    def privilegedStartService(self) -> None:
+        """
+        Bind every listener, or none.
+
+        :raises Told: an address cannot be had; standard error has the line, and so has the log, if
+            it is elsewhere.
+        """
+        self._log.begin()
+        try:
+            super().privilegedStartService()
+        except EchodError as error:
+            if self._standardError:
+                self._standardError.tell(str(error))
+            if self._log.elsewhere or not self._standardError:
+                _log.critical("{error}", error=error)
+            raise Told("the reason is told above") from error
+
+    def end(self) -> None:
+        """
+        The process's last act: write what is logged, and end even if nobody reads it.
+
+        At once then: the thread that hangs may hold a lock that Python's own end waits for, that of
+        standard output or of `logging`.
+        """
+        if not self._log.finish():
+            os._exit(1 if not self._serves else CUT_SHORT if self.cutShort else 0)
+
+    def _begun(self) -> None:
+        self._serves = True
+        self._standardError.close()
