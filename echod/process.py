@@ -111,6 +111,9 @@ def shedGroups() -> None:
 
 
 def _exitCutShort() -> None:
+    # Whatever others have registered, first: nothing of Python's end comes after this.
+    atexit.unregister(_exitCutShort)
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(CUT_SHORT)
