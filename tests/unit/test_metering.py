@@ -381,6 +381,7 @@ def test_reload(rate: int) -> None:
             served.listener.plan, limits=Limits(listener_bytes_per_second=rate)
         )
         heir = Listener(plan, served.loop, served.sweep)
+        heir.standBy(served.listener)
         heir.succeed(served.listener)
         served.listener = heir
         with connected(served) as other:
