@@ -58,13 +58,14 @@ class DatagramListener(PlannedListener):
         limits = plan.limits
         reflectors = REFLECTORS if limits.reflector_ports is None else limits.reflector_ports
         networks = Networks(limits.allow, limits.deny)
-        guard = Guard(limits.datagrams_per_second, reflectors, ownPorts, networks)
+        perSecond = limits.datagrams_per_second
+        self._guard = Guard(perSecond, reflectors, ownPorts, networks, limits.source_prefix)
         protocol = plan.make(plan.maker.makeDatagram)
         # Of somebody else's making, too.
         plan.make(lambda _: setattr(protocol, "noisy", False))
         makePort = adopting(UDPPort, plan.descriptor)
         self._port: UDPPort = makePort(
-            plan.endpoint, protocol, guard, monotonic, reactor, plan.proxy
+            plan.endpoint, protocol, self._guard, monotonic, reactor, plan.proxy
         )
 
     def _serve(self) -> None:
@@ -90,6 +91,12 @@ class DatagramListener(PlannedListener):
     def renew(self, plan: ListenerPlan) -> None:
         """Be the same."""
         self._plan = plan
+
+    def succeed(self, other: PlannedListener) -> None:
+        """See `PlannedListener.succeed`: with what is left of its rates, too."""
+        assert isinstance(other, DatagramListener)
+        self._guard.succeed(other._guard)
+        super().succeed(other)
 
     def cut(self) -> None:
         """Nothing is left to abort."""

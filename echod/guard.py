@@ -9,10 +9,11 @@ no more than a rate.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container
+from collections.abc import Callable, Collection, Container, Hashable
+from functools import lru_cache, partial
 
-from echod.rates import Rate, Rates
-from echod.sources import Networks
+from echod.rates import SOURCES, Rate, Rates
+from echod.sources import Networks, sourceOf
 
 __all__ = ["REFLECTORS", "Guard", "isUnicast"]
 
@@ -24,6 +25,8 @@ REFLECTORS = frozenset(
         *(1434, 1701, 1900, 3283, 3478, 3702, 5060, 5093, 5353, 5683, 10001, 11211, 27015),
     }
 )
+#: The prefixes with which each host is a source of its own.
+HOSTS = (32, 128)
 #: How many times the rate of one source all together may have.
 TOGETHER = 10
 
@@ -37,6 +40,8 @@ class Guard:
     :param reflectors: source ports that are not answered.
     :param ownPorts: the ports of all our own datagram listeners; may grow.
     :param networks: who may come.
+    :param prefixes: see `echod.sources.sourceOf`; where each host is a source of its own its text
+        tells them apart, and costs nothing to make.
     """
 
     def __init__(
@@ -45,10 +50,17 @@ class Guard:
         reflectors: Collection[int],
         ownPorts: Container[int],
         networks: Networks | None = None,
+        prefixes: tuple[int, int] = HOSTS,
     ) -> None:
         self._reflectors = frozenset(reflectors)
         self._ownPorts = ownPorts
         self._networks = networks
+        # What both rates depend on.
+        self._measure = (perSecond, prefixes)
+        self._sourceOf: Callable[[str], Hashable] | None = None
+        if prefixes != HOSTS and perSecond:
+            # To parse an address costs five times as much as all the rest.
+            self._sourceOf = lru_cache(SOURCES)(partial(sourceOf, prefixes=prefixes))
         self._bySource = Rates(perSecond)
         self._together = Rate(perSecond * TOGETHER)
 
@@ -72,11 +84,17 @@ class Guard:
         source = host if client is None else client
         if self._networks and not self._networks.admit(source):
             return "denied"
-        if not self._bySource.take(source, now):
+        counted = source if self._sourceOf is None else self._sourceOf(source)
+        if not self._bySource.take(counted, now):
             return "source_rate"
         if not self._together.take(now):
             return "rate"
         return None
+
+    def succeed(self, other: Guard) -> None:
+        """Go on with what is left of the rates of ``other``, where they mean the same."""
+        if self._measure == other._measure:
+            self._bySource, self._together = other._bySource, other._together
 
 
 def isUnicast(host: str) -> bool:

@@ -122,6 +122,19 @@ def test_headerIsTakenOff() -> None:
             assert served.counters()["bytes_in"] > served.counters()["bytes_out"]
 
 
+def test_ratesOfNetworks() -> None:
+    """All addresses of a client's network have one rate (source_prefix)."""
+    limits = Limits(datagrams_per_second=3, source_prefix=(32, 64))
+    with serving(limits=limits) as served:
+        for network in ("2001:db8:0:1", "2001:db8:0:2"):
+            asked = [
+                formatV2((f"{network}::{host}", 5000), ("2001:db8::9", 7), transport=DGRAM) + b"x"
+                for host in range(1, 6)
+            ]
+            assert served.ask(*asked) == [b"x"] * 3
+        assert served.refused == {"source_rate": 4}
+
+
 def test_withoutProxies() -> None:
     """Where no proxy is told of, a header is payload like any other."""
     with serving(proxies=[]) as served:

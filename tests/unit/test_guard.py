@@ -69,3 +69,37 @@ def test_clientOfAProxy() -> None:
     for port, why in ((0, "port_zero"), (99, "reflector"), (1234, "own_port")):
         assert guard.refusal("10.0.0.1", port, 0.0, "10.0.0.3") == why
     assert guard.refusal("224.0.0.1", 40000, 0.0, "10.0.0.3") == "not_unicast"
+
+
+def test_prefixes() -> None:
+    """Whoever has a network has one source, with as many addresses as that may be."""
+    guard = Guard(5, (), set(), prefixes=(24, 64))
+    network = [guard.refusal(f"2001:db8:0:1::{host:x}", 40000, 0.0) for host in range(1, 9)]
+    assert network == [None] * 5 + ["source_rate"] * 3
+    assert guard.refusal("2001:db8:0:2::1", 40000, 0.0) is None
+    network = [guard.refusal(f"10.0.0.{host}", 40000, 0.0) for host in range(1, 9)]
+    assert network == [None] * 5 + ["source_rate"] * 3
+    # The same network, as a socket of both families has it.
+    assert guard.refusal("::ffff:10.0.0.99", 40000, 0.0) == "source_rate"
+    assert guard.refusal("10.0.1.1", 40000, 0.0) is None
+    # A zone is no part of it.
+    zones = [guard.refusal("fe80::1%lo", 40000, 0.0), guard.refusal("fe80::2%eth0", 40000, 0.0)]
+    assert zones == [None, None]
+
+
+def test_prefixesOfClients() -> None:
+    guard = Guard(2, (), set(), prefixes=(32, 48))
+    proxy = ("10.0.0.1", 40000, 0.0)
+    answers = [guard.refusal(*proxy, f"2001:db8:1:{net}::1") for net in range(3)]
+    assert answers == [None, None, "source_rate"]
+    assert guard.refusal(*proxy, "2001:db8:2::1") is None
+
+
+@pytest.mark.parametrize(("rate", "prefixes"), [(5, (32, 128)), (6, (32, 128)), (5, (32, 64))])
+def test_succession(rate: int, prefixes: tuple[int, int]) -> None:
+    """With the same rates a successor gives nobody a second burst."""
+    first, heir = Guard(5, (), set()), Guard(rate, (), set(), prefixes=prefixes)
+    assert [first.refusal("10.0.0.1", 40000, 0.0) for _ in range(5)] == [None] * 5
+    heir.succeed(first)
+    same = (rate, prefixes) == (5, (32, 128))
+    assert heir.refusal("10.0.0.1", 40000, 0.0) == ("source_rate" if same else None)
