@@ -103,6 +103,8 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
     _tempDataLen: int
     _writeDisconnecting: bool
     _writeDisconnected: bool
+    producer: Any
+    streamingProducer: bool
 
     # Whether an end was asked for, or TLS stands between: then all goes Twisted's way.
     _ending = False
@@ -246,7 +248,8 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
                 sent = self.socket.send(data)
             except OSError as error:
                 sent = self._sentNothing(error)
-            if sent != len(data):
+            # With a pull producer doWrite must have its turn: it asks for more when all is sent.
+            if sent != len(data) or not (self.streamingProducer or self.producer is None):
                 self._buffer(data[sent:])
 
     def _sentNothing(self, error: OSError) -> int:
