@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 
+from echod import early
+
 
 def main() -> None:
     """Run until a signal ends it; or check, and end."""
@@ -16,6 +18,10 @@ def main() -> None:
         from echod.check import main as check
 
         raise SystemExit(check(sys.argv[2:]))
+    if early.printsAlone(sys.argv[1:]):
+        early.beCommand()
+    else:
+        early.begin()
     # Not before: a probe is there to be quick.
     from twisted.logger import globalLogBeginner, textFileLogObserver
 

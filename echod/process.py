@@ -2,7 +2,7 @@
 What the process does with signals, and the status it exits with.
 
 ``twistd`` answers SIGTERM by killing itself with it once more, and swallows exit codes;
-an operator wants: SIGTERM and SIGINT drain, a second one ends at once, the exit status says
+an operator wants: SIGTERM and SIGINT drain, a later one ends at once, the exit status says
 whether everybody got what was owed (0) or not (`CUT_SHORT`), SIGUSR1 logs the counters.
 """
 
@@ -13,11 +13,13 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
 from twisted.logger import Logger
 
+from echod import early
 from echod.errors import EchodError, Told
 from echod.logs import Log
 from echod.service import EchodService
@@ -27,6 +29,10 @@ __all__ = ["Signals", "printEchodErrors", "shedGroups", "useMonotonicClock"]
 
 _log = Logger()
 
+#: Seconds within which signals to stop are one request.  A Ctrl-C reaches every process of the
+#: terminal, and a wrapper (npm, make, a shell's trap) hands it on once more; nobody who means it
+#: presses twice in less.
+ONE_REQUEST = 1.0
 #: Exit status after a drain that was cut short; 1 is that of whoever could not start.
 CUT_SHORT = 3
 
@@ -46,40 +52,48 @@ class Signals:
         self._service = service
         self._supervision = supervision
         self._reactor = reactor
-        self._stopping = False
+        # When the first signal to stop came, if one has; written by _stop.
+        self._asked: float | None = None
 
     def install(self) -> None:
-        """Take over SIGTERM, SIGINT, SIGHUP and SIGUSR1."""
+        """Take over SIGTERM, SIGINT, SIGHUP and SIGUSR1, also those that came meanwhile."""
         for number, act in (
             (signal.SIGTERM, self._stop),
             (signal.SIGINT, self._stop),
             (signal.SIGHUP, self._hangUp),
             (signal.SIGUSR1, self._tellCounters),
         ):
-            signal.signal(number, self._inReactor(act))
+            if early.ignored(number):
+                _log.info("{name} stays ignored, as it was at the start", name=number.name)
+            else:
+                signal.signal(number, self._inReactor(act))
         self._reactor.addSystemEventTrigger("after", "shutdown", self._setExitStatus)
+        early.ready()
 
-    def _inReactor(self, act: Any) -> Any:
+    def _inReactor(self, act: Callable[[str, float], None]) -> Any:
         def handler(number: int, frame: FrameType | None) -> None:
-            self._reactor.callFromThread(act, signal.Signals(number).name)
+            # The time when it came: the reactor may have been busy.
+            self._reactor.callFromThread(act, signal.Signals(number).name, time.monotonic())
 
         return handler
 
-    def _stop(self, name: str) -> None:
-        if self._stopping:
-            _log.warn("{name} again: ending at once", name=name)
-            self._service.cut()
-        else:
-            self._stopping = True
+    def _stop(self, name: str, when: float) -> None:
+        if self._asked is None:
+            self._asked = when
             _log.info("{name}: draining; once more to end at once", name=name)
             self._reactor.stop()
+        elif when - self._asked < ONE_REQUEST:
+            _log.info("{name} again, too soon to mean more", name=name)
+        else:
+            _log.warn("{name} again: ending at once", name=name)
+            self._service.cut()
 
-    def _hangUp(self, name: str) -> None:
+    def _hangUp(self, name: str, when: float) -> None:
         self._log.reopen()
         _log.info("{name}: reading the configuration again", name=name)
         self._supervision.reload()
 
-    def _tellCounters(self, name: str) -> None:
+    def _tellCounters(self, name: str, when: float) -> None:
         _log.info("counters {counters}", counters=self._service.counters())
 
     def _setExitStatus(self) -> None:

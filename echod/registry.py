@@ -20,6 +20,7 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from echod import __version__
+from echod.early import Ended
 from echod.errors import ConfigurationError, oneLine, whatFailed
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.protocols.chargen import chargen
@@ -83,7 +84,7 @@ class Registry:
     def _take(self, offer: Offer) -> None:
         try:
             maker = self._load(offer)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Ended):
             raise
         except BaseException as error:
             # SystemExit too: a module that ends the program is as broken as any.

@@ -16,6 +16,7 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
+from echod import early
 from echod.datagrams import DatagramListener
 from echod.deadlines import Sweep
 from echod.endpoints import UDPEndpoint
@@ -97,10 +98,11 @@ class EchodService(MultiService):
         self._bound = True
         try:
             super().privilegedStartService()
-        except Exception:
+        except BaseException:
             for listener in self.listeners:
                 listener.abandon()
             raise
+        early.bound()
 
     def startService(self) -> None:
         """Begin to serve."""

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import msgspec
 from twisted.python import usage
 
-from echod import __version__
+from echod import __version__, early
 from echod.activation import Passed
 from echod.daemon import Daemon
 from echod.errors import ConfigurationError, EchodError, OutputFailed, oneLine
@@ -112,6 +112,8 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
+        # The options of `twistd`; written by it.
+        self.parent: Any = None
         self.registry = discover()
         self.plan: Plan | None = None
         self._requests: list[ListenerRequest] = []
@@ -161,6 +163,8 @@ class Options(usage.Options):
         """
         arguments = sys.argv[1:] if options is None else list(options)
         try:
+            if self.parent is not None and not early.printsAlone(arguments):
+                self._takeOver()
             _checkText(arguments)
             super().parseOptions(arguments)
         except OutputFailed as error:
@@ -170,6 +174,16 @@ class Options(usage.Options):
         except (EchodError, usage.UsageError) as error:
             writeError(f"echod: {oneLine(str(error))}")
             raise SystemExit(1) from error
+
+    def _takeOver(self) -> None:
+        """Under `twistd`: the process is ours from here on."""
+        taken = early.taken()
+        if taken and not self.parent.get("nodaemon", True):
+            raise ConfigurationError(
+                f"descriptors {taken} were closed as twistd started, and --reactor has taken them:"
+                " redirect them, as in </dev/null, or leave --reactor out"
+            )
+        early.begin()
 
     def parseArgs(self, *rest: str) -> None:
         """Refuse what is no option."""

@@ -47,8 +47,9 @@ PATIENCE = 20.0
 #: Seconds that a drain may take when a ``with`` block ends.
 DRAIN = 1.0
 #: Seconds after SIGTERM, and after the second, until the end is forced: a drain is cut short, and
-#: who cannot answer (it hangs, it is stopped) is killed.
-LEAVE = (0.3, 1.0)
+#: who cannot answer (it hangs, it is stopped) is killed.  What comes within a second of the first
+#: is the same request.
+LEAVE = (1.2, 1.0)
 
 
 def waitFor(condition: Callable[[], Any], what: str = "the condition") -> Any:
@@ -71,7 +72,7 @@ class Process:
     A daemon in a process of its own until the ``with`` block ends.
 
     It is ended as an operator would end it, in a hurry: SIGTERM, then a second one, so that it
-    takes its files with it.  SIGKILL comes last.
+    takes its files with it.  SIGKILL comes last.  A service manager of ours hears nothing of it.
 
     :param command: what starts it in the foreground, as a list.
     :param descriptors: of ours, which it gets too, by the same numbers.
@@ -98,7 +99,7 @@ class Process:
             text=True,
             cwd=self._cwd,
             pass_fds=self._descriptors,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env=_environment(),
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -213,6 +214,13 @@ class Process:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line.rstrip("\n"))
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what a service manager has told us: it is not to hear of somebody else."""
+    managers = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(managers)}
+    return {**ours, "PYTHONUNBUFFERED": "1"}
 
 
 class Running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -67,6 +68,26 @@ def test_stopsWithAClientConnected() -> None:
         client = socket.create_connection((echo.host, echo.port))
     with client:
         assert client.recv(10) == b""
+
+
+def test_outerManager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service manager of the test's own hears nothing of it, and the environment stays."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        told = {
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "WATCHDOG_USEC": "1000000",
+            "LISTEN_FDS": "1",
+            "LISTEN_PID": str(os.getpid()),
+        }
+        for key, value in told.items():
+            monkeypatch.setenv(key, value)
+        with running("raw"):
+            pass
+        with pytest.raises(BlockingIOError):
+            manager.recv(1000)
+        assert {key: os.environ.get(key) for key in told} == told
 
 
 def test_processTakesItsFilesWithIt(tmp_path: Path) -> None:

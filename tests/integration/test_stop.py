@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from echod.process import ONE_REQUEST
 from tests.integration.daemon import (
     MODULE,
     PATIENCE,
@@ -350,7 +351,7 @@ def test_noDrainOfUnread() -> None:
 @pytest.mark.parametrize("owing", [False, True], ids=["nobody owed", "somebody owed"])
 @both
 def test_secondSignal(command: list[str], owing: bool, second: signal.Signals, data: bytes) -> None:
-    """O1: a second signal ends it at once, with exit status 3."""
+    """A second signal that is meant, a second after the first, ends it at once, with status 3."""
     with (
         Daemon("--port=0", "--drain-timeout=60", "--linger-timeout=60", command=command) as daemon,
         daemon.connect() as client,
@@ -361,11 +362,27 @@ def test_secondSignal(command: list[str], owing: bool, second: signal.Signals, d
         draining(daemon)
         assert daemon.process.poll() is None
         started = time.monotonic()
-        daemon.signal(second)
-        assert daemon.wait() == 3
-        assert time.monotonic() - started < GRACE
+        assert daemon.hurry(second) == 3
+        assert ONE_REQUEST < time.monotonic() - started + GRACE < ONE_REQUEST + 2 * GRACE
         assert [line for line in daemon.lines if f"{second.name} again: ending at once" in line]
         assert not [line for line in daemon.lines if "Traceback" in line]
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@both
+def test_sameRequest(command: list[str], second: signal.Signals, data: bytes) -> None:
+    """A Ctrl-C that a wrapper hands on once more is one: every byte comes back, exit 0."""
+    with Daemon("--port=0", command=command) as daemon, daemon.connect() as client:
+        owed = stuff(daemon, client, data)
+        daemon.signal(signal.SIGINT)
+        draining(daemon)
+        daemon.signal(second)
+        daemon.waitForLine(f"{second.name} again, too soon to mean more")
+        received = receiveAll(client)
+        assert len(received) >= owed
+        assert received == data[: len(received)]
+        client.close()
+        assert daemon.wait() == 0
 
 
 # -- Those in the queue ------------------------------------------------------------------------
