@@ -39,6 +39,12 @@ __all__ = ["ClientTLS", "ServerTLS", "TLSFacts", "factsOf", "reasonOf"]
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 #: RFC 9325 sections 3.3 and 3.4.
 OPTIONS = ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+#: How a peer's chain is verified, said here because Python's own choice depends on its version.
+#: A chain must end at an authority that has signed itself (no VERIFY_X509_PARTIAL_CHAIN): then a
+#: file of authorities means the same to echod as to nginx and OpenSSL's tools.  What a certificate
+#: lacks of RFC 5280 is no reason to refuse it (no VERIFY_X509_STRICT): many private authorities
+#: leave out the authority key identifier, and who has signed is verified all the same.
+VERIFY_FLAGS = ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _REQUIREMENTS = {
     "none": ssl.CERT_NONE,
@@ -169,11 +175,8 @@ class ServerTLS:
 
     def _makeContext(self, cert: str, key: str) -> ssl.SSLContext:
         settings = self.settings
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = _newContext(ssl.PROTOCOL_TLS_SERVER, settings.minimum_version)
         context.sslobject_class = _NamedObject
-        context.minimum_version = _VERSIONS[settings.minimum_version]
-        context.set_ciphers(CIPHERS)
-        context.options |= OPTIONS
         if not settings.tickets:
             context.options |= ssl.OP_NO_TICKET
             context.num_tickets = 0
@@ -213,11 +216,8 @@ class ClientTLS:
         minimumVersion: str = "1.2",
     ) -> None:
         # Of the name that is verified in `verify`.
-        self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context = context = _newContext(ssl.PROTOCOL_TLS_CLIENT, minimumVersion)
         context.check_hostname = False
-        context.minimum_version = _VERSIONS[minimumVersion]
-        context.set_ciphers(CIPHERS)
-        context.options |= OPTIONS
         if alpn:
             context.set_alpn_protocols(alpn)
         if ca:
@@ -286,6 +286,16 @@ def _asMeant(name: str) -> str:
         if bare:
             return bare.encode("idna").decode()
     raise ConfigurationError(f"{name!r} is no name of a server: write one such as a.example")
+
+
+def _newContext(protocol: int, minimumVersion: str) -> ssl.SSLContext:
+    """What servers and clients have in common, on every version of Python."""
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = _VERSIONS[minimumVersion]
+    context.set_ciphers(CIPHERS)
+    context.options |= OPTIONS
+    context.verify_flags = VERIFY_FLAGS
+    return context
 
 
 def _isAddress(name: str) -> bool:

@@ -100,9 +100,17 @@ class Certificates:
         )
         return str(path)
 
-    def context(self, version: str | None = None, cert: str | None = None) -> ssl.SSLContext:
-        """A client's side: it trusts the authority, speaks ``version`` alone, shows ``cert``."""
-        context = ssl.create_default_context(cafile=self.ca)
+    def context(
+        self, version: str | None = None, cert: str | None = None, ca: str | None = None
+    ) -> ssl.SSLContext:
+        """
+        A client's side: it trusts ``ca``, if not given the authority; speaks ``version`` alone;
+        shows ``cert``.
+
+        What ``ssl.create_default_context`` verifies depends on Python's version.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(ca or self.ca)
         if version is not None:
             context.minimum_version = context.maximum_version = _VERSIONS[version]
         if cert is not None:

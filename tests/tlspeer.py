@@ -48,7 +48,7 @@ class Peer:
     One connection.
 
     :param address: of the server.
-    :param context: the client's side.
+    :param context: the client's side: an ``ssl.SSLContext``, or what `ClientTLS.to` gives.
     :param turn: lets the server do something, where it runs in this thread.
     :param buffers: bytes of its send and receive buffers.
     :param session: to resume.
@@ -63,7 +63,7 @@ class Peer:
     def __init__(
         self,
         address: Any,
-        context: ssl.SSLContext,
+        context: Any,
         *,
         turn: Callable[[], object] | None = None,
         serverName: str | None = "localhost",
@@ -84,12 +84,15 @@ class Peer:
             self.socket.close()
             raise
         self.socket.setblocking(False)
-        if serverName is None:
-            context.check_hostname = False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_hostname=serverName, session=session
-        )
+        if isinstance(context, ssl.SSLContext):
+            if serverName is None:
+                context.check_hostname = False
+            self.tls = context.wrap_bio(
+                self._incoming, self._outgoing, server_hostname=serverName, session=session
+            )
+        else:
+            self.tls = context.wrap(self._incoming, self._outgoing)
         self._open = False
         self.wire = bytearray()
         self.plain = bytearray()

@@ -680,7 +680,7 @@ HANDSHAKES: dict[str, tuple[dict[str, Any], Callable[[Both], ssl.SSLContext], st
     ),
     "unknown to the client": (
         {},
-        lambda both: ssl.create_default_context(cafile=both.certificates.server),
+        lambda both: both.certificates.context(ca=both.certificates.server),
         "TLSV1_ALERT_UNKNOWN_CA",
     ),
 }

@@ -26,6 +26,7 @@ from echod.protocols.whoami import whoami
 from echod.settings import CertificateSettings, TLSSettings, convert
 from echod.tlscontext import ClientTLS, ServerTLS
 from tests.certificates import Certificates
+from tests.chains import Issued
 from tests.tlspeer import ALERT, DATA, Peer, recordTypes
 from tests.unit.served import ECHO, Served
 
@@ -261,6 +262,65 @@ def test_clientAuth(certificates: Certificates, version: str, auth: str, shown: 
             assert line.endswith(" names=('email:alice@example.org',)")
         assert facts["version"] == f"TLSv{version}"
         assert facts["server_name"] == "localhost"
+
+
+@versions
+def test_authorityThatIsNotStrict(certificates: Certificates, tmp_path: Path, version: str) -> None:
+    """RFC 5280's identifiers of keys may be missing, for servers and clients, on every Python."""
+    root = Issued("root", authority=True)
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(root.pem)
+    server = Issued("server", root).write(tmp_path / "server.pem")
+    client = Issued("client", root).write(tmp_path / "client.pem")
+    with Served({"cert": server, "client_auth": "require", "ca": str(ca)}) as served:
+        side = ClientTLS(ca=str(ca), cert=client, minimumVersion=version).to("localhost")
+        with Peer(served.address, side, turn=served.turn) as peer:
+            peer.shakeHands()
+            side.verify(peer.tls)
+            peer.ping()
+            assert served.connection.transport.tls.subject == "CN=client"
+
+
+@versions
+@pytest.mark.parametrize("known", ["middle", "leaf"])
+def test_authorityWithoutItsOwn(
+    certificates: Certificates, tmp_path: Path, version: str, known: str
+) -> None:
+    """A chain ends at an authority that has signed itself; on every Python no other is enough."""
+    root = Issued("root", authority=True)
+    middle = Issued("middle", root, authority=True)
+    leaf = Issued("leaf", middle)
+    path = leaf.write(tmp_path / "leaf.pem", middle)
+    whole, part = tmp_path / "whole.pem", tmp_path / "part.pem"
+    whole.write_bytes(root.pem)
+    part.write_bytes({"middle": middle, "leaf": leaf}[known].pem)
+    # A client's certificate, verified by the listener.
+    for ca in (whole, part):
+        context = certificates.context(version, path)
+        with (
+            serving(certificates, client_auth="require", ca=str(ca)) as served,
+            Peer(served.address, context, turn=served.turn) as peer,
+        ):
+            with suppress(ssl.SSLError):
+                # In 1.3 the client learns of it later.
+                peer.shakeHands()
+            if ca == whole:
+                peer.ping()
+            else:
+                peer.readAll()
+                peer.finish()
+                served.gone()
+                assert "failure='unable to get" in served.told("closed")
+    # The listener's, verified by a client.
+    with Served({"cert": path}) as served:
+        for ca in (whole, part):
+            side = ClientTLS(ca=str(ca), minimumVersion=version).to("localhost")
+            with Peer(served.address, side, turn=served.turn) as peer:
+                if ca == whole:
+                    peer.shakeHands().ping()
+                else:
+                    with pytest.raises(ssl.SSLCertVerificationError, match="unable to get"):
+                        peer.shakeHands()
 
 
 def _name(*attributes: tuple[Any, str]) -> x509.Name:
