@@ -15,6 +15,8 @@ from echod import early
 def main() -> None:
     """Run until a signal ends it; or check, and end."""
     if sys.argv[1:2] == ["check"]:
+        early.beCommand()
+        early.fillDescriptors()
         from echod.check import main as check
 
         raise SystemExit(check(sys.argv[2:]))

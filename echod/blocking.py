@@ -7,20 +7,22 @@ there is no TLS, ``ssl`` is imported.  What needs both directions at once wants 
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from errno import ENOTCONN
+from errno import ECONNRESET, ENOTCONN
 from types import TracebackType
 from typing import Any
 
-from echod.endpoints import Target, UDPEndpoint, UNIXEndpoint
-from echod.errors import ConnectFailed, TLSFailed
+from echod.endpoints import Target, UDPEndpoint
+from echod.errors import TLSFailed
+from echod.reaching import RESETS, ask, left, reach
 
-__all__ = ["Wire", "connect"]
+__all__ = ["Wire", "connect", "exchange"]
 
-#: Bytes of a read; no datagram is longer.
+#: Bytes of a read.
 READ = 65536
 
 
@@ -28,80 +30,41 @@ def connect(target: Target, timeout: float, security: Any = None) -> Wire:
     """
     Connect, to the first address of a host that answers.
 
+    :param target: for streams; for datagrams there is `exchange`.
     :param timeout: seconds for this and all that is done with the connection.
     :param security: the client's side of TLS (`echod.tlscontext.ClientTLS.to`), if it is for TLS.
     :raises ConnectFailed: none does; why.
-    :raises TimeoutError: none has in time.
+    :raises NoAnswer: none has in time; why.
     """
     deadline = time.monotonic() + timeout
-    kind = socket.SOCK_DGRAM if isinstance(target, UDPEndpoint) else socket.SOCK_STREAM
-    addresses: list[tuple[int, Any]]
-    if isinstance(target, UNIXEndpoint):
-        addresses = [(socket.AF_UNIX, target.address)]
-    else:
-        addresses = _resolve(target.host, target.port, kind, deadline)
-    why: OSError | None = None
-    for family, address in addresses:
-        client = socket.socket(family, kind)
-        try:
-            if family != socket.AF_UNIX and kind == socket.SOCK_STREAM:
-                # Otherwise what follows a handshake's last message waits for its acknowledgement.
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            client.settimeout(_left(deadline))
-            client.connect(address)
-        except OSError as error:
-            client.close()
-            if isinstance(error, TimeoutError):
-                raise
-            why = error
-        else:
-            return (
-                Wire(client, deadline) if security is None else _Secured(client, deadline, security)
-            )
-    raise ConnectFailed(why.strerror if why else "it has no address") from why
+    connected, why = reach(target, deadline)
+    wire: Wire
+    wire = (
+        Wire(connected, deadline) if security is None else _Secured(connected, deadline, security)
+    )
+    if why:
+        wire.lose()
+    return wire
 
 
-def _left(deadline: float) -> float:
-    """Seconds until then."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
+def exchange(target: UDPEndpoint, datagram: bytes, timeout: float) -> bytes:
+    """
+    Send a datagram, to each address of a host in turn; returns the first answer.
 
-
-def _resolve(host: str, port: int, kind: int, deadline: float) -> list[tuple[int, Any]]:
-    """The host's addresses, with their families."""
-    found: list[Any] = []
-    failed: list[OSError] = []
-
-    def look(flags: int) -> None:
-        try:
-            found.extend(socket.getaddrinfo(host, port, type=kind, flags=flags))
-        except OSError as error:
-            failed.append(error)
-
-    look(socket.AI_NUMERICHOST)
-    if not found:
-        # A name. Nothing interrupts the resolver, but nobody has to wait for it either.
-        import threading
-
-        failed.clear()
-        resolver = threading.Thread(target=look, args=(0,), daemon=True)
-        resolver.start()
-        resolver.join(_left(deadline))
-        if resolver.is_alive():
-            raise TimeoutError
-    if failed:
-        raise ConnectFailed(failed[0].strerror) from failed[0]
-    return [(family, address) for family, _, _, _, address in found]
+    :param timeout: seconds for all of it.
+    :raises ConnectFailed: nobody is there; why.
+    :raises NoAnswer: none has come in time; why.
+    """
+    return ask(target, datagram, time.monotonic() + timeout)
 
 
 class Wire:
     """
     Bytes over a connected socket that blocks, to one deadline.
 
-    Every method raises ``TimeoutError`` at the deadline, and ``OSError`` when the connection is
-    reset.
+    Every method raises ``TimeoutError`` at the deadline.  That the connection has been reset is
+    told by reading alone, as ``ConnectionResetError``, and behind what had come: when the reset
+    arrives is chance, and what is found does not depend on it.
 
     :ivar received: bytes that have come.
     """
@@ -109,7 +72,12 @@ class Wire:
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self._socket = connection
         self._deadline = deadline
+        self._lost = False
         self.received = 0
+
+    def lose(self) -> None:
+        """It is known to be reset: an error that has been told once is not told again."""
+        self._lost = True
 
     def __enter__(self) -> Wire:
         return self
@@ -146,13 +114,27 @@ class Wire:
         return data
 
     def _sendAll(self, data: bytes) -> None:
-        if data:
-            self._socket.settimeout(_left(self._deadline))
-            self._socket.sendall(data)
+        if data and not self._lost:
+            self._socket.settimeout(left(self._deadline))
+            try:
+                self._socket.sendall(data)
+            except OSError as error:
+                if error.errno not in RESETS:
+                    raise
+                self.lose()
 
     def _receiveSome(self) -> bytes:
-        self._socket.settimeout(_left(self._deadline))
-        return self._socket.recv(READ)
+        self._socket.settimeout(left(self._deadline))
+        try:
+            data = self._socket.recv(READ)
+        except OSError as error:
+            if error.errno != ENOTCONN and error.errno not in RESETS:
+                raise
+            self.lose()
+            data = b""
+        if self._lost and not data:
+            raise ConnectionResetError(ECONNRESET, os.strerror(ECONNRESET))
+        return data
 
 
 class _Secured(Wire):
@@ -204,9 +186,13 @@ class _Secured(Wire):
                 result = act()
             except self._wantsRead:
                 self._sendAll(self._outgoing.read())
-                data = self._receiveSome()
+                when = "without close_notify" if self._opened else "within the handshake"
+                try:
+                    data = self._receiveSome()
+                except ConnectionResetError as error:
+                    # As well as FIN: which one comes of one that just closes is chance.
+                    raise TLSFailed(f"the other end reset it {when}") from error
                 if not data:
-                    when = "without close_notify" if self._opened else "within the handshake"
                     raise TLSFailed(f"the other end stopped {when}") from None
                 self._incoming.write(data)
             except self._ended:

@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import IntEnum
 from typing import Any, NoReturn
 
-from echod.blocking import Wire, connect
+from echod.blocking import Wire, connect, exchange
 from echod.endpoints import (
     Target,
     TCPEndpoint,
@@ -36,9 +35,12 @@ from echod.errors import (
     ConfigurationError,
     ConnectFailed,
     EchodError,
+    NoAnswer,
+    OutputFailed,
     TLSFailed,
     oneLine,
 )
+from echod.output import writeError, writeOut
 
 __all__ = ["Status", "main"]
 
@@ -80,7 +82,9 @@ Exit status:
   2  nobody can be connected to
   3  the time is up
   4  other bytes, too many, or EOF or a reset before all of them; or it is not ready
-  5  TLS failed, or ended without close_notify
+  5  TLS failed, or ended or was reset without close_notify
+  74   right, but standard output cannot be written
+  141  right, but the reader of standard output has gone
 """
 
 
@@ -100,6 +104,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(f"{message}; see --help")
+
+    def print_help(self, file: Any = None) -> None:
+        """To standard output, and say it if that fails."""
+        writeOut(self.format_help())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,6 +170,11 @@ def _checkOptions(options: argparse.Namespace, target: Target) -> None:
             f"--protocol {options.protocol} is for streams: write tcp:, or --protocol raw, which"
             " is right for datagrams of any protocol"
         )
+    if isinstance(target, UDPEndpoint) and options.proxy and options.size > LARGEST - len(LOCAL):
+        raise ConfigurationError(
+            f"--size {options.size} is too long for a datagram behind a header: write"
+            f" {LARGEST - len(LOCAL)} or less"
+        )
     if options.protocol == "line" and options.size < SHORTEST_LINE:
         raise ConfigurationError(
             f"--size {options.size} is too short for a line: write {SHORTEST_LINE} or more"
@@ -172,28 +185,39 @@ def main(arguments: Sequence[str]) -> int:
     """
     Check what ``arguments`` say, and print what was found.
 
-    :returns: a `Status`.
+    :returns: a `Status`, or that of `OutputFailed`.
     :raises SystemExit: 0 after ``--help``.
     """
     try:
-        options = _parser().parse_args(list(arguments))
-        target = parseTarget(options.endpoint)
-        _checkOptions(options, target)
-        secured = _isSecured(target)
-        place = str(target).replace("tcp ", "tls ", 1) if secured else str(target)
-        security = _security(options, target) if secured else None
-        begun = time.monotonic()
-        try:
-            size = _check(target, options, security)
-        except CheckFailed as error:
-            sys.stderr.write(f"echod check: {oneLine(place)}: {error}\n")
-            return error.status
+        writeOut(f"{_find(arguments)}\n")
+    except CheckFailed as error:
+        writeError(f"echod check: {error}")
+        return error.status
+    except OutputFailed as error:
+        if str(error):
+            writeError(f"echod check: {error}")
+        return error.status
     except EchodError as error:
-        sys.stderr.write(f"echod check: {error}\n")
+        writeError(f"echod check: {error}")
         return Status.USAGE
-    taken = (time.monotonic() - begun) * 1000
-    sys.stdout.write(f"ok {options.protocol} {oneLine(place)} bytes={size} ms={taken:.1f}\n")
     return Status.RIGHT
+
+
+def _find(arguments: Sequence[str]) -> str:
+    """The line for what is right; whatever is not is an `EchodError`."""
+    options = _parser().parse_args(list(arguments))
+    target = parseTarget(options.endpoint)
+    _checkOptions(options, target)
+    secured = _isSecured(target)
+    place = oneLine(str(target).replace("tcp ", "tls ", 1) if secured else str(target))
+    security = _security(options, target) if secured else None
+    begun = time.monotonic()
+    try:
+        size = _check(target, options, security)
+    except CheckFailed as error:
+        raise CheckFailed(f"{place}: {error}", error.status) from error
+    taken = (time.monotonic() - begun) * 1000
+    return f"ok {options.protocol} {place} bytes={size} ms={taken:.1f}"
 
 
 def _security(options: argparse.Namespace, target: Target) -> Any:
@@ -215,20 +239,23 @@ def _check(target: Target, options: argparse.Namespace, security: Any) -> int:
     :raises CheckFailed: why not, and what to do.
     """
     header = LOCAL if options.proxy else b""
-    received = None
+    received = 0
+    within = f"within {options.timeout:g} s"
     try:
+        if isinstance(target, UDPEndpoint):
+            return _datagram(target, header, options.size, options.timeout)
         with connect(target, options.timeout, security) as wire:
             try:
-                if isinstance(target, UDPEndpoint):
-                    return _datagram(wire, header, options.size)
                 wire.open(header)
                 return _CONVERSATIONS[options.protocol](wire, options.size)
             finally:
                 received = wire.received
+    except NoAnswer as error:
+        datagrams = isinstance(target, UDPEndpoint)
+        found = "0 bytes came, and no more" if datagrams else "no connection"
+        raise CheckFailed(f"{found} {within}: {error}", Status.TIMED_OUT) from error
     except ConnectFailed as error:
-        raise CheckFailed(
-            f"cannot connect: {error}: start echod, or name where it listens", Status.REFUSED
-        ) from error
+        raise CheckFailed(f"cannot connect: {error}", Status.REFUSED) from error
     except TLSFailed as error:
         raise CheckFailed(
             f"TLS failed: {error}: see to --ca, --server-name and --cert, and whether the listener"
@@ -236,11 +263,9 @@ def _check(target: Target, options: argparse.Namespace, security: Any) -> int:
             Status.TLS,
         ) from error
     except TimeoutError as error:
-        within = f"within {options.timeout:g} s: is echod stopped"
         raise CheckFailed(
-            f"no connection {within}, or a firewall on the way?"
-            if received is None
-            else f"{received} bytes came, and no more {within}, or is that protocol not served?",
+            f"{received} bytes came, and no more {within}: is echod stopped, or is that protocol"
+            " not served?",
             Status.TIMED_OUT,
         ) from error
     except OSError as error:
@@ -308,14 +333,10 @@ def _health(wire: Wire, size: int) -> int:
     return len(answer)
 
 
-def _datagram(wire: Wire, header: bytes, size: int) -> int:
+def _datagram(target: UDPEndpoint, header: bytes, size: int, timeout: float) -> int:
     """One there, one back."""
     sent = os.urandom(size)
-    try:
-        wire.send(header + sent)
-        answer = wire.receive()
-    except ConnectionRefusedError as error:
-        raise ConnectFailed(error.strerror) from error
+    answer = exchange(target, header + sent, timeout)
     if answer != sent:
         raise _wrong(f"the answer has {len(answer)} bytes, and not those {size} that were sent")
     return size

@@ -19,7 +19,17 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-__all__ = ["Ended", "beCommand", "begin", "bound", "ignored", "printsAlone", "ready", "taken"]
+__all__ = [
+    "Ended",
+    "beCommand",
+    "begin",
+    "bound",
+    "fillDescriptors",
+    "ignored",
+    "printsAlone",
+    "ready",
+    "taken",
+]
 
 #: They end the daemon.
 _STOPS = (signal.SIGTERM, signal.SIGINT)

@@ -22,6 +22,7 @@ __all__ = [
     "ListenError",
     "MalformedHeader",
     "MessageTooLong",
+    "NoAnswer",
     "OutputFailed",
     "StreamBusy",
     "StreamClosed",
@@ -173,3 +174,7 @@ class StreamTruncated(StreamError):
 
 class ConnectFailed(StreamError):
     """There is no connection; the message names the address and the reason."""
+
+
+class NoAnswer(ConnectFailed):
+    """There is no connection yet, and the time is up."""

@@ -4,21 +4,24 @@ TCP: a port that fails at once and in words, and both kinds of connections.
 A *listening* socket (`TCPPort`) only ever yields *connection* sockets (`Server`); options that
 Linux hands down from the first to the second (no delay, keepalive, urgent bytes in line) are set
 once, on the listening one.  Private parts of Twisted known here: ``Server._addressType``,
-``Port._addressType``, ``Port._realPortNumber``, ``Port._logConnectionLostMsg`` and
-``Connector._makeTransport``.
+``Port._addressType``, ``Port._realPortNumber``, ``Port._logConnectionLostMsg``,
+``Connector._makeTransport`` and ``Client._connectDone``.
 """
 
 from __future__ import annotations
 
+import os
 import socket
+from errno import ECONNREFUSED, ECONNRESET
 from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionLost, getConnectError
 from twisted.internet.main import CONNECTION_LOST
 
 from echod.endpoints import TCPEndpoint
+from echod.reaching import isItself, resetWhenClosed
 from echod.transports.accepting import Accepting, Listening
 from echod.transports.binding import addressOf, makeSocket, setOptions, tellMissing
 from echod.transports.stream import TRY_AGAIN, Stream, require
@@ -31,6 +34,7 @@ KEEPALIVE_INTERVAL = 10
 KEEPALIVE_PROBES = 6
 
 require(tcp.Server, "_addressType")
+require(tcp.Client, "_connectDone")
 require(tcp.Connector, "_makeTransport")
 require(tcp.Port, "_addressType", "_realPortNumber", "_logConnectionLostMsg")
 
@@ -87,6 +91,20 @@ class Server(_Sending, tcp.Server):  # type: ignore[misc]  # abortConnection rep
 
 class Client(_Sending, tcp.Client):  # type: ignore[misc]  # as Server
     """One TCP connection that we have made."""
+
+    def _connectDone(self) -> None:
+        """Nobody is there if we are; or no more, if it has been reset since."""
+        try:
+            why = ECONNREFUSED if isItself(self.socket) else 0
+        except OSError as error:
+            why = error.errno or ECONNRESET
+        if why:
+            # With RST alone, so that the port is free at once for whoever is to listen there.
+            resetWhenClosed(self.socket)
+            self._shouldShutdown = False
+            self.failIfNotConnected(getConnectError((why, os.strerror(why))))
+        else:
+            super()._connectDone()
 
 
 class Connector(tcp.Connector):

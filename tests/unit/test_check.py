@@ -10,6 +10,7 @@ import pytest
 
 from echod.check import LOCAL, Status, main
 from echod.errors import CheckFailed, EchodError
+from echod.output import FAILED, NO_READER
 from echod.proxyheader import parseHeader
 from tests.certificates import Certificates
 
@@ -33,6 +34,7 @@ from tests.certificates import Certificates
         (["udp:1", "--protocol", "dns"], "--protocol dns is for streams"),
         (["tcp:1", "--ca", "ca.pem"], "--ca is for TLS, and 'tcp:1' is not: write tls:PORT"),
         (["unix:/a", "--server-name", "a"], "--server-name is for TLS"),
+        (["udp:1", "--proxy", "--size", "65507"], "--size 65507 is too long for a datagram behind"),
         (["tls:1", "--key", "key.pem"], "--key 'key.pem' needs its certificate: give --cert"),
         (["tls:1", "--ca", "/no\nfile"], r"cannot read /no\nfile: No such file or directory"),
         (["tls:1", "--server-name", "a..b"], "'a..b' is no name of a server"),
@@ -61,7 +63,8 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    assert re.findall(r"^  (\d)  ", text, re.MULTILINE) == [str(int(status)) for status in Status]
+    statuses = [*map(int, Status), FAILED, NO_READER]
+    assert re.findall(r"^  (\d+)  ", text, re.MULTILINE) == [str(status) for status in statuses]
     for word in ("tcp:PORT", "tls:PORT", "udp:PORT", "unix:PATH", "HOST:PORT", "health"):
         assert f"\n  {word}" in text
 
