@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 import ssl
@@ -277,3 +278,22 @@ async def test_nobodyAtAPath(tmp_path: Path) -> None:
     """One error, which names the path."""
     with pytest.raises(ConnectFailed, match=rf"cannot connect to {tmp_path}/nothing: "):
         await connectUNIX(str(tmp_path / "nothing"))
+
+
+@inReactor
+@pytest.mark.parametrize("secured", [True, False])
+async def test_resetAtOnce(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, secured: bool
+) -> None:
+    """A reset as soon as the connection is made is a failure to connect, and no traceback."""
+
+    def gone(connected: socket.socket) -> bool:
+        raise OSError(errno.ENOTCONN, "gone")
+
+    monkeypatch.setattr("echod.transports.tcp.isItself", gone)
+    tls = ClientTLS(ca=certificates.ca) if secured else None
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        pytest.raises(ConnectFailed, match="cannot connect to localhost"),
+    ):
+        await connect("localhost", listening.getsockname()[1], tls=tls)
