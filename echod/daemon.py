@@ -16,6 +16,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from echod.early import Ended
 from echod.errors import EchodError, Told
 from echod.logfiles import writeAll
 from echod.logs import Log
@@ -78,8 +79,8 @@ class Daemon(EchodService):
         super().__init__(plan, reactor)
         self._log = log
         self._standardError = StandardError()
-        # Whether it has begun to serve; written by _begun.
-        self._serves = False
+        # What it exits with if the log hangs: 1 until it has begun to serve, or is stopped.
+        self._status = 1
         reactor.callWhenRunning(self._begun)
 
     def privilegedStartService(self) -> None:
@@ -92,6 +93,9 @@ class Daemon(EchodService):
         self._log.begin()
         try:
             super().privilegedStartService()
+        except Ended:
+            self._status = 0
+            raise
         except EchodError as error:
             if self._standardError:
                 self._standardError.tell(str(error))
@@ -107,8 +111,8 @@ class Daemon(EchodService):
         standard output or of `logging`.
         """
         if not self._log.finish():
-            os._exit(1 if not self._serves else CUT_SHORT if self.cutShort else 0)
+            os._exit(CUT_SHORT if self.cutShort else self._status)
 
     def _begun(self) -> None:
-        self._serves = True
+        self._status = 0
         self._standardError.close()
