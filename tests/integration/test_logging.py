@@ -186,6 +186,28 @@ def test_terminalStops(command: list[str], how: str) -> None:
         os.close(slave)
 
 
+def test_inTheBackground() -> None:
+    """``stty tostop`` stops who writes from the background (SIGTTOU), and not this one."""
+    port = freePort()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        with suppress(BaseException):
+            modes = termios.tcgetattr(1)
+            modes[3] |= termios.TOSTOP
+            termios.tcsetattr(1, termios.TCSANOW, modes)
+            # A shell with the terminal, and a job of its own group.
+            with started(MODULE, port, process_group=0):
+                os.read(0, 1)
+        os._exit(0)
+    try:
+        serve(port)
+        readUntil(terminal, "closed raw")
+    finally:
+        os.write(terminal, b"\n")
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
 OBSERVERS = """
     import os, sys, threading
     from zope.interface import implementer
