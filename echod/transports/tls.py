@@ -91,6 +91,9 @@ class Secured(Stream):
     _tells = False
 
     opening = True
+    # A step of a handshake costs a millisecond (RSA of 2048 bits, a client's chain), however few
+    # bytes it comes of: so whoever is amid one waits in line with those who send much.
+    readsMuch = True
     tls: TLSFacts | None = None
 
     @property
@@ -131,6 +134,7 @@ class Secured(Stream):
             return None
         if self.opening:
             self._shakeHands(data)
+            self.readsMuch = self.readsMuch or self.opening
         else:
             self._incoming.write(data)
             plain = self._echo(self._tls) if self._echoes else self._decrypt(self._tls, length)
@@ -141,7 +145,12 @@ class Secured(Stream):
         return self._deliver()
 
     def _readLess(self, length: int) -> None:
-        """Ask for little again, if what has come is more than a part of one long record."""
+        """
+        Ask for little again, if what has come is more than a part of one long record.
+
+        And wait in line if it was no single short message: a hundred KeyUpdates take milliseconds.
+        """
+        self.readsMuch = self.readsMuch or 2 * length >= FIRST_READ
         self._bare += length
         if self._bare >= RECORD + OVERHEAD:
             self._readSize = min(self._readSize, FIRST_READ)

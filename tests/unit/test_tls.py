@@ -1159,6 +1159,47 @@ def test_readsOfBulkGrow(both: Both, version: str, unseen: bool, size: int) -> N
         assert len(reads.sizes) < 100
 
 
+def test_handshakesWaitInLine(both: Both) -> None:
+    """A handshake is much to do, from its first byte to its last, whatever comes before it."""
+    for version, header in (("1.2", b""), ("1.3", b""), ("1.3", HEADER)):
+        with (
+            both.serving(proxy=bool(header)) as served,
+            both.peer(served, version) as peer,
+        ):
+            transport: Any = served.connection.transport
+            assert transport.readsMuch
+            if header:
+                peer.send(header, reading=False)
+                served.until(lambda: served.connection.transport.proxied is not None)
+                assert transport.readsMuch
+            peer.send(peer.hello(), reading=False)
+            served.until(lambda: served.connection.transport.heard)
+            served.rest()
+            assert transport.opening
+            assert transport.readsMuch
+            peer.shakeHands()
+            peer.ping()
+            assert not transport.readsMuch
+
+
+def test_keyUpdatesWaitInLine(both: Both) -> None:
+    """So is what costs time for other reasons; a short message is little."""
+    with both.forging() as (served, peer, forged):
+        transport: Any = served.connection.transport
+        peer.send(forged.record(DATA, b"x"))
+        served.rest()
+        assert not transport.readsMuch
+        updates = b""
+        while len(updates) < FIRST_READ // 2:
+            updates += forged.keyUpdate(answer=False)
+        peer.send(updates)
+        served.rest()
+        assert transport.readsMuch
+        peer.send(forged.record(DATA, b"x"))
+        served.rest()
+        assert not transport.readsMuch
+
+
 @pytest.mark.parametrize("padding", [0, 100])
 def test_emptyRecords(both: Both, padding: int) -> None:
     """Some are nothing, a flood of them is the end; neither is data."""
