@@ -14,21 +14,22 @@ from __future__ import annotations
 
 import ssl
 import sys
+import threading
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
 from cryptography import x509
 from msgspec import Struct
-from service_identity import VerificationError
 from service_identity.cryptography import (
     verify_certificate_hostname,
     verify_certificate_ip_address,
 )
 
+from echod.chains import checkAuthorities, checkChain
 from echod.errors import ConfigurationError, TLSFailed
 from echod.files import anybodyReads, readTrusted
 from echod.settings import TLSSettings
@@ -63,23 +64,39 @@ class _NamedObject(ssl.SSLObject):
     serverName: str | None = None
 
     def do_handshake(self) -> None:
-        """
-        As ever, but without a word on standard error.
-
-        A name that is not ASCII is refused with an alert; Python prints a traceback besides, as
-        often as a client likes.
-        """
-        hook = sys.unraisablehook
-
-        def withoutNames(unraisable: Any) -> None:
-            if not isinstance(unraisable.exc_value, UnicodeDecodeError):
-                hook(unraisable)
-
-        sys.unraisablehook = withoutNames
+        """As ever; `_silenceNames` has to know whose it is."""
+        _shaking.hands = True
         try:
             super().do_handshake()
         finally:
-            sys.unraisablehook = hook
+            _shaking.hands = False
+
+
+class _Shaking(threading.local):
+    """Whether this thread is in a handshake of ours."""
+
+    hands = False
+
+
+_shaking = _Shaking()
+
+
+@cache
+def _silenceNames() -> None:
+    """
+    Keep one thing off standard error, once for the process.
+
+    A server name that is not ASCII is refused with an alert.  Python tells ``sys.unraisablehook``
+    besides, before any callback of ours, as often as a client likes.  Everything else goes to the
+    hook that was there.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not (_shaking.hands and isinstance(unraisable.exc_value, UnicodeDecodeError)):
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 class TLSFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -100,6 +117,20 @@ class TLSFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     server_name: str | None = None
     subject: str | None = None
     names: tuple[str, ...] = ()
+
+
+@contextmanager
+def _silently() -> Iterator[None]:
+    """
+    Read certificates without a library's warnings, and without their being errors (``-W error``).
+
+    cryptography warns of what it would not put into a certificate itself, such as serial number 0.
+    It is for echod to say what is accepted.  Python has one list of filters for all threads, so a
+    thread that changes them in the same 50 microseconds may find its change undone.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def reasonOf(error: Exception) -> str:
@@ -127,19 +158,18 @@ def factsOf(tls: ssl.SSLObject) -> TLSFacts:
 
 def _whoIs(tls: ssl.SSLObject) -> tuple[str | None, tuple[str, ...]]:
     """Subject and alternative names of the peer's certificate; none if it was not verified."""
+    der = tls.getpeercert(binary_form=True)
+    if der is None:
+        return None, ()
     try:
-        # Empty for one that was not verified.
-        verified: Any = tls.getpeercert()
-        if not verified:
-            return None, ()
-        der = tls.getpeercert(binary_form=True)
-        assert der is not None
-        with warnings.catch_warnings():
-            # cryptography warns of what it would not put into a certificate itself.
-            warnings.simplefilter("ignore")
+        with _silently():
+            # Empty for one that was not verified.
+            verified: Any = tls.getpeercert()
+            if not verified:
+                return None, ()
             subject = x509.load_der_x509_certificate(der).subject.rfc4514_string()
-    except ValueError as error:
-        # Text that is none: an authority let it pass, and so does OpenSSL.
+    except Exception as error:
+        # Text that is none, or what else an authority let pass, and OpenSSL.
         raise TLSFailed("the certificate cannot be read") from error
     return subject, tuple(f"{kind}:{value}" for kind, value in verified.get("subjectAltName", ()))
 
@@ -164,6 +194,7 @@ class ServerTLS:
             for name, pair in settings.names.items()
         }
         # Also without others: it tells the name.
+        _silenceNames()
         self._context.sni_callback = _chooser(others)
 
     def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
@@ -181,12 +212,12 @@ class ServerTLS:
             context.options |= ssl.OP_NO_TICKET
             context.num_tickets = 0
         context.set_alpn_protocols(settings.alpn)
-        _loadPair(context, cert, key)
+        self.notes += _loadPair(context, cert, key)
         if anybodyReads(key or cert):
             self.notes.append(f"anybody may read the key {key or cert}: chmod o-r it")
         if settings.client_auth != "none":
             context.verify_mode = _REQUIREMENTS[settings.client_auth]
-            _loadAuthorities(context, settings.ca)
+            self.notes += _loadAuthorities(context, settings.ca)
         return context
 
 
@@ -260,13 +291,14 @@ class _ClientSide:
         der = tls.getpeercert(binary_form=True)
         assert der is not None
         try:
-            certificate = x509.load_der_x509_certificate(der)
-            if self._isAddress:
-                verify_certificate_ip_address(certificate, self._name)
-            else:
-                verify_certificate_hostname(certificate, self._name)
-        except (VerificationError, ValueError) as error:
-            # service-identity's CertificateError is a ValueError.
+            with _silently():
+                certificate = x509.load_der_x509_certificate(der)
+                if self._isAddress:
+                    verify_certificate_ip_address(certificate, self._name)
+                else:
+                    verify_certificate_hostname(certificate, self._name)
+        except Exception as error:
+            # VerificationError, or whatever cryptography has for an extension that it cannot read.
             raise TLSFailed(f"the certificate is not for {self._name}") from error
 
 
@@ -320,30 +352,18 @@ def _chooser(others: Mapping[str, ssl.SSLContext]) -> Any:
     return choose
 
 
-def _loadPair(context: ssl.SSLContext, cert: str, key: str) -> None:
+def _loadPair(context: ssl.SSLContext, cert: str, key: str) -> list[str]:
     """
     Load a certificate, what links it to its authority, and its key.
 
     :param key: the key's file; the certificate's, if empty.
+    :returns: notes.
     """
     key = key or cert
     found = readTrusted(cert)
     readTrusted(key)
-    try:
-        certificate = x509.load_pem_x509_certificates(found)[0]
-    except ValueError as error:
-        raise ConfigurationError(f"{cert} holds no certificate: write its path as PEM") from error
-    now = datetime.now(UTC)
-    if now > certificate.not_valid_after_utc:
-        raise ConfigurationError(
-            f"the certificate in {cert} expired at {certificate.not_valid_after_utc:%F %T} UTC:"
-            " renew it"
-        )
-    if now < certificate.not_valid_before_utc:
-        raise ConfigurationError(
-            f"the certificate in {cert} is valid only from"
-            f" {certificate.not_valid_before_utc:%F %T} UTC: is the clock right?"
-        )
+    with _silently():
+        notes = checkChain(cert, found)
     # Nobody is there to type it.
     encrypted = ConfigurationError(f"the key in {key} has a passphrase: store it without")
 
@@ -360,11 +380,18 @@ def _loadPair(context: ssl.SSLContext, cert: str, key: str) -> None:
         raise ConfigurationError(
             f"cannot use the key in {key} with {cert}: {error.reason or 'no PEM key'}"
         ) from error
+    return notes
 
 
-def _loadAuthorities(context: ssl.SSLContext, path: str) -> None:
+def _loadAuthorities(context: ssl.SSLContext, path: str) -> list[str]:
+    """
+    Load those whose certificates are believed.
+
+    :returns: notes.
+    """
     readTrusted(path)
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
         raise ConfigurationError(f"{path} holds no certificate of an authority") from error
+    return checkAuthorities(path, context)

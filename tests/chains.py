@@ -29,6 +29,7 @@ class Issued:
     :param authority: whether it may sign others.
     :param days: from when until when it is valid, from now on.
     :param names: subject alternative names; if it is no authority ``localhost``.
+    :param extension: the names instead as they are to be, in DER.
     :param serial: the bytes of its serial number, whatever they are.
     :param key: that of another certificate, to have the same.
     :ivar pem: the certificate.
@@ -43,6 +44,7 @@ class Issued:
         authority: bool = False,
         days: tuple[float, float] = (-1, 1),
         names: list[x509.GeneralName] | None = None,
+        extension: bytes = b"",
         serial: bytes = b"",
         key: ec.EllipticCurvePrivateKey | None = None,
     ) -> None:
@@ -62,6 +64,9 @@ class Issued:
         )
         if authority:
             builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        elif extension:
+            kind = x509.SubjectAlternativeName.oid
+            builder = builder.add_extension(x509.UnrecognizedExtension(kind, extension), False)
         else:
             alternatives = names or [x509.DNSName("localhost")]
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), False)
@@ -89,10 +94,7 @@ def _pem(der: bytes) -> bytes:
 
 def _renumbered(signed: bytes, serial: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
     """The certificate with another serial number, signed again: no library issues it."""
-    # The sequence's own header is of four bytes.
-    content = signed[4:]
-    assert content.startswith(_VERSION + _SERIAL)
-    rest = content[len(_VERSION + _SERIAL) :]
+    rest = signed[signed.index(_VERSION + _SERIAL) + len(_VERSION + _SERIAL) :]
     body = _der(0x30, _VERSION + _der(0x02, serial) + rest)
     signature = key.sign(body, ec.ECDSA(hashes.SHA256()))
     return _der(0x30, body + _ALGORITHM + _der(0x03, b"\0" + signature))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import random
 import ssl
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -32,6 +34,7 @@ from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami
 from echod.settings import CertificateSettings, Limits
 from echod.stream import Stream
+from echod.tlscontext import _silenceNames
 from echod.transports.stream import FIRST_READ
 from echod.transports.tls import ANSWERS, OVERHEAD, RECORD
 from tests.certificates import Certificates
@@ -1286,6 +1289,52 @@ def test_strangeServerName(both: Both, name: bytes) -> None:
             served.gone()
             assert "failure='CALLBACK_FAILED'" in served.told("closed")
         assert all(line.isprintable() for line in served.lines)
+
+
+def test_unraisableErrors(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What strange names make Python say is dropped; all else is told, and no hook is exchanged."""
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    _silenceNames.cache_clear()
+
+    class Ends:
+        def __del__(self) -> None:
+            b"\xff".decode("ascii")
+
+    def greet(name: bytes) -> None:
+        with both.peer(served, "1.2") as peer:
+            peer.send(peer.hello().replace(b"localhost", name))
+            peer.until(lambda: peer.wire)
+
+    with both.serving() as served:
+        hook = sys.unraisablehook
+        assert served.security is not None
+        greet(b"l\xffcalhost")
+        assert told == []
+        # The same error, and not of a handshake.
+        Ends()
+        assert len(told) == 1
+        # Another thread, in the middle of one.
+        seen: list[Any] = []
+
+        def look() -> None:
+            seen.append(sys.unraisablehook)
+            Ends()
+
+        def choose(*arguments: Any) -> None:
+            other = threading.Thread(target=look)
+            other.start()
+            other.join()
+
+        served.security._context.sni_callback = choose
+        greet(b"localhost")
+        assert seen == [hook]
+        assert len(told) == 2
+        # A plugin's, later: it is not taken away.
+        monkeypatch.setattr(sys, "unraisablehook", plugins := told.append)
+        greet(b"l\xffcalhost")
+        assert sys.unraisablehook == plugins
+    _silenceNames.cache_clear()
 
 
 # -- Bounds ----------------------------------------------------------------------------------------

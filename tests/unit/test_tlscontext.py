@@ -9,6 +9,7 @@ import ssl
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from echod.endpoints import parseEndpoint
-from echod.errors import ConfigurationError
+from echod.errors import ConfigurationError, TLSFailed
 from echod.planning import ListenerRequest, _security
 from echod.protocols.whoami import whoami
 from echod.settings import CertificateSettings, TLSSettings, convert
@@ -476,6 +477,144 @@ def test_certificateOfAnotherTime(certificates: Certificates) -> None:
     assert early.endswith(" UTC: is the clock right?")
     names = {"a.example": CertificateSettings(cert=certificates.expired)}
     assert refusal(cert=certificates.server, names=names) == expired
+
+
+def test_chainOfAnotherTime(tmp_path: Path) -> None:
+    """O3: what links a certificate to its authority is as valid as itself; also for other names."""
+    root = Issued("root", authority=True)
+    good = Issued("good", root, authority=True)
+    leaf = Issued("leaf", good)
+    whole = leaf.write(tmp_path / "whole.pem", good, root)
+    assert ServerTLS(TLSSettings(cert=whole)).notes == []
+    for number, (days, words, mend) in enumerate(
+        [((-9, -1), "expired at 20", "renew it"), ((1, 9), "is valid only from 20", "clock right?")]
+    ):
+        middle = Issued("middle", root, authority=True, days=days)
+        below = Issued("below", middle, authority=True)
+        for name, holder, others in (
+            ("direct", Issued("leaf", middle), [middle]),
+            ("root too", Issued("leaf", middle), [middle, root]),
+            ("above", Issued("leaf", below), [below, middle]),
+            # Clients sort them.
+            ("mixed", Issued("leaf", below), [middle, below]),
+        ):
+            path = holder.write(tmp_path / f"{number} {name}.pem", *others)
+            for tables in (
+                {"cert": path},
+                {"cert": whole, "names": {"a.example": CertificateSettings(cert=path)}},
+            ):
+                line = refusal(**tables)
+                assert line.startswith(f"the authority 'CN=middle' in {path} {words}"), line
+                assert line.endswith(mend)
+            with pytest.raises(ConfigurationError, match="CN=middle"):
+                ClientTLS(cert=path)
+
+
+def test_authorityThatWasRenewed(tmp_path: Path) -> None:
+    """Of two certificates of one authority, clients take the valid one."""
+    root = Issued("root", authority=True)
+    old = Issued("middle", root, authority=True, days=(-9, -1))
+    new = Issued("middle", root, authority=True, key=old.key)
+    leaf = Issued("leaf", new)
+    for number, others in enumerate([(new, old), (old, new)]):
+        path = leaf.write(tmp_path / f"{number}.pem", *others)
+        (note,) = ServerTLS(TLSSettings(cert=path)).notes
+        assert note.startswith(f"not every certificate in {path} certifies the one before it")
+
+
+def test_certificatesThatDoNotBelong(tmp_path: Path) -> None:
+    """Strangers in the file, or no order: used as it is, and told; a stranger may have expired."""
+    root = Issued("root", authority=True)
+    first = Issued("first", root, authority=True)
+    second = Issued("second", first, authority=True)
+    leaf = Issued("leaf", second)
+    # Has the authority's name, and another key.
+    stranger = Issued("second", authority=True, days=(-9, -1))
+    for name, others, noted in (
+        ("in order", (second, first), False),
+        ("with its root", (second, first, root), False),
+        ("mixed", (first, second), True),
+        ("with a stranger", (second, first, stranger), True),
+        ("with a stranger before", (stranger, second, first), True),
+        ("without the first link", (first, root), True),
+        ("alone", (), False),
+    ):
+        path = leaf.write(tmp_path / f"{name}.pem", *others)
+        notes = ServerTLS(TLSSettings(cert=path)).notes
+        assert len(notes) == noted, (name, notes)
+        assert all(path in note and note.isprintable() for note in notes)
+
+
+def test_authoritiesOfAnotherTime(certificates: Certificates, tmp_path: Path) -> None:
+    """Some that are not valid are told; if none is, nobody could come in."""
+    good = Issued("good", authority=True)
+    old = Issued("old", authority=True, days=(-9, -1))
+    early = Issued("early", authority=True, days=(1, 9))
+    # It signs nobody: who shows this very certificate is known.
+    itself = Issued("itself")
+    for name, them, told in (
+        ("good", (good,), ""),
+        ("some", (old, good, early), "2 of 3 authorities in "),
+        ("one", (old,), None),
+        ("all", (old, early), None),
+        ("itself", (itself, old), "1 of 1 authorities in "),
+    ):
+        path = tmp_path / f"{name}.pem"
+        path.write_bytes(b"".join(one.pem for one in them))
+        table = {"cert": certificates.server, "ca": str(path), "client_auth": "require"}
+        if told is None:
+            assert refusal(**table).startswith(f"no authority in {path} is valid today")
+            with pytest.raises(ConfigurationError, match="no authority in "):
+                ClientTLS(ca=str(path))
+        else:
+            notes = ServerTLS(TLSSettings(**table)).notes  # type: ignore[arg-type]  # words
+            assert [note[: len(told)] for note in notes] == [told] * bool(told)
+            ClientTLS(ca=str(path))
+
+
+#: Serial numbers that RFC 5280 section 4.1.2.2 does not want.
+SERIALS = {"zero": b"\0", "negative": b"\xff", "long": b"\x7f" * 40}
+
+
+@versions
+@pytest.mark.parametrize("kind", SERIALS)
+@pytest.mark.parametrize("address", [False, True])
+def test_strangeSerial(tmp_path: Path, version: str, kind: str, address: bool) -> None:
+    """O3: what a library warns of is neither told nor an error, whoever shows it."""
+    root = Issued("root", authority=True, serial=SERIALS[kind])
+    middle = Issued("middle", root, authority=True, serial=SERIALS[kind])
+    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    leaf = Issued("leaf", middle, serial=SERIALS[kind], names=names)
+    path = leaf.write(tmp_path / "leaf.pem", middle)
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(root.pem)
+    # As everywhere in these tests, a warning is an error.
+    with Served({"cert": path, "client_auth": "require", "ca": str(ca)}) as served:
+        client = ClientTLS(ca=str(ca), cert=path, minimumVersion=version)
+        side = client.to("127.0.0.1" if address else "localhost")
+        with Peer(served.address, side, turn=served.turn) as peer:
+            peer.shakeHands()
+            side.verify(peer.tls)
+            peer.ping()
+            assert served.connection.transport.tls.subject == "CN=leaf"
+
+
+def test_serverWhoseNamesCannotBeRead(tmp_path: Path) -> None:
+    """What cryptography cannot read of a verified certificate is a refusal, and no traceback."""
+    root = Issued("root", authority=True)
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(root.pem)
+    # A sequence of one x400Address, and one of a dNSName that is no text.
+    for der in (b"\x30\x04\xa3\x02\x30\x00", b"\x30\3\x82\1\xff"):
+        path = Issued("leaf", root, extension=der).write(tmp_path / "leaf.pem")
+        side = ClientTLS(ca=str(ca)).to("localhost")
+        with (
+            Served({"cert": path}) as served,
+            Peer(served.address, side, turn=served.turn) as peer,
+        ):
+            peer.shakeHands()
+            with pytest.raises(TLSFailed, match="the certificate is not for localhost"):
+                side.verify(peer.tls)
 
 
 def test_keyOfAnother(copy: Callable[[str], str]) -> None:
