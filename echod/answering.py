@@ -89,7 +89,7 @@ class AnsweringConnection(FramedConnection):
         flights, self._flights = self._flights, deque()
         for flight in flights:
             if flight.waiting is not None:
-                flight.waiting.cancel()
+                self.attempt(flight.waiting.cancel)
 
     def _nextTurn(self) -> None:
         self._later = False
@@ -102,8 +102,9 @@ class AnsweringConnection(FramedConnection):
         self._working = True
         try:
             self._begin()
-        except Exception as error:
-            self._broke(None, Failure(error))
+        except BaseException:
+            # SystemExit too: see echod.faults.
+            self._broke(None, Failure())
         finally:
             self._working = False
         if self._messages is not None or self._later:

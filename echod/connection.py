@@ -50,10 +50,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from enum import Enum
-from time import monotonic
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionClosed, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -61,19 +60,16 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from echod.deadlines import Sweep
+from echod.faults import tellFault
 from echod.interfaces import IConnectionTransport
 from echod.metering import UNLIMITED, Meter, Turns
-from echod.rates import Rate
 from echod.settings import Limits
 
-__all__ = ["Connection", "Owner", "Reason", "State", "logsFault"]
-
-_log = Logger()
+__all__ = ["Connection", "Owner", "Reason", "State"]
 
 #: The largest piece of a reply that is made by hand, in bytes: Twisted's own high-water
 #: mark, so that one slice over it pauses the making of the next.
@@ -162,20 +158,6 @@ class Owner(Protocol):
         """It is gone; its counters are final."""
 
 
-# Tracebacks in the log: ten at once, then one a second.
-_faults = Rate(1, burst=10)
-
-
-def logsFault() -> bool:
-    """
-    Whether one more traceback may be logged.
-
-    A peer that knows how to make a protocol raise must not fill the log: after a few tracebacks
-    there is one a second, and counters tell the rest.
-    """
-    return _faults.take(monotonic())
-
-
 # Looked up once for each read.
 _OPEN = State.OPEN
 _GONE = (State.CLOSED, State.ABORTED)
@@ -245,6 +227,8 @@ class Connection(TwistedProtocol):
 
     # Whether the protocol knows of the connection; written by _beginProtocol.
     _protocolKnows = False
+    # Whether unanswered is being asked, or has raised; written by _isUnanswered.
+    _asking = False
     # Whether to drain as soon as it is OPEN; written by drain.
     _drainsLater = False
     # Why reading is stopped: a mask of the bits above; written by the producer methods.
@@ -369,10 +353,7 @@ class Connection(TwistedProtocol):
         self.transport.resumeProducing()
         self._quota = 0
         if self._protocolKnows:
-            try:
-                self.ended()
-            except Exception:
-                self._raised()
+            self.attempt(self.ended)
         self._endOutput()
 
     # -- What the owner calls --------------------------------------------------------------
@@ -404,7 +385,11 @@ class Connection(TwistedProtocol):
         if self.state is not State.CLOSED and self.state is not State.ABORTED:
             self.reason = reason
             if self._protocolKnows:
-                self.cut = self.transport.unsent() + self._quota + self.unanswered()
+                waits = self.attempt(self._isUnanswered, otherwise=False)
+                if self.state in _GONE:
+                    # That has aborted it.
+                    return
+                self.cut = self.transport.unsent() + self._quota + waits
             elif self._drainsLater and reason is Reason.DRAIN:
                 # There may have been something to answer.
                 self.cut = self.transport.unread()
@@ -416,7 +401,7 @@ class Connection(TwistedProtocol):
     def owes(self) -> bool:
         """Whether something that was answered has not arrived yet."""
         return self._protocolKnows and (
-            self._slices is not None or self.unanswered() or self.transport.unsent() > 0
+            self._slices is not None or self._waits() or self.transport.unsent() > 0
         )
 
     def idleSince(self) -> float | None:
@@ -475,7 +460,7 @@ class Connection(TwistedProtocol):
                 if unsent or self._owing:
                     self._deliveredAt = now
             self._owing = unsent > 0
-        unanswered = not (unsent or self._outputEnding) and self.unanswered()
+        unanswered = not (unsent or self._outputEnding) and self._waits()
         if unsent or (unanswered and not active):
             since = self._deliveredAt if unsent else max(self._progressAt, self._deliveredAt)
             if limits.stall_timeout and now - since >= limits.stall_timeout:
@@ -498,18 +483,18 @@ class Connection(TwistedProtocol):
 
         Whatever is raised here would leave the socket open (TRAPS 1.14), so it aborts.
         """
-        try:
-            self._sweep = sweep = self.owner.sweep
-            self.openedAt = sweep.now
-            sweep.add(self)
-            self.owner.opened(self)
-            if self.transport.opening:
-                self.state = State.OPENING
-                self.transport.beginOpening()
-            else:
-                self._beginProtocol()
-        except Exception:
-            self._raised()
+        self.attempt(self._beginLife)
+
+    def _beginLife(self) -> None:
+        self._sweep = sweep = self.owner.sweep
+        self.openedAt = sweep.now
+        sweep.add(self)
+        self.owner.opened(self)
+        if self.transport.opening:
+            self.state = State.OPENING
+            self.transport.beginOpening()
+        else:
+            self._beginProtocol()
 
     def identified(self) -> None:
         """The transport knows now who the peer is."""
@@ -521,13 +506,10 @@ class Connection(TwistedProtocol):
         if self.state is not State.OPENING:
             return
         self.state = State.OPEN
-        try:
-            self.owner.established(self)
-            self._beginProtocol()
-        except Exception:
-            self._raised()
+        self.owner.established(self)
+        self.attempt(self._beginProtocol)
         if self._drainsLater:
-            self.drain()
+            self.attempt(self.drain)
 
     def transportFailed(self, reason: str) -> None:
         """Nothing can be read or written any more (a `Reason`); what waits is still sent."""
@@ -559,10 +541,7 @@ class Connection(TwistedProtocol):
         self.bytesIn += len(data)
         if self.bytesAreProgress:
             self._progressAt = self._sweep.now
-        try:
-            self.received(data)
-        except Exception:
-            self._raised()
+        self.attempt(self.received, data)
         if self._metered and 0 < self.owner.limits.max_bytes <= self.bytesIn:
             self.end(Reason.MAX_BYTES)
 
@@ -593,13 +572,12 @@ class Connection(TwistedProtocol):
         self.reason = self.reason or ended
         # Answers that are still to come have their deadline from here.
         self._progressAt = self._sweep.now
-        try:
-            self.inputFinished()
-        except Exception:
-            self._raised()
+        self.attempt(self.inputFinished)
+        owes = self.state is State.FINISHING and self.owes()
+        # It may have raised, or ended it.
         if self.state is not State.FINISHING:
             return
-        if not self.owes():
+        if not owes:
             # Nothing to wait for: FIN goes with the close.
             self._outputEnded = True
             self._close()
@@ -621,7 +599,10 @@ class Connection(TwistedProtocol):
         """It is gone."""
         if self.state is not State.ABORTED:
             self.state = State.CLOSED
-            if not isinstance(reason.value, ConnectionDone):
+            if not isinstance(reason.value, ConnectionClosed):
+                # What the transport called has raised: a method of a subclass.
+                self.reason = Reason.ERROR
+            elif not isinstance(reason.value, ConnectionDone):
                 self.broken = True
                 if not self._outputEnded or self._inputEnded or self.reason is None:
                     self.reason = Reason.RESET
@@ -632,12 +613,9 @@ class Connection(TwistedProtocol):
         self._slices = None
         self._waitNoMore()
         self._sweep.discard(self)
-        self.owner.closed(self)
         if self._protocolKnows:
-            try:
-                self.lost(reason)
-            except Exception:
-                self._raised()
+            self.attempt(self.lost, reason)
+        self.owner.closed(self)
 
     # -- Flow control --------------------------------------------------------------------
 
@@ -650,13 +628,10 @@ class Connection(TwistedProtocol):
     def resumeProducing(self) -> None:
         """The transport has sent all it had (`IPushProducer`): make more, or read on."""
         self._paused &= ~_OUTPUT_FULL
-        try:
-            if not self._paused & _NEXT_TURN:
-                self._makeSlices()
-            if not self._paused & _OUTPUT_FULL:
-                self.outputReady()
-        except Exception:
-            self._raised()
+        if not self._paused & _NEXT_TURN:
+            self._makeSlices()
+        if not self._paused & _OUTPUT_FULL:
+            self.attempt(self.outputReady)
         self._readOn()
 
     def stopProducing(self) -> None:
@@ -730,21 +705,18 @@ class Connection(TwistedProtocol):
         for _ in range(SLICES):
             if self._slices is None or self._paused & _OUTPUT_FULL:
                 return
-            piece = next(self._slices, None)
+            piece = self.attempt(next, self._slices, None)
             if piece is None:
                 self._slices = None
                 self.answered()
                 return
-            self.reply(piece)
+            self.attempt(self.reply, piece)
         self._pause(_NEXT_TURN)
         self.transport.reactor.callLater(0, self._makeMoreSlices)
 
     def _makeMoreSlices(self) -> None:
         self._paused &= ~_NEXT_TURN
-        try:
-            self._makeSlices()
-        except Exception:
-            self._raised()
+        self._makeSlices()
         self._readOn()
 
     def _lateData(self, data: bytes) -> None:
@@ -758,10 +730,7 @@ class Connection(TwistedProtocol):
         if self._metered:
             self._look(due)
         self.bytesIn += len(due)
-        try:
-            self.received(due)
-        except Exception:
-            self._raised()
+        self.attempt(self.received, due)
         if not self._quota:
             self.end(Reason.DRAIN)
 
@@ -773,7 +742,7 @@ class Connection(TwistedProtocol):
             self._slices is None
             and not self._outputEnding
             and self.state is not State.ABORTED
-            and not (self._protocolKnows and self.unanswered())
+            and not (self._protocolKnows and self._waits())
         ):
             self._outputEnding = True
             # With a paused producer registered, FIN would never be sent (TRAPS 1.3).
@@ -794,16 +763,45 @@ class Connection(TwistedProtocol):
     def _close(self) -> None:
         self.transport.closeNow()
 
-    def _raised(self) -> None:
-        """The protocol raised: end this connection alone."""
-        self.fault(Failure(), type(self).__name__)
+    # -- Faults of others ----------------------------------------------------------------
+
+    def attempt(self, call: Callable[..., Any], *arguments: Any, otherwise: Any = None) -> Any:
+        """
+        What ``call`` returns, which a subclass may have written; ``otherwise`` when it raises.
+
+        It then ends this connection alone (`fault`).  Whoever goes on has `State.ABORTED` to reckon
+        with.
+        """
+        try:
+            return call(*arguments)
+        except BaseException:
+            # SystemExit too: see echod.faults.
+            Connection.fault(self, Failure(), type(self).__name__)
+            return otherwise
 
     def fault(self, failure: Failure, name: str) -> None:
         """
-        Say in the log that ``name`` raised (`logsFault`), and end this connection alone.
+        Say in the log that ``name`` raised (`tellFault`), and end this connection alone.
 
         `Reason.ERROR` counts them all.
         """
-        if logsFault():
-            _log.failure("{name} raised; its connection is aborted", failure, name=name)
-        self.abort(Reason.ERROR)
+        tellFault(failure, f"{name} raised; its connection is aborted")
+        Connection.abort(self, Reason.ERROR)
+        self.reason = Reason.ERROR
+
+    def _isUnanswered(self) -> bool:
+        if self._asking:
+            return False
+        self._asking = True
+        found = bool(self.unanswered())
+        self._asking = False
+        return found
+
+    def _waits(self) -> bool:
+        """
+        Whether something is unanswered.
+
+        Also if that cannot be told: the connection is aborted then, and no way of ending it
+        otherwise may be taken.
+        """
+        return bool(self.attempt(self._isUnanswered, otherwise=True))

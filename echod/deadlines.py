@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import cycle
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from echod.faults import tellFault
 
 __all__ = ["TICK", "Sweep", "Swept"]
-
-_log = Logger()
 
 #: Seconds between ticks: the resolution of `Sweep.now`, and how long a connection whose
 #: last bytes are with the kernel may keep its descriptor after the peer has them.
@@ -35,7 +35,15 @@ class Swept(Protocol):
     """What a sweep looks at."""
 
     def sweep(self, now: float) -> None:
-        """Compare every deadline with ``now`` (monotonic seconds) and act on those passed."""
+        """
+        Compare every deadline with ``now`` (monotonic seconds) and act on those passed.
+
+        If it raises, its ``fault(failure, name)`` is called, where it has one.
+        """
+
+
+def _fault(failure: Failure, name: str) -> None:
+    tellFault(failure, f"a deadline of {name} could not be kept")
 
 
 class Sweep:
@@ -109,5 +117,7 @@ class Sweep:
         for swept in [*self._hurried, *self._shards[self._tickCount % SHARDS]]:
             try:
                 swept.sweep(now)
-            except Exception:
-                _log.failure("a deadline could not be kept")
+            except BaseException:
+                # SystemExit too: see echod.faults.
+                fault: Any = getattr(swept, "fault", _fault)
+                fault(Failure(), type(swept).__name__)

@@ -82,10 +82,7 @@ class Hosted(Connection):
     def writeConnectionLost(self) -> None:
         """Our FIN is with the kernel."""
         if self._halfCloses:
-            try:
-                self._protocol.writeConnectionLost()  # type: ignore[attr-defined]  # it provides it
-            except Exception:
-                self._raised()
+            self.attempt(self._protocol.writeConnectionLost)  # type: ignore[attr-defined]  # it provides it
         super().writeConnectionLost()
 
     def unanswered(self) -> bool:
@@ -112,7 +109,7 @@ class Hosted(Connection):
             and now - max(self._progressAt, self._deliveredAt) >= self.owner.limits.linger_timeout
         ):
             producer, self._producer = self._producer, None
-            producer.stopProducing()
+            self.attempt(producer.stopProducing)
             self.answered()
 
     def lost(self, reason: Failure) -> None:
@@ -130,7 +127,8 @@ class Hosted(Connection):
         """The peer does not read: pause the producer, or else reading."""
         super().pauseProducing()
         if self._producer is not None and self._streaming:
-            self._producer.pauseProducing()
+            # Whoever writes need not be ready for what that raises.
+            self.attempt(self._producer.pauseProducing)
 
     def outputReady(self) -> None:
         """The peer reads again."""
@@ -178,10 +176,7 @@ class Hosted(Connection):
     def _pullMore(self) -> None:
         self._pulling = False
         if self.canReply():
-            try:
-                self._pull()
-            except Exception:
-                self._raised()
+            self.attempt(self._pull)
 
     # -- What the protocol asks for ----------------------------------------------------------
 

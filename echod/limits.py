@@ -59,7 +59,7 @@ class ConnectionLimit:
             idle = self._longestIdle(now)
             if idle is None:
                 return False
-            idle.end(Reason.EVICTED)
+            idle.attempt(idle.end, Reason.EVICTED)
         return True
 
     def opened(self, connection: Connection) -> None:
@@ -69,7 +69,7 @@ class ConnectionLimit:
         if self.lingering and total > self.maximum + _extra(self.maximum):
             oldest = next(iter(self.lingering))
             del self.lingering[oldest]
-            oldest.abort(oldest.reason or Reason.EVICTED)
+            oldest.attempt(oldest.abort, oldest.reason or Reason.EVICTED)
 
     def ended(self, connection: Connection) -> None:
         """We ended one: it is on its way out."""
@@ -87,16 +87,22 @@ class ConnectionLimit:
             idle = [
                 (since, connection)
                 for connection in self.open
-                if (since := connection.idleSince()) is not None and now - since >= IDLE_ENOUGH
+                if (since := _idleSince(connection)) is not None and now - since >= IDLE_ENOUGH
             ]
             idle.sort(key=lambda pair: pair[0])
             self._ranked = [connection for _, connection in reversed(idle)]
         while self._ranked:
             connection = self._ranked.pop()
-            since = connection.idleSince() if connection in self.open else None
+            since = _idleSince(connection) if connection in self.open else None
             if since is not None and now - since >= IDLE_ENOUGH:
                 return connection
         return None
+
+
+def _idleSince(connection: Connection) -> float | None:
+    """See `Connection.idleSince`; ``None`` for one that cannot tell."""
+    found: float | None = connection.attempt(connection.idleSince)
+    return found
 
 
 class SourceLimit:

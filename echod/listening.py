@@ -15,11 +15,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from echod.connection import Connection, Reason, logsFault
+from echod.connection import Connection, Reason
 from echod.deadlines import Sweep
 from echod.endpoints import TCPEndpoint, UNIXEndpoint, asBound
 from echod.errors import whatFailed
+from echod.faults import tellFault
 from echod.hosted import asConnection, halfCloses
 from echod.limits import SourceLimit
 from echod.live import LiveConnections
@@ -134,7 +136,7 @@ class Listener(PlannedListener):
     def cut(self) -> None:
         """Abort whatever is left."""
         for connection in list(self._live):
-            connection.abort(connection.reason or Reason.DRAIN)
+            connection.attempt(connection.abort, connection.reason or Reason.DRAIN)
 
     def renew(self, plan: ListenerPlan) -> None:
         """Be the same, with what the files of TLS hold now."""
@@ -291,9 +293,9 @@ class _ListenerFactory(Factory):
                 return None
             connection = asConnection(protocol)
             connection.owner = self._listener
-        except Exception:
-            if logsFault():
-                _log.failure("{listener} could not accept", listener=self._listener.describe())
+        except BaseException:
+            # SystemExit too: see echod.faults.
+            tellFault(Failure(), f"{self._listener.describe()} could not accept")
             self._listener.totals.refused["error"] += 1
             return None
         return connection

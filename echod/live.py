@@ -70,7 +70,7 @@ class LiveConnections:
     def drain(self) -> Deferred[None]:
         """Have all of them end; fires when the last is gone."""
         for connection in list(self._hosts):
-            connection.drain()
+            connection.attempt(connection.drain)
         ended: Deferred[None] = Deferred()
         self._ended = ended
         self._fireIfEmpty()

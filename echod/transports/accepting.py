@@ -20,6 +20,7 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from echod.faults import tellFault
 from echod.transports.binding import refusals
 from echod.transports.resting import Resting
 from echod.transports.stream import require
@@ -75,7 +76,7 @@ class Accepting(Resting):
                 self._accepted(skt, address)
             except BaseException:
                 # SystemExit too, as Twisted does: it must not end the port.
-                _log.failure("{port} could not set up a connection", port=repr(self))
+                tellFault(Failure(), f"{self!r} could not set up a connection")
                 skt.close()
             if self.resting:
                 return
@@ -100,7 +101,7 @@ class Accepting(Resting):
         try:
             protocol.makeConnection(transport)
         except BaseException:
-            _log.failure("{port} could not set up a connection", port=repr(self))
+            tellFault(Failure(), f"{self!r} could not set up a connection")
             # Its descriptor is with the reactor by now (TRAPS 1.14).
             transport.abortConnection()
 

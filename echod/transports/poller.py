@@ -34,6 +34,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from echod.faults import tellFault
+
 __all__ = ["BATCH", "Poller", "available"]
 
 _log = Logger()
@@ -281,7 +283,7 @@ class Poller:
                     continue
             except BaseException as error:
                 # SystemExit too, as Twisted's reactors do: it must not end the poller.
-                _log.failure("{descriptor} raised", descriptor=repr(descriptor))
+                tellFault(Failure(), f"{descriptor!r} raised")
                 why = error
             if why:
                 self._disconnect(number, descriptor, why, reading)
@@ -305,7 +307,7 @@ class Poller:
                     self._forget(number)
                 descriptor.connectionLost(failure)
         except BaseException:
-            _log.failure("{descriptor} raised as it ended", descriptor=repr(descriptor))
+            tellFault(Failure(), f"{descriptor!r} raised as it ended")
 
     def _endReading(self, number: int, descriptor: Any, failure: Failure) -> None:
         """EOF; the kernel is told only if the descriptor is still there afterwards."""
@@ -325,4 +327,4 @@ class Poller:
             try:
                 descriptor.connectionLost(reason)
             except BaseException:
-                _log.failure("{descriptor} raised as it ended", descriptor=repr(descriptor))
+                tellFault(Failure(), f"{descriptor!r} raised as it ended")

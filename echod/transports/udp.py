@@ -23,9 +23,11 @@ from typing import Any, Protocol
 
 from twisted.internet import base, udp
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from echod.endpoints import ANY, UDPEndpoint
 from echod.errors import MalformedHeader, whatFailed
+from echod.faults import tellFault
 from echod.proxyheader import LONGEST, parseDatagram
 from echod.sources import Networks, parseAddress
 from echod.transports.binding import addressOf, makeSocket, refusals
@@ -198,7 +200,7 @@ class UDPPort(Resting, udp.Port):
             # SystemExit too, as Twisted does: it must not end the port.
             self.errors["protocol"] += 1
             if self.errors["protocol"] == 1:
-                _log.failure("{port} raised; told once, then counted", port=self._endpoint)
+                tellFault(Failure(), f"{self._endpoint} raised; told once, then counted")
         finally:
             self._sender = None
         return True

@@ -226,7 +226,8 @@ def test_oneThatRaisesDoesNotStopOthers(loggedErrors: LoggedErrors) -> None:
     assert lengths(good) == [1] * 30
     assert lengths(failing) == [10] * 3
     logged = loggedErrors.flush()
-    assert len(logged) == 30
+    # However often it raises, the log is not filled.
+    assert 10 <= len(logged) < 30
     assert all("no such deadline" in line for line in logged)
 
 

@@ -1,0 +1,40 @@
+"""
+Somebody else's code, called in one way: what it raises costs the one thing that it was called for.
+
+Protocols, makers and factories are other people's.  Whatever they raise is told in the log, which
+they cannot fill (`logsFault`), and whoever called them goes on.  ``SystemExit`` is a fault like
+any: the way to end the daemon is a signal, and one connection's code has no say in it (Twisted's
+reactors do the same).
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from echod.rates import Rate
+
+__all__ = ["logsFault", "tellFault"]
+
+_log = Logger()
+
+# Tracebacks in the log: ten at once, then one a second.
+_faults = Rate(1, burst=10)
+
+
+def logsFault() -> bool:
+    """
+    Whether one more traceback may be logged.
+
+    A peer that knows how to make a protocol raise must not fill the log: after a few tracebacks
+    there is one a second, and counters tell the rest.
+    """
+    return _faults.take(monotonic())
+
+
+def tellFault(failure: Failure, what: str) -> None:
+    """Say in the log ``what`` failed, if `logsFault`."""
+    if logsFault():
+        _log.failure("{what}", failure, what=what)
