@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from codecs import BOM_UTF8
 from datetime import UTC, datetime
 from math import nan
 from typing import Any
@@ -16,8 +17,23 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from echod.errors import ConfigurationError
+from echod.files import checkEncoding
 
-__all__ = ["checkAuthorities", "checkChain"]
+__all__ = ["checkAuthorities", "checkChain", "checkPEM"]
+
+
+def checkPEM(path: str, pem: bytes) -> None:
+    """
+    Look at how a file is written.
+
+    :raises ConfigurationError: OpenSSL would not see a part of it.  At the beginning it skips a
+        byte order mark; files with one each that were put together have one in the middle.
+    """
+    checkEncoding(path, pem)
+    if BOM_UTF8 + b"-----BEGIN" in pem[1:]:
+        raise ConfigurationError(
+            f"{path} has a byte order mark in the middle, before a -----BEGIN: remove it"
+        )
 
 
 def checkChain(path: str, pem: bytes) -> list[str]:

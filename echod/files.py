@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
 from echod.errors import ConfigurationError
 
-__all__ = ["anybodyReads", "readTrusted"]
+__all__ = ["anybodyReads", "checkEncoding", "readTrusted"]
 
 
 def readTrusted(path: str) -> bytes:
@@ -27,6 +28,16 @@ def readTrusted(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+
+
+def checkEncoding(path: str, data: bytes) -> None:
+    """
+    Look at how a file begins.
+
+    :raises ConfigurationError: Windows has saved it as UTF-16 (RFC 3629 section 6: UTF-8 it is).
+    """
+    if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise ConfigurationError(f"{path}: UTF-16, by its byte order mark: save it as UTF-8")
 
 
 def anybodyReads(path: str) -> bool:

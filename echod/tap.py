@@ -20,7 +20,7 @@ from echod import __version__, early
 from echod.activation import Passed
 from echod.daemon import Daemon
 from echod.errors import ConfigurationError, EchodError, OutputFailed, oneLine
-from echod.files import readTrusted
+from echod.files import checkEncoding, readTrusted
 from echod.limits import raiseDescriptorLimit
 from echod.logs import Log
 from echod.notify import Notifier
@@ -288,8 +288,11 @@ def _fromText(value: dict[str, str], kind: Any) -> Any:
 
 def _read(name: str, path: str) -> str:
     """The text of a file at ``path``, or a `ConfigurationError` about ``name``."""
+    data = readTrusted(path)
+    checkEncoding(name, data)
     try:
-        return readTrusted(path).decode()
+        # Notepad and PowerShell begin theirs with a byte order mark.
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{name}: not UTF-8, at byte {error.start}") from error
 

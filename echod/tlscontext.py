@@ -29,7 +29,7 @@ from service_identity.cryptography import (
     verify_certificate_ip_address,
 )
 
-from echod.chains import checkAuthorities, checkChain
+from echod.chains import checkAuthorities, checkChain, checkPEM
 from echod.errors import ConfigurationError, TLSFailed
 from echod.files import anybodyReads, readTrusted
 from echod.settings import TLSSettings
@@ -361,7 +361,8 @@ def _loadPair(context: ssl.SSLContext, cert: str, key: str) -> list[str]:
     """
     key = key or cert
     found = readTrusted(cert)
-    readTrusted(key)
+    checkPEM(cert, found)
+    checkPEM(key, readTrusted(key))
     with _silently():
         notes = checkChain(cert, found)
     # Nobody is there to type it.
@@ -389,7 +390,7 @@ def _loadAuthorities(context: ssl.SSLContext, path: str) -> list[str]:
 
     :returns: notes.
     """
-    readTrusted(path)
+    checkPEM(path, readTrusted(path))
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:

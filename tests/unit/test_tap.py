@@ -481,6 +481,22 @@ def test_lineEndsInArguments(capsys: Capture, arguments: tuple[str, ...]) -> Non
     assert refused(capsys, *arguments)
 
 
+def test_configurationThatWindowsHasSaved(capsys: Capture, tmp_path: Path) -> None:
+    """O3: a byte order mark and CRLF are read; UTF-16 is refused by its name."""
+    path = tmp_path / "echod.toml"
+    text = '[[listener]]\r\nprotocol = "raw"\r\nendpoint = "tcp:0"\r\n# \u00fc\r\n'
+    path.write_bytes(text.encode("utf-8-sig"))
+    options = Options()
+    options.parseOptions(["--config", str(path)])
+    assert options.plan is not None
+    assert len(options.plan.listeners) == 1
+    for encoding in ("utf-16-le", "utf-16-be"):
+        path.write_bytes(f"\ufeff{text}".encode(encoding))
+        assert refused(capsys, "--config", str(path)) == (
+            f"{path}: UTF-16, by its byte order mark: save it as UTF-8"
+        )
+
+
 def test_tooManyDigits(capsys: Capture) -> None:
     """O3: Python converts no more than 4 300 digits; no traceback all the same."""
     assert "is no port" in refused(capsys, "--port", "9" * 5000)

@@ -467,6 +467,36 @@ def test_filesThatAreSomethingElse(copy: Callable[[str], str], tmp_path: Path) -
     ServerTLS(TLSSettings(cert=cert, key=key))
 
 
+def test_filesThatWindowsHasSaved(certificates: Certificates, copy: Callable[[str], str]) -> None:
+    """O3: a byte order mark at the beginning and CRLF are read; what OpenSSL skips is refused."""
+    cert, key = split(copy("server"))
+    ca = copy("ca")
+
+    def tried(path: str, data: bytes) -> str:
+        before = Path(path).read_bytes()
+        Path(path).write_bytes(data)
+        try:
+            ServerTLS(TLSSettings(cert=cert, key=key, ca=ca, client_auth="require"))
+        except ConfigurationError as error:
+            return str(error)
+        finally:
+            Path(path).write_bytes(before)
+        return ""
+
+    for path in (cert, key, ca):
+        text = Path(path).read_text()
+        crlf = text.replace("\n", "\r\n")
+        assert tried(path, crlf.encode("utf-8-sig")) == ""
+        for encoding in ("utf-16", "utf-16-be"):
+            mark = "\ufeff" if encoding == "utf-16-be" else ""
+            assert tried(path, (mark + crlf).encode(encoding)) == (
+                f"{path}: UTF-16, by its byte order mark: save it as UTF-8"
+            )
+        assert tried(path, 2 * text.encode("utf-8-sig")) == (
+            f"{path} has a byte order mark in the middle, before a -----BEGIN: remove it"
+        )
+
+
 def test_certificateOfAnotherTime(certificates: Certificates) -> None:
     """O3: expired, or not valid yet; also the ones for other names."""
     expired = refusal(cert=certificates.expired)
