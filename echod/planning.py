@@ -48,6 +48,10 @@ _KINDS: dict[type[Endpoint], tuple[str, Any]] = {
 #: Limits that ask for the client's address.
 _ABOUT_SOURCES = ("allow", "deny", "max_per_source", "new_per_second")
 
+#: Seconds of `Limits.stall_timeout` below which a note says what that does to slow readers: TCP has
+#: shown nothing of one that reads 10 kB a second for 13 s (docs/architecture.md, "Time").
+SHORTEST_STALL = 20
+
 #: Where no socket was passed; those that are open anyhow can be adopted.
 _NOTHING_PASSED = Passed()
 
@@ -198,6 +202,7 @@ def plan(
         notes=[
             *registry.problems,
             *notes,
+            *_stalls(listeners),
             # Once each: several sockets may have come of one place.
             *dict.fromkeys(
                 f"{listener.place}: {note}"
@@ -208,6 +213,21 @@ def plan(
             *(["log_payload is on: what clients send is in the log"] * configuration.log_payload),
         ],
     )
+
+
+def _stalls(listeners: Sequence[ListenerPlan]) -> list[str]:
+    """What is to be said of deadlines that cut who reads slowly; one line for each value."""
+    short = {
+        listener.limits.stall_timeout
+        for listener in listeners
+        if not isinstance(listener.endpoint, UDPEndpoint)
+        and 0 < listener.limits.stall_timeout < SHORTEST_STALL
+    }
+    return [
+        f"stall_timeout is {seconds:g} s: a client that reads slowly is cut, because of what it"
+        f" reads nothing may be seen for so long; give {SHORTEST_STALL} s or more"
+        for seconds in sorted(short)
+    ]
 
 
 def _security(request: ListenerRequest, endpoint: Endpoint) -> ServerTLS | None:

@@ -475,6 +475,25 @@ def test_defaultsShrinkAndSaySo() -> None:
     assert made.listeners[2].limits == Limits(max_connections=100, idle_timeout=30.0)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "noted"),
+    [("0", []), ("0.5", ["0.5"]), ("2", ["2"]), ("19.9", ["19.9"]), ("20", []), ("60", [])],
+)
+def test_shortStall(seconds: str, noted: list[str]) -> None:
+    """A deadline that cuts who reads slowly is told of, in one line for all that have it."""
+    more = f"stall_timeout = {seconds}"
+    made = planOf(listener("tcp:1", more=more) + listener("tcp:2", more=more) + listener("tcp:3"))
+    assert [note.partition(" s:")[0] for note in made.notes] == [
+        f"stall_timeout is {each}" for each in noted
+    ]
+    assert all(note.endswith("; give 20 s or more") for note in made.notes)
+
+
+def test_noStallOfDatagrams() -> None:
+    text = '[[listener]]\nprotocol = "udp"\nendpoint = "udp:1"\nstall_timeout = 1\n'
+    assert list(planOf(text).notes) == []
+
+
 def test_onlyDefaultsShrink() -> None:
     """DESIGN: an explicit value stays, and its listener has no note."""
     text = listener("tcp:1", more="max_connections = 200") + listener("tcp:2")
