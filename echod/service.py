@@ -57,6 +57,8 @@ class EchodService(MultiService):
         self.cutShort = False
         self.draining = False
         self._cutBefore = 0
+        # Whether the drain has been cut: who begins to drain afterwards is cut at once.
+        self._deadlinePassed = False
         # Until the drain begins: its timer, and who waits for the end.
         self._delay: Any = None
         self._ended: Deferred[None] | None = None
@@ -133,12 +135,13 @@ class EchodService(MultiService):
 
     def _drain(self) -> Deferred[None]:
         self._cutBefore = self._owed()
+        self._deadlinePassed = False
         # First of all: a timeout of 0 cuts at once, but not before what is below has begun.
         deadline = self._reactor.callLater(self._plan.drainTimeout, self._cutConnections)
         Service.stopService(self)
         lasting = [listener for listener in self._everybody() if listener.lasts]
         others = [listener for listener in self._everybody() if not listener.lasts]
-        drained = _stop(others).addBoth(lambda _: _stop(lasting))
+        drained = _stop(others).addBoth(lambda _: self._stopLasting(lasting))
 
         def finished(_: Any) -> None:
             if deadline.active():
@@ -247,7 +250,15 @@ class EchodService(MultiService):
             }
         )
 
+    def _stopLasting(self, lasting: Sequence[Service]) -> Deferred[Any]:
+        ended = _stop(lasting)
+        if self._deadlinePassed:
+            # There is one deadline for all: theirs has passed too.
+            self._cutConnections()
+        return ended
+
     def _cutConnections(self) -> None:
+        self._deadlinePassed = True
         for listener in self._everybody():
             listener.cut()
 
