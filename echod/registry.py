@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import Distribution, EntryPoint, distribution, distributions
 from typing import Any
 
 import msgspec
@@ -68,15 +69,19 @@ class Registry:
     """
     Protocol makers by name.
 
-    :ivar problems: a line for each offer that could not be taken.
+    :param problems: lines about what could not be looked at.
+    :ivar problems: those, and a line for each offer that could not be taken.
     """
 
     def __init__(
-        self, makers: Iterable[IProtocolMaker] = BUILTIN, offers: Iterable[Offer] = ()
+        self,
+        makers: Iterable[IProtocolMaker] = BUILTIN,
+        offers: Iterable[Offer] = (),
+        problems: Iterable[str] = (),
     ) -> None:
         self._makers = {maker.name: maker for maker in makers}
         self._sources = dict.fromkeys(self._makers, _OWN)
-        self.problems: list[str] = []
+        self.problems = list(problems)
         self._broken: dict[str, str] = {}
         for offer in offers:
             self._take(offer)
@@ -148,13 +153,44 @@ class Registry:
 
 
 def discover() -> Registry:
-    """All there is in this environment: echod's own first, others by their distributions."""
-    offers = []
-    for point in entry_points(group=GROUP):
-        distribution = point.dist
-        source = f"{distribution.name} {distribution.version}" if distribution else point.value
-        offers.append(Offer(point.name, source, point.load))
-    return Registry(offers=sorted(offers, key=lambda offer: (offer.source, offer.name)))
+    """
+    All there is in this environment: echod's own first, others by their distributions.
+
+    A distribution whose entry points cannot be read, whosever they are, is left out with a line.
+    """
+    names: dict[str, str] = {}
+    problems = []
+    for found in distributions():
+        try:
+            if _offered(found):
+                names.setdefault(re.sub(r"[-_.]+", "-", found.name).lower(), found.name)
+        except Exception as error:
+            problems.append(
+                oneLine(
+                    f"{_called(found)} is left out: its entry points cannot be read:"
+                    f" {whatFailed(error)}"
+                )
+            )
+    offers = [
+        Offer(point.name, f"{first.name} {first.version}", point.load)
+        # Of several with one name, the first on the path is the one that is imported.
+        for first in map(distribution, names.values())
+        for point in _offered(first)
+    ]
+    return Registry(
+        offers=sorted(offers, key=lambda offer: (offer.source, offer.name)), problems=problems
+    )
+
+
+def _offered(found: Distribution) -> list[EntryPoint]:
+    return [point for point in found.entry_points if point.group == GROUP]
+
+
+def _called(found: Distribution) -> str:
+    with suppress(Exception):
+        if found.name:
+            return f"distribution {found.name}"
+    return f"a distribution in {found.locate_file('')}"
 
 
 def verify(maker: Any, name: str) -> None:

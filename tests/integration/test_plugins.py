@@ -56,6 +56,41 @@ PROBLEMS = [
 ]
 
 
+BROKEN = {
+    "no equals sign": b"[console_scripts]\nbroken\n",
+    "no UTF-8": b"\xff\xfe[a]\n",
+    "ours": b"[echod.protocols]\nbroken\n",
+}
+
+
+@pytest.mark.usefixtures("others")
+@pytest.mark.parametrize("nameless", [False, True], ids=["named", "nameless"])
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_unreadable(tmp_path: Path, content: bytes, nameless: bool) -> None:
+    """A distribution whose entry points cannot be read costs a line; the others are served."""
+    install(tmp_path, "stranger 1", "")
+    info = tmp_path / "stranger-1.dist-info"
+    (info / "entry_points.txt").write_bytes(content)
+    if nameless:
+        (info / "METADATA").write_bytes(b"Name: \xff\n")
+    done = run("--listen", "rot13=tcp:0", "--check-config", command=MODULE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "would listen rot13 tcp 127.0.0.1:0" in done.stdout
+    name = f"a distribution in {tmp_path}" if nameless else "distribution stranger"
+    (line,) = (line for line in done.stdout.splitlines() if name in line)
+    assert line.startswith(f"note: {name} is left out: its entry points cannot be read: ")
+
+
+@pytest.mark.usefixtures("others")
+def test_shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two distributions with one name the first on the path counts, also one without any."""
+    first = tmp_path / "first"
+    first.mkdir()
+    install(first, "Echod_ROT13 2.0", "")
+    monkeypatch.setenv("PYTHONPATH", str(first), prepend=os.pathsep)
+    assert "rot13" not in run("--list-protocols", command=MODULE).stdout
+
+
 @pytest.mark.usefixtures("others")
 def test_listed() -> None:
     """``--list-protocols`` names each with its distribution; the broken ones on standard error."""
