@@ -35,10 +35,8 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._failed = False
         self._status = ""
-        meant = process in ("", str(os.getpid()))
-        self.watchdogInterval = (
-            int(interval) / 1e6 if address and meant and interval.isdecimal() else None
-        )
+        meant = address != "" and process in ("", str(os.getpid()))
+        self.watchdogInterval = _seconds(interval) if meant and interval else None
 
     def ready(self) -> None:
         """It serves; also after `reloading`."""
@@ -81,5 +79,17 @@ class Notifier:
                 _log.warn(
                     "cannot notify {address}: {reason}",
                     address=repr(self._address),
-                    reason=error.strerror,
+                    reason=error.strerror or str(error),
                 )
+
+
+def _seconds(microseconds: str) -> float | None:
+    """What ``WATCHDOG_USEC`` says, if it is a positive number of 64 bits; or a line in the log."""
+    if microseconds.isascii() and microseconds.isdigit() and len(microseconds) <= 20:
+        number = int(microseconds)
+        if number:
+            return number / 1e6
+    _log.warn(
+        "WATCHDOG_USEC is {value}, no number of microseconds: no watchdog", value=repr(microseconds)
+    )
+    return None

@@ -33,6 +33,8 @@ EXTENSION = 5.0
 #: Seconds between two looks at how it is, at most: by so much the manager may learn of it later
 #: than by a message that was due.
 LOOK = 0.25
+#: And at least: whoever asks for more gets no more, and no daemon that does nothing else.
+LEAST_LOOK = 0.01
 
 
 class Supervision:
@@ -71,8 +73,8 @@ class Supervision:
         self._notifier.ready()
         interval = self._notifier.watchdogInterval
         if interval is not None:
-            seconds = min(interval / 4, LOOK)
-            self._looks = int(interval / 2 / seconds)
+            seconds = max(min(interval / 4, LOOK), LEAST_LOOK)
+            self._looks = max(int(interval / 2 / seconds), 1)
             self._repeat(self._look, seconds)
 
     def reload(self) -> None:

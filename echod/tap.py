@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -34,6 +35,8 @@ from echod.supervision import Supervision
 
 __all__ = ["Options", "makeService"]
 
+#: Columns that ``--help`` needs.
+NARROWEST = 60
 #: Options for a port alone: the protocol, and the kind of endpoint.
 _PORTS = (
     ("port", "raw", "tcp"),
@@ -145,6 +148,11 @@ class Options(usage.Options):
         """Print echod's version and exit."""
         writeOut(f"echod {__version__}\n")
         raise SystemExit(0)
+
+    def getUsage(self, width: int | None = None) -> str:
+        """See ``usage.Options``, which fails where ``COLUMNS`` is no number, or a small one."""
+        columns = shutil.get_terminal_size().columns if width is None else width
+        return str(super().getUsage(max(columns, NARROWEST)))
 
     def opt_help(self) -> NoReturn:
         """Display this help and exit."""

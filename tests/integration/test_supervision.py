@@ -114,6 +114,28 @@ def test_watchdog(tmp_path: Path) -> None:
         assert 7 <= manager.messages.count("WATCHDOG=1") <= 12
 
 
+def test_watchdogThatIsNone(tmp_path: Path) -> None:
+    """A nonsensical interval is no end: it serves, and says that there is no watchdog."""
+    with supervised(tmp_path, "--port", "0", watchdog=0.0) as (daemon, manager):
+        manager.waitFor("READY=1")
+        assert exchange(daemon.connect(), b"well") == b"well"
+        assert [line for line in daemon.lines if "WATCHDOG_USEC is '0'" in line]
+        assert daemon.stop() == 0
+        assert "WATCHDOG=1" not in manager.collect(0.1)
+
+
+def test_watchdogThatIsTooShort(tmp_path: Path) -> None:
+    """A microsecond: it tells as often as is reasonable, and does its work."""
+    with supervised(tmp_path, "--port", "0", watchdog=1e-6) as (daemon, manager):
+        for _ in range(3):
+            assert exchange(daemon.connect(), b"well") == b"well"
+        manager.waitFor("WATCHDOG=1")
+        told = len(manager.collect())
+        manager.collect(1.0)
+        assert len(manager.messages) - told <= 110
+        assert daemon.stop() == 0
+
+
 PLUGIN = """
 import time
 from echod.maker import StreamMaker

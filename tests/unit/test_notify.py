@@ -63,7 +63,9 @@ def test_messages(told: socket.socket) -> None:
         ({"WATCHDOG_USEC": "2500000"}, 2.5),
         ({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": str(os.getpid())}, 2.5),
         ({"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": "1"}, None),
-        ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "1"}, 1e-6),
+        ({"WATCHDOG_USEC": "18446744073709551615"}, 18446744073709.55),
+        ({"WATCHDOG_USEC": ""}, None),
     ],
 )
 def test_watchdogInterval(
@@ -73,6 +75,30 @@ def test_watchdogInterval(
     environment = environmentOf(told, **more)
     assert Notifier(environment).watchdogInterval == expected
     assert environment == {"HOME": "/"}
+
+
+@pytest.mark.parametrize("bad", ["soon", "0", "-1", "1.5", "\u0663", "9" * 400])
+def test_watchdogThatIsNone(told: socket.socket, bad: str) -> None:
+    """sd_watchdog_enabled(3) refuses them too: there is no watchdog, and a line says so."""
+    observer = Lines()
+    globalLogPublisher.addObserver(observer)
+    try:
+        assert Notifier(environmentOf(told, WATCHDOG_USEC=bad)).watchdogInterval is None
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    expected = f"WATCHDOG_USEC is {bad!r}, no number of microseconds: no watchdog"
+    assert observer.lines == [expected]
+
+
+def test_pathThatIsTooLong() -> None:
+    """Python's own errors have no reason of the system's."""
+    observer = Lines()
+    globalLogPublisher.addObserver(observer)
+    try:
+        Notifier({"NOTIFY_SOCKET": "/" * 200}).ready()
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    assert observer.lines[0].endswith("': AF_UNIX path too long")
 
 
 def test_abstractSocket() -> None:

@@ -559,3 +559,10 @@ def test_aFileWithListenersStillHasItsFaults(capsys: Capture, tmp_path: Path) ->
     path.write_text("[[listener]]\nprotocol = 1\n")
     message = refused(capsys, "--config", str(path), "--port", "0")
     assert message.startswith(f"{path}: $.listener[0]")
+
+
+@pytest.mark.parametrize("columns", ["x", "0", "1", "-5", ""])
+def test_helpOfAnyWidth(monkeypatch: pytest.MonkeyPatch, capsys: Capture, columns: str) -> None:
+    """``COLUMNS`` may be anything."""
+    monkeypatch.setenv("COLUMNS", columns)
+    assert len([line for line in answered(capsys, "--help") if line.lstrip().startswith("--")]) > 30
