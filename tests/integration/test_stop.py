@@ -776,19 +776,3 @@ def test_healthCheck(end: Callable[[socket.socket], None], queued: bool) -> None
             if end is not reset:
                 assert counters["closed"] == {"eof": 10}
         assert daemon.stop() == 0
-
-
-def test_oneDeadlineForThoseThatLast() -> None:
-    """Listeners that last begin to drain after the others, but have no time of their own."""
-    words = ("--drain-timeout", "1", "--linger-timeout", "60")
-    with (
-        Daemon("--listen", "raw=tcp:0", "--listen", "health=tcp:0", *words) as daemon,
-        daemon.connect("raw") as raw,
-        daemon.connect("health") as health,
-    ):
-        assert health.recv(100) == b"ready\n"
-        raw.sendall(b"x")
-        assert raw.recv(1) == b"x"
-        daemon.signal(signal.SIGTERM)
-        # Neither client ends.
-        daemon.process.wait(PATIENCE)

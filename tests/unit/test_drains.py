@@ -1,0 +1,38 @@
+"""A drain has one deadline, for those too who begin to drain after it."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from echod.planning import ListenerRequest, plan
+from echod.registry import Registry
+from echod.service import EchodService
+from echod.settings import Configuration
+from echod.testing import Loop
+
+
+def test_whoComesAsTheDeadlinePasses() -> None:
+    """One that a listener which lasts accepts after the cut is cut too, and does not linger."""
+    loop = Loop()
+    requests = [
+        ListenerRequest(place="test", protocol=name, endpoint="tcp:0") for name in ("raw", "health")
+    ]
+    configuration = Configuration(drain_timeout=1.0)
+    service = EchodService(plan(configuration, requests, Registry(), 1 << 16), loop, loop.seconds)
+    service.privilegedStartService()
+    service.startService()
+    raw, health = service.listeners
+    with socket.create_connection(("127.0.0.1", raw.getHost().port)):
+        while not raw.connectionCount:
+            loop.turn(0.01)
+        ended: list[object] = []
+        service.stopService().addBoth(ended.append)
+        # Nobody looks at sockets before the timers.
+        with socket.create_connection(("127.0.0.1", health.getHost().port)):
+            loop.advance(1.0)
+            deadline = time.monotonic() + 5
+            while not ended:
+                assert time.monotonic() < deadline, "it lingers"
+                loop.advance(0.0)
+                loop.turn(0.001)
