@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
+from pathlib import PurePosixPath
 from typing import TypeVar
 
 from echod.errors import ConfigurationError, oneLine
@@ -111,6 +112,19 @@ class UNIXEndpoint:
 
     path: str
     mode: int = field(default=0o660, compare=False)
+
+    def within(self, directory: str) -> UNIXEndpoint:
+        """
+        The same with a path that is absolute, and has one spelling: without ``.`` and ``//``.
+
+        :param directory: where a relative path begins.
+        :raises ConfigurationError: it becomes too long.
+        """
+        if self.abstract:
+            return self
+        path = os.fspath(PurePosixPath(directory, self.path))
+        _checkPath(path, self.path)
+        return UNIXEndpoint(path, self.mode)
 
     @property
     def abstract(self) -> bool:
@@ -299,16 +313,20 @@ def _parseUNIX(text: str, fields: list[str]) -> UNIXEndpoint:
     if len(paths) != 1 or len(modes) > 1 or paths[0] in ("", "@"):
         raise ConfigurationError(f"endpoint {text!r} needs one path: write {_UNIX}")
     (path,) = paths
-    if "\0" in path or len(os.fsencode(path)) > _LONGEST_PATH:
-        raise ConfigurationError(
-            f"{path!r} in {text!r} is no path of a socket: at most {_LONGEST_PATH} bytes, none NUL"
-        )
+    _checkPath(path, text)
     mode = modes[0] if modes else "660"
     if not re.fullmatch("0?[0-7]{3}", mode):
         raise ConfigurationError(
             f"{mode!r} in {text!r} is no mode: write three octal digits, such as 660"
         )
     return UNIXEndpoint(path, int(mode, 8))
+
+
+def _checkPath(path: str, text: str) -> None:
+    if "\0" in path or len(os.fsencode(path)) > _LONGEST_PATH:
+        raise ConfigurationError(
+            f"{path!r} in {text!r} is no path of a socket: at most {_LONGEST_PATH} bytes, none NUL"
+        )
 
 
 def _parseDescriptor(text: str, fields: list[str]) -> DescriptorEndpoint:

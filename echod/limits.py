@@ -20,7 +20,13 @@ from echod.settings import Limits
 from echod.sources import Networks, Source, sourceOf
 from echod.transports.accepting import ACCEPTS
 
-__all__ = ["ConnectionLimit", "SourceLimit", "fitDescriptors", "raiseDescriptorLimit"]
+__all__ = [
+    "ConnectionLimit",
+    "SourceLimit",
+    "descriptorsFor",
+    "fitDescriptors",
+    "raiseDescriptorLimit",
+]
 
 #: Seconds a connection must have been idle before another may take its place.
 IDLE_ENOUGH = 1.0
@@ -165,28 +171,36 @@ def raiseDescriptorLimit() -> int:
     return hard
 
 
-def fitDescriptors(wanted: Sequence[tuple[int, bool]], limit: int) -> list[int]:
+def descriptorsFor(maximum: int) -> int:
+    """How many the connections of a listener may take, those on their way out included."""
+    return maximum + _extra(maximum)
+
+
+def fitDescriptors(wanted: Sequence[tuple[int, bool]], limit: int, held: int = 0) -> list[int]:
     """
     Fit listeners' ``max_connections`` into a descriptor limit.
 
     :param wanted: for each listener its maximum, and whether somebody asked for just that.
+    :param held: descriptors that connections of earlier listeners have.
     :returns: the maxima to use: what was asked for stays, defaults share the rest.
     :raises ConfigurationError: if what was asked for does not fit, or nothing is left.
     """
     reserved = RESERVED + RESERVED_EACH * len(wanted)
-    room = limit - reserved
-    asked = sum(count + _extra(count) for count, explicit in wanted if explicit)
+    room = limit - reserved - held
+    asked = sum(descriptorsFor(count) for count, explicit in wanted if explicit)
     defaults = [count for count, explicit in wanted if not explicit]
     if asked > room or (defaults and room - asked < 2 * len(defaults)):
         total = sum(count for count, explicit in wanted if explicit) or len(defaults)
         raise ConfigurationError(
             f"max_connections of {total} in all does not fit the descriptor limit of {limit}"
-            f" ({reserved} are kept, and {EXTRA:.0%} more are for connections on their way out):"
-            " lower it, or raise the limit (ulimit -Hn, LimitNOFILE=)"
+            f" ({reserved} are kept, and {EXTRA:.0%} more are for connections on their way out)"
+            + f", of which {held} are with connections of before the reload" * (held > 0)
+            + ": lower it, or raise the limit (ulimit -Hn, LimitNOFILE=)"
+            + ", or wait until they have ended" * (held > 0)
         )
-    if sum(count + _extra(count) for count in defaults) <= room - asked:
+    if sum(map(descriptorsFor, defaults)) <= room - asked:
         return [count for count, _ in wanted]
     share = int((room - asked) / len(defaults) / (1 + EXTRA))
-    while share + _extra(share) > (room - asked) // len(defaults):
+    while descriptorsFor(share) > (room - asked) // len(defaults):
         share -= 1
     return [count if explicit else min(count, share) for count, explicit in wanted]

@@ -9,6 +9,7 @@ Twisted service made of it: `echod.listening.Listener` serves streams,
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Any
 
 from msgspec import Struct
@@ -21,9 +22,20 @@ from echod.settings import Limits
 from echod.sources import Networks
 from echod.tlscontext import ServerTLS
 
-__all__ = ["ListenerPlan", "PlannedListener"]
+__all__ = ["Likeness", "ListenerPlan", "PlannedListener"]
 
 _log = Logger()
+
+
+class Likeness(IntEnum):
+    """How much of a listener stays if it goes on as another."""
+
+    #: It cannot: it is somewhere else, or the port is its own.
+    NONE = 0
+    #: Its protocol, and whether there are TLS and PROXY headers; at a given port not even that.
+    KIND = 1
+    BUT_LIMITS = 2
+    ALL = 3
 
 
 class ListenerPlan(Struct, frozen=True, kw_only=True):
@@ -32,7 +44,7 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
 
     :ivar place: where it is written, for messages: ``$.listener[0]`` or ``--port``.
     :ivar maker: an `IStreamProtocolMaker` or `IDatagramProtocolMaker`, as the endpoint needs.
-    :ivar explicitMaximum: whether somebody asked for just this ``max_connections``.
+    :ivar maximumPlace: where just this ``max_connections`` was asked for, if it was.
     :ivar security: what TLS needs, if there is to be TLS.
     :ivar proxy: networks whose peers send a PROXY header, and nobody else may come.
     :ivar descriptor: of the socket to adopt, which is at ``endpoint``; ``None`` makes one.
@@ -43,7 +55,7 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
     endpoint: Endpoint
     limits: Limits
     options: Struct | None
-    explicitMaximum: bool = False
+    maximumPlace: str | None = None
     security: ServerTLS | None = None
     proxy: Networks | None = None
     descriptor: int | None = None
@@ -64,19 +76,28 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
         told = f" ({', '.join(traits)})" if traits else ""
         return f"{self.maker.name} {endpoint}{told}"
 
-    def sameAs(self, other: ListenerPlan) -> bool:
-        """Whether both say the same; what is in files of TLS does not count."""
-        return self.isAt(other) and self._terms() == other._terms()
+    def likeness(self, other: ListenerPlan) -> Likeness:
+        """
+        How alike they are, for a listener of this one to go on as ``other``.
+
+        A port that the system chose (port 0) goes on as the same kind of listener, or is closed:
+        its clients have learnt of it as of that.  What is in files of TLS does not count.
+        """
+        if (self.endpoint, self.descriptor) != (other.endpoint, other.descriptor):
+            return Likeness.NONE
+        if self._terms() == other._terms():
+            return Likeness.ALL if self.limits == other.limits else Likeness.BUT_LIMITS
+        chosen = getattr(self.endpoint, "port", None) == 0
+        return Likeness.NONE if chosen and self._kind() != other._kind() else Likeness.KIND
+
+    def _kind(self) -> tuple[Any, ...]:
+        return self.maker, self.security is None, self.proxy is None
 
     def _terms(self) -> tuple[Any, ...]:
         security = None if self.security is None else self.security.settings
         # The mode of a UNIX socket's file is no part of where it is.
         mode = getattr(self.endpoint, "mode", None)
-        return self.maker, self.limits, self.options, self.proxy, security, mode
-
-    def isAt(self, other: ListenerPlan) -> bool:
-        """Whether both are for one socket."""
-        return (self.endpoint, self.descriptor) == (other.endpoint, other.descriptor)
+        return self.maker, self.options, self.proxy, security, mode
 
     def make(self, method: Callable[[Any], Any]) -> Any:
         """
@@ -178,6 +199,16 @@ class PlannedListener(Service):
     def neglects(self) -> bool:
         """Whether it should serve, and does not; to be asked now and then."""
         return bool(self.running) and not self._port.connected
+
+    @property
+    def listens(self) -> bool:
+        """Whether it has its socket."""
+        return bool(self._port.connected)
+
+    @property
+    def endpoint(self) -> Any:
+        """Where it listens, with the port that the system chose."""
+        return self._endpoint
 
     @property
     def plan(self) -> ListenerPlan:

@@ -80,14 +80,34 @@ class ListenerRequest(Struct, frozen=True, kw_only=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """A whole daemon, checked and ready to be built."""
+    """
+    A whole daemon, checked and ready to be built.
+
+    :ivar byDefault: whether nobody has asked for listeners, and these are the default ones.
+    :ivar asked: the listeners with the ``max_connections`` that were asked for; ``listeners`` have
+        those that ``descriptorLimit`` has room for.
+    """
 
     listeners: Sequence[ListenerPlan]
+    asked: Sequence[ListenerPlan]
+    descriptorLimit: int
+    byDefault: bool = False
     drainTimeout: float
     logConnections: bool
     drainDelay: float = 0.0
     logPayload: bool = False
     notes: Sequence[str] = ()
+
+    def holding(self, held: int) -> Plan:
+        """
+        The same with less room: connections of earlier listeners have ``held`` descriptors.
+
+        :raises ConfigurationError: there is not enough.
+        """
+        _, before = _fit(self.asked, self.descriptorLimit)
+        listeners, notes = _fit(self.asked, self.descriptorLimit, held)
+        others = [note for note in self.notes if note not in before]
+        return msgspec.structs.replace(self, listeners=listeners, notes=[*others, *notes])
 
 
 def requestsOf(configuration: Configuration, interface: str) -> list[ListenerRequest]:
@@ -125,6 +145,8 @@ def plan(
     options: Mapping[str, Mapping[str, str]] | None = None,
     overrides: Mapping[str, Any] | None = None,
     passed: Passed | None = _NOTHING_PASSED,
+    byDefault: bool = False,
+    directory: str = "",
 ) -> Plan:
     """
     Check everything that can be checked without binding.
@@ -136,6 +158,8 @@ def plan(
     :param overrides: limits of the command line: over ``[defaults]``, under a listener's own.
     :param passed: the sockets that there are; all must be used.  With ``None`` nobody looks, and
         a plan with endpoints of passed sockets can be shown, but not served.
+    :param byDefault: see `Plan`.
+    :param directory: where relative paths begin, as long as the daemon runs.
     :raises ConfigurationError: in one line, naming the place.
     """
     options = options or {}
@@ -149,9 +173,9 @@ def plan(
             )
     listeners: list[ListenerPlan] = []
     taken: dict[Endpoint, str] = {}
-    # Where each listener's max_connections was asked for, if it was.
-    maximumPlaces: list[str | None] = []
-    for request, maker, endpoint, descriptor in _locate(requests, registry, interface, passed):
+    for request, maker, endpoint, descriptor in _locate(
+        requests, registry, interface, passed, directory
+    ):
         place = request.place
         _take(endpoint if descriptor is None else DescriptorEndpoint(descriptor), place, taken)
         settings = registry.settings(maker, request.options, _at(place, "options"), strict=True)
@@ -164,7 +188,7 @@ def plan(
                 strict=False,
             )
         _checkSources(request, endpoint)
-        security = _security(request, endpoint)
+        security = _security(request, endpoint, directory)
         layers = {
             f"protocol {maker.name}": maker.defaults,
             "$.defaults.max_connections": configuration.defaults,
@@ -172,7 +196,6 @@ def plan(
             _at(place, "max_connections"): request.limits,
         }
         places = [where for where, layer in layers.items() if "max_connections" in layer]
-        maximumPlaces.append(places[-1] if places else None)
         listeners.append(
             ListenerPlan(
                 place=place,
@@ -180,7 +203,7 @@ def plan(
                 endpoint=endpoint,
                 limits=resolveLimits(*layers.values()),
                 options=settings,
-                explicitMaximum=bool(places),
+                maximumPlace=places[-1] if places else None,
                 security=security,
                 proxy=_trusted(request, endpoint),
                 descriptor=descriptor,
@@ -188,13 +211,12 @@ def plan(
         )
     if passed is not None:
         passed.checkUsed([listener.descriptor for listener in listeners])
-    try:
-        listeners, notes = _fit(listeners, descriptorLimit)
-    except ConfigurationError as error:
-        where = next(filter(None, maximumPlaces), "max_connections")
-        raise ConfigurationError(f"{where}: {error}") from error
+    fitted, notes = _fit(listeners, descriptorLimit)
     return Plan(
-        listeners=listeners,
+        listeners=fitted,
+        asked=listeners,
+        descriptorLimit=descriptorLimit,
+        byDefault=byDefault,
         drainDelay=configuration.drain_delay,
         drainTimeout=configuration.drain_timeout,
         logConnections=configuration.log_connections,
@@ -230,7 +252,9 @@ def _stalls(listeners: Sequence[ListenerPlan]) -> list[str]:
     ]
 
 
-def _security(request: ListenerRequest, endpoint: Endpoint) -> ServerTLS | None:
+def _security(
+    request: ListenerRequest, endpoint: Endpoint, directory: str = ""
+) -> ServerTLS | None:
     """What the listener's table and its endpoint say of TLS, with all files read."""
     words = getattr(endpoint, "tls", None)
     if words is None and request.tls is None:
@@ -247,7 +271,7 @@ def _security(request: ListenerRequest, endpoint: Endpoint) -> ServerTLS | None:
         table[key] = value
     settings = convert(table, TLSSettings, place)
     try:
-        return ServerTLS(settings)
+        return ServerTLS(settings.within(directory))
     except ConfigurationError as error:
         raise ConfigurationError(f"{place}: {error}") from error
 
@@ -277,7 +301,11 @@ def _checkSources(request: ListenerRequest, endpoint: Endpoint) -> None:
 
 
 def _locate(
-    requests: Sequence[ListenerRequest], registry: Registry, interface: str, passed: Passed | None
+    requests: Sequence[ListenerRequest],
+    registry: Registry,
+    interface: str,
+    passed: Passed | None,
+    directory: str,
 ) -> Iterator[tuple[ListenerRequest, Any, Endpoint, int | None]]:
     """Each request with its maker and its endpoint, or each of the sockets that it means."""
     for request in requests:
@@ -286,6 +314,8 @@ def _locate(
         located: list[tuple[Endpoint, int | None]]
         try:
             endpoint = parseEndpoint(request.endpoint, interface)
+            if isinstance(endpoint, UNIXEndpoint):
+                endpoint = endpoint.within(directory)
             located = [(endpoint, None)] if passed is None else passed.find(endpoint)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}") from error
@@ -325,18 +355,24 @@ def _at(place: str, key: str) -> str:
 
 
 def _fit(
-    listeners: Sequence[ListenerPlan], descriptorLimit: int
+    listeners: Sequence[ListenerPlan], descriptorLimit: int, held: int = 0
 ) -> tuple[list[ListenerPlan], list[str]]:
     # One of datagrams has no connections.
     wanted = [
         (0, True)
         if isinstance(listener.endpoint, UDPEndpoint)
-        else (listener.limits.max_connections, listener.explicitMaximum)
+        else (listener.limits.max_connections, listener.maximumPlace is not None)
         for listener in listeners
     ]
+    try:
+        maxima = fitDescriptors(wanted, descriptorLimit, held)
+    except ConfigurationError as error:
+        places = (listener.maximumPlace for listener in listeners)
+        where = next(filter(None, places), "max_connections")
+        raise ConfigurationError(f"{where}: {error}") from error
     fitted: list[ListenerPlan] = []
     notes = set()
-    for listener, maximum in zip(listeners, fitDescriptors(wanted, descriptorLimit), strict=True):
+    for listener, maximum in zip(listeners, maxima, strict=True):
         if 0 < maximum != listener.limits.max_connections:
             limits: Limits = msgspec.structs.replace(listener.limits, max_connections=maximum)
             listener = msgspec.structs.replace(listener, limits=limits)

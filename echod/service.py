@@ -20,10 +20,13 @@ from echod import early
 from echod.datagrams import DatagramListener
 from echod.deadlines import Sweep
 from echod.endpoints import UDPEndpoint
+from echod.errors import ConfigurationError
+from echod.limits import descriptorsFor
 from echod.listening import Listener
-from echod.planned import ListenerPlan
+from echod.planned import Likeness, ListenerPlan
 from echod.planning import Plan
 from echod.report import SlowLog, toJSON
+from echod.succession import checkOwn, match
 from echod.transports.pulse import Pulse
 from echod.transports.reactor import Facade
 
@@ -174,24 +177,30 @@ class EchodService(MultiService):
 
         All that may fail comes first; if it does, nothing has changed.
 
-        :raises ConfigurationError: a protocol raised, or its maker.
+        :raises ConfigurationError: a protocol raised, or its maker; there are too few descriptors;
+            or no listener is asked for any more.
         :raises ListenError: a new endpoint cannot be had.
         """
-        for note in plan.notes:
-            _log.warn("{note}", note=note)
+        if plan.byDefault and not self._plan.byDefault:
+            raise ConfigurationError(
+                "no [[listener]] is left in the configuration file; write what is to be served"
+            )
         logs = (plan.logConnections, plan.logPayload)
         logged = (self._plan.logConnections, self._plan.logPayload)
         for old in [old for old in self._retired if not old.connectionCount]:
             self._retired.remove(old)
             self.services.remove(old)
-        before = list(self.listeners)
+        matched = match(self.listeners, plan.listeners)
+        before = [listener for listener in self.listeners if listener not in matched]
+        plan = self._fit(plan, matched, before)
+        for note in plan.notes:
+            _log.warn("{note}", note=note)
         # Each listener to be, with the one that is at its endpoint now.
         after: list[tuple[Any, Any]] = []
-        for each in plan.listeners:
-            found = next((old for old in before if old.plan.isAt(each)), None)
-            if found is not None:
-                before.remove(found)
-            same = found is not None and found.plan.sameAs(each) and logs == logged
+        for each, found in zip(plan.listeners, matched, strict=True):
+            if found is None:
+                checkOwn(self.listeners, each)
+            same = found and found.plan.likeness(each) is Likeness.ALL and logs == logged
             after.append((found if same else self._make(each, plan), found))
         new = [listener for listener, found in after if found is None]
         changed = [(listener, found) for listener, found in after if found not in (None, listener)]
@@ -225,6 +234,28 @@ class EchodService(MultiService):
             changed=len(changed),
             gone=len(before),
         )
+
+    def _fit(self, plan: Plan, matched: Sequence[Any], gone: Sequence[Any]) -> Plan:
+        """
+        The plan with as many connections as there are descriptors for, besides those that stay.
+
+        :param matched: for each listener of the plan the one that goes on as it, or ``None``.
+        :param gone: those that go.
+        :raises ConfigurationError: there is no room.
+        """
+        left = sum(listener.connectionCount for listener in [*self._retired, *gone])
+        fitted, held = plan, 0
+        while True:
+            # Where fewer may come than there are, those above it stay too.
+            above = sum(
+                max(0, found.connectionCount - descriptorsFor(each.limits.max_connections))
+                for each, found in zip(fitted.listeners, matched, strict=True)
+                if found is not None
+            )
+            if left + above <= held:
+                return fitted
+            held = left + above
+            fitted = plan.holding(held)
 
     def connectionCount(self) -> int:
         """Connections at all listeners."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -150,6 +151,23 @@ class TLSSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     tickets: bool = False
     minimum_version: Literal["1.2", "1.3"] = "1.2"
     names: dict[str, CertificateSettings] = msgspec.field(default_factory=dict)
+
+    def within(self, directory: str) -> TLSSettings:
+        """The same, with relative paths beginning at ``directory``."""
+
+        def join(path: str) -> str:
+            return str(PurePosixPath(directory, path)) if path else ""
+
+        return msgspec.structs.replace(
+            self,
+            cert=join(self.cert),
+            key=join(self.key),
+            ca=join(self.ca),
+            names={
+                name: CertificateSettings(cert=join(pair.cert), key=join(pair.key))
+                for name, pair in self.names.items()
+            },
+        )
 
     def __post_init__(self) -> None:
         if (self.client_auth == "none") == bool(self.ca):

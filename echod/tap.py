@@ -12,6 +12,8 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
@@ -121,7 +123,8 @@ class Options(usage.Options):
         self.plan: Plan | None = None
         self._requests: list[ListenerRequest] = []
         self._protocolOptions: dict[str, dict[str, str]] = {}
-        self._path = ""
+        # Where relative paths begin.
+        self._directory = ""
         self._passed: Passed | None = None
 
     # -- Options that repeat -------------------------------------------------------------
@@ -211,9 +214,9 @@ class Options(usage.Options):
                 # A number is a port; anything else is an endpoint.
                 endpoint = value if ":" in value else f"{kind}:{value}"
                 self._request(f"--{option} {value}", protocol, endpoint)
-        if self["config"] is not None:
-            # `twistd` may go elsewhere before it is read again.
-            self._path = os.path.abspath(self["config"])  # noqa: PTH100  # of text, as given
+        # `twistd` may go elsewhere before the files are read again; and it need be nowhere.
+        with suppress(OSError):
+            self._directory = os.getcwd()  # noqa: PTH109  # text, as all paths here
         self._passed = (
             # A check of the file: what it is started with then, nobody knows now.
             None if self["check-config"] else Passed.fromEnvironment(os.environ, os.getpid())
@@ -250,6 +253,8 @@ class Options(usage.Options):
                 options=self._protocolOptions,
                 overrides=overrides,
                 passed=self._passed,
+                byDefault=not self._requests and configuration.listener is None,
+                directory=self._directory,
             )
         except ConfigurationError as error:
             raise self._inFile(error) from error
@@ -262,7 +267,7 @@ class Options(usage.Options):
         configuration = Configuration()
         if self["config"] is not None:
             try:
-                configuration = parseConfiguration(_read(self["config"], self._path))
+                configuration = parseConfiguration(self._read(self["config"]))
             except ConfigurationError as error:
                 raise self._inFile(error) from error
         changes: dict[str, Any] = {}
@@ -275,6 +280,22 @@ class Options(usage.Options):
         if self["log-payload"]:
             changes["log_payload"] = True
         return msgspec.structs.replace(configuration, **changes)
+
+    def _read(self, name: str) -> str:
+        """The text of the file of that ``name``."""
+        path = Path(self._directory, name)
+        # A pipe without a writer would hold up everybody.
+        if self.plan is not None and path.exists() and not path.is_file():
+            raise ConfigurationError(
+                f"{name} is no file, and cannot be read again: name one, or restart"
+            )
+        data = readTrusted(str(path))
+        checkEncoding(name, data)
+        try:
+            # Notepad and PowerShell begin theirs with a byte order mark.
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{name}: not UTF-8, at byte {error.start}") from error
 
     def _inFile(self, error: ConfigurationError) -> ConfigurationError:
         """Name the file in an error about a place in it."""
@@ -292,17 +313,6 @@ def _fromText(value: dict[str, str], kind: Any) -> Any:
     except ConfigurationError as error:
         _, _, what = str(error).removesuffix(f", not {text!r}").partition(": ")
         raise ConfigurationError(f"--{_option(key)} {text!r}: {what}") from error
-
-
-def _read(name: str, path: str) -> str:
-    """The text of a file at ``path``, or a `ConfigurationError` about ``name``."""
-    data = readTrusted(path)
-    checkEncoding(name, data)
-    try:
-        # Notepad and PowerShell begin theirs with a byte order mark.
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{name}: not UTF-8, at byte {error.start}") from error
 
 
 def _checkText(arguments: Sequence[str]) -> None:

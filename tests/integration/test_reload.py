@@ -138,6 +138,8 @@ def test_newAndGone(serving: Serve) -> None:
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
+        ("", "no [[listener]] is left"),
+        ("drain_timeout = 3.0", "no [[listener]] is left"),
         ("nonsense", "not TOML"),
         ('drain_timeout = "soon"', "drain_timeout"),
         (listener("nope", "tcp:0"), "no protocol 'nope'"),
@@ -293,3 +295,75 @@ def test_withoutAFile() -> None:
         daemon.signal(signal.SIGHUP)
         daemon.waitForLine("reloaded: 0 listeners are new, 0 changed, 0 gone", seen)
         assert exchange(held, b"x") == b"x"
+
+
+def test_withoutListeners(tmp_path: Path) -> None:
+    """A file without listeners is read again where the command line gives them."""
+    path = tmp_path / "echod.toml"
+    path.write_text("")
+    with Daemon("--config", str(path), "--port", "0") as daemon:
+        it = Reloaded(daemon, path)
+        it.reload("drain_timeout = 3.0")
+        assert exchange(daemon.connect(), b"x") == b"x"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "fifo"])
+def test_fileThatIsNone(tmp_path: Path, kind: str) -> None:
+    """A pipe was read at the start: read again it would be empty, or hold everybody up."""
+    text = listener("line", "tcp:0")
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reading, writing = os.pipe()
+    os.write(writing, text.encode())
+    os.close(writing)
+    writer = threading.Thread(target=path.write_text, args=(text,))
+    if kind == "fifo":
+        writer.start()
+    name = str(path) if kind == "fifo" else f"/dev/fd/{reading}"
+    try:
+        with Daemon("--config", name, descriptors=[reading]) as daemon:
+            it = Reloaded(daemon, path)
+            line = it.hangUp("the configuration stays as it was: ")
+            assert f"{name} is no file, and cannot be read again" in line
+            with daemon.connect("line") as client:
+                assert ask(client, b"x\n") == b"x\n"
+    finally:
+        os.close(reading)
+        if kind == "fifo":
+            # Whoever still waits to write has nobody to read.
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+            writer.join(20)
+
+
+def test_elsewhere(tmp_path: Path, certificates: Certificates) -> None:
+    """Relative paths begin where the daemon was started, whatever folder ``twistd`` goes to."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name, source in (
+        ("server.pem", certificates.server),
+        ("ca.pem", certificates.ca),
+        ("other.pem", certificates.other),
+    ):
+        (tmp_path / name).write_bytes(Path(source).read_bytes())
+        (tmp_path / name).chmod(0o600)
+    table = (
+        '[listener.tls]\ncert = "server.pem"\nclient_auth = "optional"\nca = "ca.pem"\n'
+        'names = {"a.example" = {cert = "other.pem", key = "other.pem"}}'
+    )
+    text = (
+        listener("raw", "tls:0:cert=server.pem")
+        + listener("line", "tcp:0", table)
+        + listener("upper", "unix:socket")
+    )
+    path = tmp_path / "echod.toml"
+    path.write_text(text)
+    command = [*TWISTD[:-1], f"--rundir={run}", TWISTD[-1]]
+    with Daemon("--config", "echod.toml", command=command, cwd=tmp_path) as daemon:
+        it = Reloaded(daemon, path)
+        assert it.hangUp().endswith("reloaded: 0 listeners are new, 0 changed, 0 gone")
+        line = it.reload(text.replace("unix:socket", "unix:./socket:mode=600"))
+        assert line.endswith("reloaded: 0 listeners are new, 1 changed, 0 gone")
+        assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == 0o600
+        it.reload(text.replace("unix:socket", "unix:other"))
+        assert [each.name for each in tmp_path.iterdir() if each.is_socket()] == ["other"]
+    assert list(run.iterdir()) == []

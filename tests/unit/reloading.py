@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+from contextlib import suppress
 from typing import Any
 
 from echod.planned import PlannedListener
@@ -15,17 +16,20 @@ from echod.settings import Configuration
 from echod.testing import Loop
 from tests.unit.outer import waitUntil
 
-__all__ = ["Listened", "Reloading", "planOf", "udpPort"]
+__all__ = ["Listened", "Reloading", "freePort", "planOf"]
 
 #: Protocol, endpoint, and limits or other keys of a listener's table.
 Listened = tuple[str, str, dict[str, Any]]
 
 
-def planOf(registry: Registry, *listeners: Listened, descriptors: int = 100_000) -> Plan:
+def planOf(
+    registry: Registry, *listeners: Listened, descriptors: int = 100_000, directory: str = ""
+) -> Plan:
     """
     A plan of such listeners.
 
     :param descriptors: how many there may be.
+    :param directory: where relative paths begin.
     """
     requests = [
         ListenerRequest(
@@ -39,7 +43,7 @@ def planOf(registry: Registry, *listeners: Listened, descriptors: int = 100_000)
         )
         for index, (protocol, endpoint, table) in enumerate(listeners)
     ]
-    return plan(Configuration(), requests, registry, descriptors)
+    return plan(Configuration(), requests, registry, descriptors, directory=directory)
 
 
 class Reloading:
@@ -47,6 +51,7 @@ class Reloading:
     A daemon's listeners in a loop of their own.
 
     :ivar descriptors: how many there may be.
+    :ivar directory: where relative paths begin.
     """
 
     def __init__(self, registry: Registry | None = None) -> None:
@@ -54,17 +59,22 @@ class Reloading:
         self.service: Any = None
         self.registry = registry or discover()
         self.descriptors = 100_000
+        self.directory = ""
 
     def start(self, *listeners: Listened) -> None:
         """Bind."""
-        made = planOf(self.registry, *listeners, descriptors=self.descriptors)
-        self.service = EchodService(made, self.loop, self.loop.seconds)
+        self.service = EchodService(self._planOf(*listeners), self.loop, self.loop.seconds)
         self.service.privilegedStartService()
         self.service.startService()
 
     def reload(self, *listeners: Listened) -> None:
         """As SIGHUP."""
-        self.service.reload(planOf(self.registry, *listeners, descriptors=self.descriptors))
+        self.service.reload(self._planOf(*listeners))
+
+    def _planOf(self, *listeners: Listened) -> Plan:
+        return planOf(
+            self.registry, *listeners, descriptors=self.descriptors, directory=self.directory
+        )
 
     def streams(self) -> list[Any]:
         """The listeners of streams, in the plan's order."""
@@ -109,8 +119,13 @@ class Reloading:
         waitUntil(self.loop.turn, lambda: ended)
 
 
-def udpPort() -> int:
-    """One that is free."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
-        skt.bind(("127.0.0.1", 0))
-        return int(skt.getsockname()[1])
+def freePort() -> int:
+    """One that is free, for TCP too, at every address."""
+    while True:
+        with (
+            suppress(OSError),
+            socket.create_server(("", 0)) as stream,
+            socket.socket(type=socket.SOCK_DGRAM) as datagrams,
+        ):
+            datagrams.bind(stream.getsockname())
+            return int(datagrams.getsockname()[1])

@@ -104,7 +104,7 @@ def test_nothingAskedFor(interface: str) -> None:
         ("dns", TCPEndpoint(interface, 1236)),
     ]
     assert [each.options for each in made.listeners] == [RawOptions(), LineOptions(), DNSOptions()]
-    assert [each.explicitMaximum for each in made.listeners] == [False] * 3
+    assert [each.maximumPlace is not None for each in made.listeners] == [False] * 3
     assert made.drainTimeout == 10.0
     assert made.logConnections is False
     assert list(made.notes) == []
@@ -147,10 +147,10 @@ def test_overrides() -> None:
     own, other = (each.limits for each in made.listeners)
     assert own == Limits(max_connections=7, backlog=10, max_age=8.0, keepalive=1)
     assert other == Limits(backlog=10, max_age=6.0, keepalive=1)
-    assert [each.explicitMaximum for each in made.listeners] == [True, False]
+    assert [each.maximumPlace is not None for each in made.listeners] == [True, False]
     made = planOf(text, overrides={"max_connections": 9})
     assert made.listeners[0].limits.max_connections == 9
-    assert made.listeners[0].explicitMaximum is True
+    assert made.listeners[0].maximumPlace is not None
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_dnsPrefersAnIdleTimeout(defaults: str, own: str, timeout: float) -> Non
 def test_explicitMaximum(defaults: str, own: str, protocol: str, explicit: bool) -> None:
     """Whether somebody asked for just this number, be it the default's."""
     made = planOf(f"[defaults]\n{defaults}\n" + listener("tcp:1", protocol, own))
-    assert made.listeners[0].explicitMaximum is explicit
+    assert (made.listeners[0].maximumPlace is not None) is explicit
 
 
 # -- Options of the command line ------------------------------------------------------------

@@ -22,7 +22,7 @@ from echod.maker import DatagramMaker, FactoryMaker
 from echod.registry import BUILTIN, Registry
 from echod.transports.resting import PAUSE
 from tests.unit.outer import waitUntil
-from tests.unit.reloading import Listened, Reloading, udpPort
+from tests.unit.reloading import Listened, Reloading, freePort
 
 
 class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,7 +116,7 @@ class Place:
         self.kind = kind
         self.protocol = "datagrams" if kind == "udp" else "streams"
         self._path = folder / "socket"
-        self._port = udpPort()
+        self._port = freePort()
         self.endpoint = f"unix:{self._path}" if kind == "unix" else f"{kind}:{self._port}"
 
     def listener(self, raises: str = "", *, exits: bool = False, **limits: Any) -> Listened:

@@ -7,15 +7,18 @@ import os
 import socket
 import weakref
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from twisted.logger import capturedLogs, formatEvent
 
-from echod.errors import ListenError
+from echod.errors import ConfigurationError, ListenError
+from echod.limits import RESERVED, RESERVED_EACH, descriptorsFor
 from tests.unit.outer import waitUntil
-from tests.unit.reloading import Reloading, udpPort
+from tests.unit.reloading import Listened, Reloading, freePort, planOf
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_modeOfTheFile(served: Reloading, tmp_path: Path) -> None:
 )
 def test_ownPorts(served: Reloading, before: list[str], after: list[str]) -> None:
     """E6: a port stays our own as long as one listener has it, and no longer."""
-    port = udpPort()
+    port = freePort()
 
     def ask() -> bytes:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -95,7 +98,7 @@ def test_ownPorts(served: Reloading, before: list[str], after: list[str]) -> Non
 
 def test_nothingIsLeftOfOneThatFails(served: Reloading) -> None:
     """A reload that is refused leaves nothing behind, however often."""
-    port, other = udpPort(), udpPort()
+    port, other = freePort(), freePort()
     served.start(("udp", f"udp:{port}", {}))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         wanted: list[tuple[str, str, dict[str, Any]]] = [
@@ -153,3 +156,208 @@ def test_outlivesManyReloads(served: Reloading, tmp_path: Path, kind: str, drain
         gc.collect()
         assert first() is None
     assert [event for event in events if "log_failure" in event] == []
+
+
+RAW: Listened = ("raw", "tcp:0", {})
+LINE: Listened = ("line", "tcp:0", {"options": {"prefix": "a "}})
+OTHER: Listened = ("line", "tcp:0", {"options": {"prefix": "b "}})
+UDP: Listened = ("udp", "udp:0", {})
+ANYWHERE: Listened = ("raw", "tcp:0:interface=0.0.0.0", {})
+HEADERS: Listened = ("raw", "tcp:0", {"proxy": ["127.0.0.1"]})
+
+
+def withLimits(listener: Listened, seconds: float = 9.0) -> Listened:
+    protocol, endpoint, table = listener
+    limit = (
+        {"datagrams_per_second": int(seconds)} if protocol == "udp" else {"idle_timeout": seconds}
+    )
+    return protocol, endpoint, {**table, **limit}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [
+        ([RAW, LINE], [LINE, RAW], [1, 0]),
+        ([RAW, LINE, OTHER, UDP], [UDP, OTHER, RAW, LINE], [3, 2, 0, 1]),
+        ([RAW, LINE], [LINE], [1]),
+        ([RAW, HEADERS], [HEADERS], [1]),
+        ([RAW, HEADERS], [withLimits(HEADERS)], [1]),
+        ([RAW, ANYWHERE], [ANYWHERE, RAW], [1, 0]),
+        # Other limits, and the order: what else there is tells them apart.
+        ([LINE, OTHER], [withLimits(OTHER), withLimits(LINE)], [1, 0]),
+        ([RAW, withLimits(RAW)], [withLimits(RAW), RAW], [1, 0]),
+        ([UDP, withLimits(UDP)], [withLimits(UDP)], [1]),
+        # Nothing does: the first for the first, and the same protocol alone.
+        ([LINE, LINE], [withLimits(LINE), withLimits(LINE)], [0, 1]),
+        ([LINE, OTHER], [("line", "tcp:0", {"options": {"prefix": "c "}})], [0]),
+        ([RAW], [LINE], [None]),
+        ([RAW], [HEADERS], [None]),
+        ([RAW, LINE], [("upper", "tcp:0", {}), RAW], [None, 0]),
+    ],
+)
+def test_anyPort(
+    served: Reloading, before: list[Listened], after: list[Listened], kept: list[int | None]
+) -> None:
+    """A port that the system chose stays with what is served there, in whatever order."""
+    served.start(*before)
+    ports = served.ports()
+    served.reload(*after)
+    found = [ports.index(port) if port in ports else None for port in served.ports()]
+    assert found == kept
+    # The same again changes nothing.
+    ports = served.ports()
+    served.reload(*after)
+    assert served.ports() == ports
+
+
+def test_portThatIsGiven(served: Reloading) -> None:
+    """A port of the operator's own choice goes on as whatever he writes there."""
+    port = freePort()
+    served.start(("raw", f"tcp:{port}", {}))
+    number = served.service.listeners[0]._port.fileno()
+    served.reload(("line", f"tcp:{port}", {"proxy": ["127.0.0.1"]}))
+    assert served.service.listeners[0]._port.fileno() == number
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+@pytest.mark.parametrize(("before", "after"), [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
+def test_ourOwnAddress(served: Reloading, kind: str, before: str, after: str) -> None:
+    """Who holds the address of a new listener is the old one: that is said, and what to do."""
+    port = freePort()
+    name = "udp" if kind == "udp" else "raw"
+    served.start((name, f"{kind}:{port}:interface={before}", {}))
+    (listener,) = served.service.listeners
+    with pytest.raises(
+        ListenError,
+        match=rf"^\$\.listener\[0\]: cannot listen on {kind} {after}:{port}: this daemon's own"
+        rf" {name} {kind} {before}:{port} has the address; take that one out and reload, then",
+    ):
+        served.reload((name, f"{kind}:{port}:interface={after}", {}))
+    assert served.service.listeners == [listener]
+    served.reload(RAW)
+    served.reload((name, f"{kind}:{port}:interface={after}", {}))
+    assert served.ports() == [port]
+
+
+def test_chosenPortIsGiven(served: Reloading) -> None:
+    """Also the port that the system chose, written down as another listener's."""
+    served.start(RAW)
+    (port,) = served.ports()
+    wanted: Listened = ("raw", f"tcp:{port}", {})
+    others: list[Listened]
+    for others in ([], [RAW]):
+        with pytest.raises(ListenError, match=rf"own raw tcp 127.0.0.1:{port} has the address"):
+            served.reload(*others, wanted)
+    assert served.ports() == [port]
+
+
+def test_twoSpellings(served: Reloading, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A UNIX socket's path is one, however it is spelled, wherever the daemon has gone."""
+    served.directory = str(tmp_path)
+    served.start(("raw", "unix:a", {}))
+    number = (tmp_path / "a").stat().st_ino
+    for spelling in ("./a", f"{tmp_path}/a", f"{tmp_path}//./a"):
+        served.reload(("raw", f"unix:{spelling}", {}))
+        assert (tmp_path / "a").stat().st_ino == number
+        assert len(served.service.services) == 1
+    with pytest.raises(ConfigurationError, match=r"a is taken by \$\.listener\[0\]"):
+        served.reload(("raw", "unix:a", {}), ("raw", "unix:./a", {}))
+
+
+def test_deafIsMended(served: Reloading) -> None:
+    """A listener whose port has closed under it is bound anew."""
+    port = freePort()
+    served.start(("raw", f"tcp:{port}", {}))
+    served.service.listeners[0]._port.close()
+    served.reload(("raw", f"tcp:{port}", {}))
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        assert served.echo(client, b"x") == b"x"
+
+
+def test_noListenersLeft(served: Reloading) -> None:
+    """Default listeners take nobody's place; but they follow each other."""
+    byDefault = msgspec.structs.replace(planOf(served.registry, RAW), byDefault=True)
+    served.start(LINE)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=r"^no \[\[listener\]\] is left"):
+            served.service.reload(byDefault)
+    assert [listener.plan.maker.name for listener in served.service.listeners] == ["line"]
+    served.service._plan = byDefault
+    served.service.reload(byDefault)
+    served.reload(LINE)
+    with pytest.raises(ConfigurationError, match=r"^no \[\[listener\]\] is left"):
+        served.service.reload(byDefault)
+
+
+def room(*maxima: int) -> int:
+    """Descriptors that just so many connections at listeners need."""
+    return RESERVED + sum(RESERVED_EACH + descriptorsFor(maximum) for maximum in maxima)
+
+
+@contextmanager
+def clients(served: Reloading, count: int, *, listener: int = 0) -> Iterator[None]:
+    """So many, connected to one of the listeners; they have said nothing yet."""
+    before = served.service.connectionCount()
+    with ExitStack() as stack:
+        for _ in range(count):
+            address = ("127.0.0.1", served.ports()[listener])
+            stack.enter_context(socket.create_connection(address))
+        waitUntil(served.loop.turn, lambda: served.service.connectionCount() == before + count)
+        yield
+
+
+@pytest.mark.parametrize("proxy", [False, True], ids=["open", "opening"])
+def test_descriptorsOfTheRetired(served: Reloading, proxy: bool) -> None:
+    """Connections of listeners that are gone are counted, as long as they are there."""
+    served.descriptors = room(20)
+    one, other = freePort(), freePort()
+    table: dict[str, Any] = {"max_connections": 20}
+    served.start(("raw", f"tcp:{one}", {**table, **({"proxy": ["127.0.0.1"]} if proxy else {})}))
+    with clients(served, 5):
+        for _ in range(2):
+            with pytest.raises(
+                ConfigurationError,
+                match=r"of 20 in all does not fit .* 5 are with connections of before",
+            ):
+                served.reload(("raw", f"tcp:{other}", table))
+        assert served.ports() == [one]
+        served.reload(("raw", f"tcp:{other}", {"max_connections": 15}))
+        # They are counted at the next one too.
+        with pytest.raises(ConfigurationError, match="of 20 in all"):
+            served.reload(("raw", f"tcp:{other}", table))
+        # One that stays counts its own.
+        served.reload(("raw", f"tcp:{other}", {"max_connections": 15, "idle_timeout": 9.0}))
+    waitUntil(served.loop.turn, lambda: not served.service.connectionCount())
+    served.reload(("raw", f"tcp:{other}", table))
+    (listener,) = served.service.listeners
+    assert listener.limits.max_connections == 20
+
+
+def test_descriptorsAboveALowerMaximum(served: Reloading) -> None:
+    """So are those that a listener has above what it may have from now on."""
+    served.descriptors = room(20, 0)
+    one, other = freePort(), freePort()
+    before: Listened = ("raw", f"tcp:{one}", {"max_connections": 20})
+    lowered: Listened = ("raw", f"tcp:{one}", {"max_connections": 2})
+    new: Listened = ("line", f"tcp:{other}", {"max_connections": 14})
+    served.start(before)
+    with clients(served, 18):
+        with pytest.raises(ConfigurationError, match=r"of 16 in all .* 15 are with connections"):
+            served.reload(lowered, new)
+        served.reload(lowered)
+    waitUntil(served.loop.turn, lambda: not served.service.connectionCount())
+    served.reload(lowered, new)
+
+
+def test_descriptorsByDefault(served: Reloading) -> None:
+    """Who has asked for no number gets what is left, and a line says so."""
+    served.descriptors = room(100)
+    served.start(("raw", f"tcp:{freePort()}", {}))
+    (before,) = served.service.listeners
+    with clients(served, 30), capturedLogs() as events:
+        served.reload(("raw", f"tcp:{freePort()}", {}))
+        (after,) = served.service.listeners
+        total = descriptorsFor(after.limits.max_connections) + 30
+        assert total <= descriptorsFor(before.limits.max_connections) < total + 3
+    told = [formatEvent(event) for event in events]
+    assert sum("max_connections is" in line for line in told) == 1

@@ -237,8 +237,8 @@ def test_limitsGoOverTheFilesDefaults(config: Path) -> None:
 
 def test_maximumGivenIsExplicit(config: Path) -> None:
     """DESIGN: an explicit value is refused rather than shrunken."""
-    assert parse("-c", str(config)).listeners[0].explicitMaximum is False
-    assert parse("-c", str(config), "--max-connections", "9").listeners[0].explicitMaximum is True
+    assert parse("-c", str(config)).listeners[0].maximumPlace is None
+    assert parse("-c", str(config), "--max-connections", "9").listeners[0].maximumPlace is not None
 
 
 def test_drainTimeout(config: Path, capsys: Capture) -> None:
