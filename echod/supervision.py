@@ -62,6 +62,8 @@ class Supervision:
         # What was wrong at the last look, and what of it the log knows; written by _look.
         self._faults: list[str] = []
         self._told: list[str] = []
+        # What the last reload failed of, for the status line; written by reload.
+        self._failed = ""
         # Looks at which nothing was wrong until the next message; written by _look.
         self._looks = self._due = 0
 
@@ -91,6 +93,9 @@ class Supervision:
             self._service.reload(self._makePlan())
         except EchodError as error:
             _log.error("the configuration stays as it was: {error}", error=error)
+            self._failed = f"; the last reload failed: {error}"
+        else:
+            self._failed = ""
         finally:
             self._notifier.ready()
             self._tell()
@@ -106,7 +111,7 @@ class Supervision:
         listeners, connections = len(service.listeners), service.connectionCount()
         self._notifier.status(
             f"{'draining' if service.draining else 'serving'}:"
-            f" {connections} connections at {listeners} listeners"
+            f" {connections} connections at {listeners} listeners{self._failed}"
         )
 
     def _look(self) -> None:

@@ -114,6 +114,24 @@ def test_watchdog(tmp_path: Path) -> None:
         assert 7 <= manager.messages.count("WATCHDOG=1") <= 12
 
 
+def test_statusOfAFailedReload(tmp_path: Path) -> None:
+    """The status line has why the last reload failed, until one succeeds."""
+    file = tmp_path / "echod.toml"
+    good = '[[listener]]\nprotocol = "raw"\nendpoint = "tcp:0"\n'
+    file.write_text(good)
+    with supervised(tmp_path, "--config", str(file)) as (daemon, manager):
+        manager.waitFor("READY=1")
+        file.write_text("nonsense = 1\n")
+        daemon.signal(signal.SIGHUP)
+        manager.waitFor(f"listeners; the last reload failed: {file}: ")
+        file.write_text(good)
+        manager.messages.clear()
+        daemon.signal(signal.SIGHUP)
+        manager.waitFor("STATUS=serving: 0 connections at 1 listeners")
+        assert "failed" not in manager.messages[-1]
+        assert daemon.stop() == 0
+
+
 def test_watchdogThatIsNone(tmp_path: Path) -> None:
     """A nonsensical interval is no end: it serves, and says that there is no watchdog."""
     with supervised(tmp_path, "--port", "0", watchdog=0.0) as (daemon, manager):

@@ -30,6 +30,8 @@ pytestmark = pytest.mark.slow
 
 SERVICES = ("echod.service", "echod@.service", "echod-activated.service")
 SOCKETS = ("echod-activated.socket", "echod-activated-udp.socket")
+#: What the units run.
+PROGRAM = "/opt/echod/bin/twistd -n --pidfile= echod"
 #: What `systemd-analyze security` may say of each, in tenths.
 EXPOSURE = {"echod.service": 12, "echod@.service": 12, "echod-activated.service": 5}
 
@@ -98,16 +100,25 @@ def test_oneSandbox() -> None:
         [
             "Description=Echo daemon",
             "ExecStart=/opt/echod/bin/twistd -n --pidfile= echod --config /etc/echod/echod.toml",
+            f"ExecReload={PROGRAM} --check-config --config /etc/echod/echod.toml",
             "RuntimeDirectory=echod",
         ]
     )
     assert set(several - own) == {
         "Description=Echo daemon %i",
         "ExecStart=/opt/echod/bin/twistd -n --pidfile= echod --config /etc/echod/%i.toml",
+        f"ExecReload={PROGRAM} --check-config --config /etc/echod/%i.toml",
         "RuntimeDirectory=echod-%i",
     }
     assert {setting.partition("=")[0] for setting in own - activated} == {
-        *("Description", "After", "ExecStart", "RuntimeDirectory", "RuntimeDirectoryMode"),
+        *(
+            "Description",
+            "After",
+            "ExecStart",
+            "ExecReload",
+            "RuntimeDirectory",
+            "RuntimeDirectoryMode",
+        ),
         *("RestrictAddressFamilies", "WantedBy"),
     }
 
@@ -297,6 +308,22 @@ def test_reload(machine: Machine, activated: bool) -> None:
             assert client.recv(100) == b"after"
     assert machine.show(unit, "MainPID") == before
     assert machine.show(unit, "NRestarts") == "0"
+
+
+@both
+def test_reloadOfABrokenFile(machine: Machine, activated: bool) -> None:
+    """It fails, says why, and the daemon serves on as before."""
+    unit = started(machine, activated)
+    before = machine.show(unit, "MainPID")
+    file = machine.path(f"/etc/echod/{'activated' if activated else 'echod'}.toml")
+    good = file.read_text()
+    file.write_text(f"nonsense = 1\n{good}")
+    assert machine.run("systemctl", "reload", unit, check=False).returncode == 1
+    assert (machine.show(unit, "ActiveState"), machine.show(unit, "MainPID")) == ("active", before)
+    assert [line for line in machine.journal(unit) if "nonsense" in line]
+    assert echoes(machine)
+    file.write_text(good)
+    machine.systemctl("reload", unit)
 
 
 def test_instances(machine: Machine) -> None:
