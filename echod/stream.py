@@ -422,7 +422,8 @@ class StreamConnection(Connection):
         the stream is closed; when it raises, it is aborted and the log has the traceback, except
         that a `StreamError` of this stream is the peer's doing and closes it like a return.  When
         the connection is lost while it waits for something else, it is cancelled at once; while
-        it waits for the stream, that raises, and it has ``linger_timeout`` to clean up.
+        it waits for the stream, that raises, and it has ``linger_timeout`` to clean up; as it has
+        when the connection ends cleanly.
     :param limit: see `Stream`.
     """
 
@@ -479,9 +480,9 @@ class StreamConnection(Connection):
         """Tell whoever waits for the stream; a handler that waits for something else is ended."""
         told = self.stream.lose(reason)
         running = self._running
-        if running is None or reason.check(ConnectionDone):
+        if running is None:
             return
-        if told:
+        if told or reason.check(ConnectionDone):
             # It knows, or somebody whom it has asked to read does; it has a while for its cleanup.
             grace = self.owner.limits.linger_timeout
             self._deadline = self.transport.reactor.callLater(grace, running.cancel)

@@ -1125,3 +1125,23 @@ def test_writeEOFWhileFull() -> None:
     assert len(link.readAll()) == 100_000
     link.advance(0.5)
     assert link.gone
+
+
+def test_cleanEndDoesNotKeepACoroutine() -> None:
+    """One that waits for something else is cancelled, linger_timeout after a clean end."""
+    cancelled: list[str] = []
+    never: Deferred[None] = Deferred(lambda _: cancelled.append("yes"))
+
+    async def handler(stream: Stream) -> None:
+        stream.close()
+        await never
+
+    link = serve(handler, limits=Limits(linger_timeout=3))
+    link.finish()
+    link.pump()
+    link.advance(1)
+    assert link.gone
+    assert link.connection.reason is not Reason.ERROR
+    assert not cancelled
+    link.advance(3)
+    assert cancelled
