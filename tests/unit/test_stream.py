@@ -176,8 +176,8 @@ def testAcceptMeans() -> None:
 # -- Twisted's private parts -----------------------------------------------------------------
 
 MODULES = (
-    *("accepting", "adopted", "poller", "proxy", "pulse", "reactor", "resting", "stream", "tcp"),
-    *("tls", "udp", "unix"),
+    *("accepting", "adopted", "binding", "claim", "poller", "proxy", "pulse", "reactor"),
+    *("resting", "stream", "tcp", "tls", "udp", "unix"),
 )
 
 
