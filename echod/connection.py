@@ -611,7 +611,9 @@ class Connection(TwistedProtocol):
                 why = self.transport.failure or "the peer closed TLS without close_notify"
                 reason = Failure(ConnectionLost(why))
         self._slices = None
-        self._waitNoMore()
+        if self._meter is not None:
+            self._waitNoMore()
+            self.transport.meterReads(None)
         self._sweep.discard(self)
         if self._protocolKnows:
             self.attempt(self.lost, reason)

@@ -94,7 +94,7 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     def meterReads(allowed: Any) -> None:
         """
         Ask ``allowed()`` before each read how many bytes the protocol may be given, and give it
-        no more.  If it says 0 it has stopped reading.
+        no more.  If it says 0 it has stopped reading.  ``None``, after that: ask nobody any more.
         """
 
     def echoUnseen(allowed: bool) -> None:

@@ -142,9 +142,13 @@ class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
         self._largestRead = size
         self._readSize = min(self._readSize, size)
 
-    def meterReads(self, allowed: Callable[[], int]) -> None:
+    def meterReads(self, allowed: Callable[[], int] | None) -> None:
         """See `IConnectionTransport.meterReads`."""
         self._allowed = allowed
+        if allowed is None:
+            # It refers to this one, which would wait for the collector.
+            self.__dict__.pop("doRead", None)
+            return
         # Where nothing is limited there is nothing to ask, and a read does not look.
         self.doRead = self._readMetered  # type: ignore[method-assign]  # for this one alone
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import weakref
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
@@ -388,3 +390,22 @@ def test_reload(rate: int) -> None:
             other.send(bytes(20_000))
             served.rest()
             assert served.counters()["bytes_in"] == (10_000 if rate == 10_000 else 30_000)
+
+
+def test_nothingIsLeft() -> None:
+    """One that is gone is forgotten at once: no cycle waits for the collector."""
+    with Served(None, limits=TOGETHER) as served:
+        client = connected(served)
+        client.send(b"x")
+        served.rest()
+        (connection,) = served.connections
+        gone: list[Any] = [weakref.ref(connection), weakref.ref(connection.transport)]
+        del connection
+        gc.collect()
+        gc.disable()
+        try:
+            reset(client)
+            served.gone()
+            assert [each() for each in gone] == [None, None]
+        finally:
+            gc.enable()
