@@ -134,6 +134,8 @@ class PlannedListener(Service):
         self._endpoint = plan.endpoint
         # Whether it could succeed another one; written by standBy, succeed and abandon.
         self._standing = False
+        # Whether it has served since it began, whatever has become of its port.
+        self._serving = False
 
     def _serve(self) -> None:
         """The port listens: do what depends on its address."""
@@ -152,7 +154,7 @@ class PlannedListener(Service):
         """
         if not self._port.connected:
             self._plan.make(lambda _: self._port.startListening())
-            self._serve()
+            self._begin()
             _log.info("listening {listener}", listener=self.describe())
 
     def startService(self) -> None:
@@ -177,24 +179,35 @@ class PlannedListener(Service):
         """
         self._standing = False
         self._port.succeed(other._port)
-        other._unserve()
+        other._finish()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._finish()
+        self._serving = True
         self._serve()
+
+    def _finish(self) -> None:
+        if self._serving:
+            self._serving = False
+            self._unserve()
 
     def retire(self) -> None:
         """Take nobody any more; who has come already is served, and connections stay."""
         if self._port.connected:
             # At one go: whoever is connected after the queue was served would be reset.
             self._port.serveQueue()
-            self.abandon()
+        self.abandon()
 
     def abandon(self) -> None:
         """Close the port at once: nothing was served, or `retire` has seen to it."""
         if self._standing:
             self._standing = False
             self._port.standDown()
-        elif self._port.connected:
+            return
+        if self._port.connected:
             self._port.close()
-            self._unserve()
+        self._finish()
 
     def neglects(self) -> bool:
         """Whether it should serve, and does not; to be asked now and then."""

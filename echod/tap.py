@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -285,7 +286,7 @@ class Options(usage.Options):
         """The text of the file of that ``name``."""
         path = Path(self._directory, name)
         # A pipe without a writer would hold up everybody.
-        if self.plan is not None and path.exists() and not path.is_file():
+        if self.plan is not None and _isNoFile(path):
             raise ConfigurationError(
                 f"{name} is no file, and cannot be read again: name one, or restart"
             )
@@ -313,6 +314,14 @@ def _fromText(value: dict[str, str], kind: Any) -> Any:
     except ConfigurationError as error:
         _, _, what = str(error).removesuffix(f", not {text!r}").partition(": ")
         raise ConfigurationError(f"--{_option(key)} {text!r}: {what}") from error
+
+
+def _isNoFile(path: Path) -> bool:
+    """Whether there is something else; what cannot be looked at cannot be read, and says why."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _checkText(arguments: Sequence[str]) -> None:

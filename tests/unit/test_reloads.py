@@ -268,8 +268,12 @@ def test_deafIsMended(served: Reloading) -> None:
     """A listener whose port has closed under it is bound anew."""
     port = freePort()
     served.start(("raw", f"tcp:{port}", {}))
-    served.service.listeners[0]._port.close()
-    served.reload(("raw", f"tcp:{port}", {}))
+    kept = served.kept()
+    for _ in range(3):
+        served.service.listeners[0]._port.close()
+        served.reload(("raw", f"tcp:{port}", {}))
+        served.reload(("raw", f"tcp:{port}", {}))
+        assert served.kept() == kept
     with socket.create_connection(("127.0.0.1", port)) as client:
         assert served.echo(client, b"x") == b"x"
 

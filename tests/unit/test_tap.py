@@ -13,6 +13,7 @@ import pytest
 
 from echod import __version__
 from echod.endpoints import Endpoint, TCPEndpoint
+from echod.errors import ConfigurationError
 from echod.limits import RESERVED, RESERVED_EACH
 from echod.planning import Plan
 from echod.protocols.line import LineOptions
@@ -566,3 +567,30 @@ def test_helpOfAnyWidth(monkeypatch: pytest.MonkeyPatch, capsys: Capture, column
     """``COLUMNS`` may be anything."""
     monkeypatch.setenv("COLUMNS", columns)
     assert len([line for line in answered(capsys, "--help") if line.lstrip().startswith("--")]) > 30
+
+
+def test_fileThatCannotBeLookedAt(tmp_path: Path) -> None:
+    """A reload whose file is out of reach is refused in words, as a start is."""
+    path = tmp_path / "echod.toml"
+    path.write_text('listener = [{protocol = "raw", endpoint = "tcp:0"}]')
+    options = Options()
+    options.parseOptions(["-c", str(path)])
+    path.unlink()
+    path.symlink_to("x" * 300)
+    with pytest.raises(ConfigurationError, match=r"^cannot read .*: File name too long$"):
+        options.makePlan()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ConfigurationError, match="is no file, and cannot be read again"):
+        options.makePlan()
+
+
+def test_folderThatIsGone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who starts in a folder that has been removed needs none for absolute paths."""
+    path = tmp_path / "echod.toml"
+    path.write_text('listener = [{protocol = "raw", endpoint = "tcp:0"}]')
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert len(parse("-c", str(path)).listeners) == 1
