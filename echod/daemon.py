@@ -21,7 +21,6 @@ from echod.errors import EchodError, Told
 from echod.logfiles import writeAll
 from echod.logs import Log
 from echod.planning import Plan
-from echod.process import CUT_SHORT
 from echod.service import EchodService
 
 __all__ = ["Daemon", "StandardError"]
@@ -101,7 +100,8 @@ class Daemon(EchodService):
                 self._standardError.tell(str(error))
             if self._log.elsewhere or not self._standardError:
                 _log.critical("{error}", error=error)
-            raise Told("the reason is told above") from error
+            self._status = error.status
+            raise Told(error.status) from error
 
     def end(self) -> None:
         """
@@ -111,7 +111,7 @@ class Daemon(EchodService):
         standard output or of `logging`.
         """
         if not self._log.finish():
-            os._exit(CUT_SHORT if self.cutShort else self._status)
+            os._exit(self.exitStatus or self._status)
 
     def _begun(self) -> None:
         self._status = 0

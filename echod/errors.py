@@ -31,6 +31,7 @@ __all__ = [
     "StreamTruncated",
     "TLSFailed",
     "Told",
+    "TriedInVain",
     "oneLine",
 ]
 
@@ -53,7 +54,13 @@ def whatFailed(error: BaseException) -> str:
 
 
 class EchodError(Exception):
-    """The base of all of echod's own errors; as text always one printable line."""
+    """
+    The base of all of echod's own errors; as text always one printable line.
+
+    :cvar status: what a process exits with that one of them ends.
+    """
+
+    status = 1
 
     def __str__(self) -> str:
         return oneLine(super().__str__())
@@ -71,8 +78,22 @@ class AddressMissing(ListenError):
     """The address is no interface's; it may be one's later."""
 
 
+class TriedInVain(ListenError):
+    """An address has not come within ``bind_timeout``; it may if echod is started again."""
+
+    status = 75  # EX_TEMPFAIL of sysexits(3)
+
+
 class Told(EchodError):
-    """The process cannot start, and has said why already."""
+    """
+    The process cannot start, and has said why already.
+
+    :ivar status: what it exits with.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__("the reason is told above")
+        self.status = status
 
 
 class CheckFailed(EchodError):

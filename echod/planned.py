@@ -16,6 +16,7 @@ from msgspec import Struct
 from twisted.application.service import Service
 from twisted.logger import Logger
 
+from echod.early import Ended
 from echod.endpoints import Endpoint
 from echod.errors import ConfigurationError, EchodError, whatFailed
 from echod.settings import Limits
@@ -107,7 +108,7 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
         """
         try:
             return method(self.options)
-        except EchodError:
+        except (EchodError, Ended):
             raise
         except (Exception, SystemExit) as error:
             raise ConfigurationError(

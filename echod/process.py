@@ -3,7 +3,7 @@ What the process does with signals, and the status it exits with.
 
 ``twistd`` answers SIGTERM by killing itself with it once more, and swallows exit codes;
 an operator wants: SIGTERM and SIGINT drain, a later one ends at once, the exit status says
-whether everybody got what was owed (0) or not (`CUT_SHORT`), SIGUSR1 logs the counters.
+whether everybody got what was owed (0) or not (3), SIGUSR1 logs the counters.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from echod import early
@@ -33,8 +35,6 @@ _log = Logger()
 #: terminal, and a wrapper (npm, make, a shell's trap) hands it on once more; nobody who means it
 #: presses twice in less.
 ONE_REQUEST = 1.0
-#: Exit status after a drain that was cut short; 1 is that of whoever could not start.
-CUT_SHORT = 3
 
 
 class Signals:
@@ -81,7 +81,9 @@ class Signals:
         if self._asked is None:
             self._asked = when
             _log.info("{name}: draining; once more to end at once", name=name)
-            self._reactor.stop()
+            # It may have begun to by itself.
+            with suppress(ReactorNotRunning):
+                self._reactor.stop()
         elif when - self._asked < ONE_REQUEST:
             _log.info("{name} again, too soon to mean more", name=name)
         else:
@@ -97,9 +99,10 @@ class Signals:
         _log.info("counters {counters}", counters=self._service.counters())
 
     def _setExitStatus(self) -> None:
-        if self._service.cutShort:
+        status = self._service.exitStatus
+        if status:
             # `twistd` has its pid file to remove yet, and no way to hand on a status.
-            atexit.register(_exitCutShort)
+            atexit.register(_exitWith, status)
 
 
 def useMonotonicClock(reactor: Any) -> None:
@@ -124,28 +127,29 @@ def shedGroups() -> None:
         os.setgroups([group])
 
 
-def _exitCutShort() -> None:
+def _exitWith(status: int) -> None:
     # Whatever others have registered, first: nothing of Python's end comes after this.
-    atexit.unregister(_exitCutShort)
+    atexit.unregister(_exitWith)
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(CUT_SHORT)
+    os._exit(status)
 
 
 def printEchodErrors() -> None:
-    """Let an `EchodError` that ends the process be one line on standard error, exit status 1."""
+    """Let an `EchodError` that ends the process be one line on standard error, and its status."""
     before = sys.excepthook
 
     def hook(
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, Told):
-            pass
-        elif isinstance(error, EchodError):
+        if not isinstance(error, EchodError):
+            before(kind, error, traceback)
+            return
+        if not isinstance(error, Told):
             # The real one: `twistd` has turned the other into log events by now.
             print(f"echod: {error}", file=sys.__stderr__)
-        else:
-            before(kind, error, traceback)
+        # Python ends with the status of what its hook raises.
+        raise SystemExit(error.status)
 
     sys.excepthook = hook

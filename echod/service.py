@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
 from echod import early
+from echod.bindall import bindAll
 from echod.datagrams import DatagramListener
 from echod.deadlines import Sweep
 from echod.endpoints import UDPEndpoint
@@ -33,6 +34,12 @@ from echod.transports.reactor import Facade
 __all__ = ["EchodService"]
 
 _log = Logger()
+
+#: Exit status after a drain that was cut short; 1 is that of whoever could not start.
+CUT_SHORT = 3
+#: Exit status of one that could not go on, and may if it is started again: EX_TEMPFAIL of
+#: sysexits(3).
+SOCKET_LOST = 75
 
 
 def _stop(listeners: Sequence[Service]) -> Deferred[Any]:
@@ -66,6 +73,7 @@ class EchodService(MultiService):
         self._delay: Any = None
         self._ended: Deferred[None] | None = None
         self._bound = False
+        self._socketLost = False
         self._slow = SlowLog(monotonic)
         self._monotonic = monotonic
         self._facade = Facade(reactor, self._slow)
@@ -102,7 +110,7 @@ class EchodService(MultiService):
             _log.warn("{note}", note=note)
         self._bound = True
         try:
-            super().privilegedStartService()
+            bindAll(self.listeners)
         except BaseException:
             for listener in self.listeners:
                 listener.abandon()
@@ -158,6 +166,27 @@ class EchodService(MultiService):
             self._bound = self.draining = False
 
         return drained.addBoth(finished)
+
+    @property
+    def exitStatus(self) -> int:
+        """What the process exits with: 0 if everybody got what was owed, and it ends as told."""
+        return CUT_SHORT if self.cutShort else SOCKET_LOST if self._socketLost else 0
+
+    def losesSocket(self) -> bool:
+        """
+        Whether a listener has lost its socket: another process that holds it has shut it down.
+
+        It could listen again at some addresses, and at none that was passed; so the daemon is to
+        end, and whoever started it may do so again.  The log has a line for each.
+        """
+        for listener in self.listeners:
+            if listener.running and not listener.listens:
+                self._socketLost = True
+                _log.critical(
+                    "{listener}: its socket was shut down by another process that holds it",
+                    listener=listener.describe(),
+                )
+        return self._socketLost
 
     def cut(self) -> None:
         """End a drain at once, also one that has not begun."""

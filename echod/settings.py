@@ -50,6 +50,9 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     backlog: Annotated[
         int, Meta(ge=1, le=65535, description="connections that wait to be accepted")
     ] = 4096
+    bind_timeout: Annotated[
+        Seconds, Meta(description="seconds to try an address that is not there yet; 0: once")
+    ] = 0.0
     idle_timeout: Annotated[Seconds, Meta(description="seconds without a byte; 0: never")] = 0.0
     stall_timeout: Annotated[
         Seconds, Meta(description="seconds that unsent bytes may stand still; 0: for ever")

@@ -27,6 +27,8 @@ _log = Logger()
 
 #: Seconds between lines for ``systemctl status``.
 STATUS = 5.0
+#: Seconds between looks at whether each listener has its socket.
+SOCKETS = 1.0
 #: Seconds between requests for more time, and the time that each asks for.
 EXTEND = 1.0
 EXTENSION = 5.0
@@ -72,6 +74,7 @@ class Supervision:
         self._reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._stopped)
         self._repeat(self._tell, STATUS)
+        self._repeat(self._lookForSockets, SOCKETS)
         self._notifier.ready()
         interval = self._notifier.watchdogInterval
         if interval is not None:
@@ -113,6 +116,10 @@ class Supervision:
             f"{'draining' if service.draining else 'serving'}:"
             f" {connections} connections at {listeners} listeners{self._failed}"
         )
+
+    def _lookForSockets(self) -> None:
+        if not self._service.draining and self._service.losesSocket():
+            self._reactor.stop()
 
     def _look(self) -> None:
         before, self._faults = self._faults, self._service.faults()

@@ -16,13 +16,13 @@ from errno import ECONNABORTED, EINTR, EPERM, EPROTO
 from typing import Any
 
 from twisted.internet import tcp
-from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from echod.faults import tellFault
 from echod.transports.binding import refusals
-from echod.transports.resting import Resting
+from echod.transports.resting import Resting, isShutDown
 from echod.transports.stream import require
 
 __all__ = ["ACCEPTS", "Accepting", "Listening"]
@@ -50,9 +50,9 @@ class Accepting(Resting):
     _turns = 0
     _turnsThen: int | None = None
 
-    def doRead(self) -> None:
+    def doRead(self) -> Exception | None:
         """
-        Accept a batch of connections.
+        Accept a batch of connections; returns why it can accept no more, ever (`isShutDown`).
 
         One that cannot be set up costs itself alone.  When the system has no descriptor or
         memory left the port rests for a moment: it would be told again at once, for ever
@@ -61,16 +61,19 @@ class Accepting(Resting):
         """
         listening = self.socket
         self._turns += 1
-        for _ in range(ACCEPTS):
+        for count in range(ACCEPTS):
             try:
                 number, address = listening._accept()
             except BlockingIOError:
-                return
+                # Called for nobody: by a client that has gone, or for ever.
+                return CONNECTION_LOST if not count and isShutDown(self.fileno()) else None
             except OSError as error:
-                if error.errno not in _ONE_CLIENT:
-                    self.rest(error)
-                    return
-                continue
+                if error.errno in _ONE_CLIENT:
+                    continue
+                if isShutDown(self.fileno()):
+                    return CONNECTION_LOST
+                self.rest(error)
+                return None
             skt = socket.socket(self.addressFamily, socket.SOCK_STREAM, 0, number)
             try:
                 self._accepted(skt, address)
@@ -79,7 +82,8 @@ class Accepting(Resting):
                 tellFault(Failure(), f"{self!r} could not set up a connection")
                 skt.close()
             if self.resting:
-                return
+                break
+        return None
 
     def _accepted(self, skt: socket.socket, address: Any) -> None:
         if isinstance(address, tuple) and len(address) == 4 and address[3]:

@@ -2,20 +2,34 @@
 A port that rests: the system has nothing left for it now, and would say so again at once.
 
 `Resting` is mixed into a port.  It asks for nothing for a while, and then tries again.
+`isShutDown` tells when that would be in vain.
 """
 
 from __future__ import annotations
 
+import select
 from typing import Any
 
 from twisted.logger import Logger
 
-__all__ = ["PAUSE", "Resting"]
+__all__ = ["PAUSE", "Resting", "isShutDown"]
 
 _log = Logger()
 
 #: Seconds of rest.
 PAUSE = 0.5
+
+
+def isShutDown(number: int) -> bool:
+    """
+    Whether a listening socket, or one of datagrams, will never be of use again.
+
+    Whoever else holds it has called shutdown(2): it is readable for ever, and gives nothing.
+    """
+    poll = select.poll()
+    poll.register(number, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
+
 
 # What is mixed into: said to the type checker alone, which follows no mixins.
 _Mixin: Any = object

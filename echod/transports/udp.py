@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet import base, udp
+from twisted.internet.main import CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -31,7 +32,7 @@ from echod.faults import tellFault
 from echod.proxyheader import LONGEST, parseDatagram
 from echod.sources import Networks, parseAddress
 from echod.transports.binding import addressOf, makeSocket, refusals
-from echod.transports.resting import Resting
+from echod.transports.resting import Resting, isShutDown
 from echod.transports.stream import require
 
 __all__ = ["DATAGRAMS", "LARGEST", "Admission", "UDPPort"]
@@ -163,18 +164,24 @@ class UDPPort(Resting, udp.Port):
         # Of IPv4 datagrams at an IPv6 socket, too.
         skt.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
-    def doRead(self) -> None:
-        """Receive a batch of datagrams; whatever happens, the port goes on."""
+    def doRead(self) -> Exception | None:
+        """
+        Receive a batch of datagrams; whatever happens, the port goes on.
+
+        :returns: why it cannot (`isShutDown`).
+        """
         now = self._monotonic()
-        for _ in range(DATAGRAMS):
+        for count in range(DATAGRAMS):
             try:
                 if not self._receive(now):
                     self.readsMuch = False
-                    return
+                    # Called for nothing.
+                    return CONNECTION_LOST if not count and isShutDown(self.fileno()) else None
             except OSError as error:
                 # Such as ENOMEM, or what ICMP told of an answer: the next may be fine.
                 self._count(error)
         self.readsMuch = True
+        return None
 
     def _receive(self, now: float) -> bool:
         """One datagram; ``False`` if there is none."""

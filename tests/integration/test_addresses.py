@@ -7,12 +7,22 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import MODULE, TWISTD, Daemon, Daemonised, exchange, run
+from tests.integration.daemon import (
+    MODULE,
+    TWISTD,
+    Daemon,
+    Daemonised,
+    exchange,
+    launch,
+    outcome,
+    run,
+)
 from tests.integration.namespaces import namespace, needsRoot, withoutIPv6
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -216,3 +226,68 @@ def test_mptcpize(command: list[str], interface: str) -> None:
         assert len(missing) <= 1
         assert all("SO_OOBINLINE" in line for line in missing)
         assert daemon.stop() == 0
+
+
+# -- An address that comes later -------------------------------------------------------------
+
+#: TEST-NET-1 (RFC 5737): nobody's.
+NOWHERE = "192.0.2.7"
+
+
+@everyKind
+@everyCommand
+def test_addressThatDoesNotCome(command: list[str], kind: str) -> None:
+    """One line, and a status that says: try again."""
+    words = [*listening(kind, 0, NOWHERE), "--bind-timeout", "0.3"]
+    ended = run(*words, command=command)
+    assert ended.returncode == 75
+    assert ended.stderr == (
+        f"echod: cannot listen on {kind} {NOWHERE}:0: Cannot assign requested address,"
+        " for 0.3 s (bind_timeout)\n"
+    )
+    assert ended.stdout.count("tried again for 0.3 s") == 1
+
+
+def test_addressThatDoesNotComeInTheBackground(tmp_path: Path) -> None:
+    """`twistd` has forked by then: its own status is 1; nothing is left behind."""
+    with Daemonised(tmp_path) as daemon:
+        ended = daemon.start(*listening("tcp", 0, NOWHERE), "--bind-timeout", "0.3")
+        assert ended.returncode == 1
+        assert "(bind_timeout)" in ended.stderr
+        assert daemon.processes() == []
+        assert not (tmp_path / "twistd.pid").exists()
+
+
+@needsRoot
+@everyCommand
+def test_addressThatComes(command: list[str]) -> None:
+    """It is served as soon as it is there; who came to another listener has waited in its queue."""
+    words = [*listening("tcp", 1234, NOWHERE), *listening("udp", 1234, NOWHERE)]
+    words += ["--listen", "whoami=tcp:1235", "--bind-timeout", "60"]
+    with namespace() as prefix:
+        daemon = launch(*words, command=[*prefix, *command])
+        try:
+            assert daemon.stdout is not None
+            waited = ""
+            while f"udp {NOWHERE}:1234: Cannot assign requested address: tried again" not in waited:
+                waited = daemon.stdout.readline()
+                assert waited
+            subprocess.run([*prefix, "ip", "addr", "add", f"{NOWHERE}/32", "dev", "lo"], check=True)
+            for what in ("raw tcp", "udp udp"):
+                assert f"listening {what} {NOWHERE}:1234" in daemon.stdout.readline()
+            places = (f"tcp:1234:host={NOWHERE}", f"udp:1234:host={NOWHERE}")
+            assert answers(prefix, *places) == dict.fromkeys(places, 0)
+        finally:
+            daemon.terminate()
+            assert outcome(daemon).returncode == 0
+
+
+@everyCommand
+def test_stoppedWhileItWaits(command: list[str]) -> None:
+    """SIGTERM ends the wait at once, as an orderly end."""
+    daemon = launch(*listening("tcp", 0, NOWHERE), "--bind-timeout", "600", command=command)
+    assert daemon.stdout is not None
+    while "tried again" not in daemon.stdout.readline():
+        assert daemon.poll() is None
+    daemon.terminate()
+    assert outcome(daemon).returncode == 0

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -676,3 +676,33 @@ async def test_notTwice(tcp: socket.socket) -> None:
         " start a new process, and have it passed anew"
     )
     await service.stopService()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "udp"])
+def test_shutDownByAnother(tmp_path: Path, kind: str) -> None:
+    """Another holder's shutdown(2): nobody can come any more; it says so, drains and ends."""
+    skt = socket.socket(
+        socket.AF_UNIX if kind == "unix" else socket.AF_INET,
+        socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM,
+    )
+    with skt, socket.socket() as other:
+        skt.bind(str(tmp_path / "socket") if kind == "unix" else ("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        if kind != "udp":
+            skt.listen()
+        words = ["--listen", f"{'udp' if kind == 'udp' else 'raw'}=fd:{skt.fileno()}"]
+        words += ["--listen", f"line=fd:{other.fileno()}"]
+        with (
+            Daemon(*words, descriptors=[skt.fileno(), other.fileno()]) as daemon,
+            socket.create_connection(other.getsockname()) as client,
+        ):
+            client.sendall(b"a line\n")
+            # Of datagrams it has effect, and says ENOTCONN (udp(7)).
+            with suppress(OSError):
+                skt.shutdown(socket.SHUT_RDWR)
+            line = daemon.waitForLine("its socket was shut down by another process that holds it")
+            assert ("critical" in line, kind in line) == (True, True)
+            assert receiveAll(client) == b"a line\n"
+            client.close()
+            assert daemon.wait() == 75

@@ -119,7 +119,7 @@ def test_oneSandbox() -> None:
             "RuntimeDirectory",
             "RuntimeDirectoryMode",
         ),
-        *("RestrictAddressFamilies", "WantedBy"),
+        *("RestrictAddressFamilies", "ExecStopPost", "WantedBy"),
     }
 
 
@@ -324,6 +324,43 @@ def test_reloadOfABrokenFile(machine: Machine, activated: bool) -> None:
     assert echoes(machine)
     file.write_text(good)
     machine.systemctl("reload", unit)
+
+
+def test_lateAddress(machine: Machine) -> None:
+    """An address that comes after the start: it is served, and nobody had to start anything."""
+    file = machine.path("/etc/echod/echod.toml")
+    file.write_text(file.read_text().replace("interface=127.0.0.1", "interface=192.0.2.9"))
+    machine.systemctl("start", "--no-block", "echod.service")
+    waitFor(
+        lambda: any("tried again" in line for line in machine.journal("echod.service")), "a try"
+    )
+    assert machine.show("echod.service", "ActiveState") == "activating"
+    machine.run("ip", "addr", "add", "192.0.2.9/32", "dev", "lo")
+    try:
+        waitFor(lambda: machine.show("echod.service", "ActiveState") == "active", "READY=1")
+        assert machine.show("echod.service", "NRestarts") == "0"
+    finally:
+        machine.run("ip", "addr", "del", "192.0.2.9/32", "dev", "lo")
+
+
+def test_startsThatFail(machine: Machine) -> None:
+    """What may be well another time is tried once a second: 75, and no such program (203)."""
+    file = machine.path("/etc/echod/echod.toml")
+    file.write_text(file.read_text().replace("interface=127.0.0.1", "interface=192.0.2.9"))
+    file.write_text(file.read_text().replace("bind_timeout = 30.0", "bind_timeout = 0.2"))
+    for settings, status in (("", "75"), ("[Service]\nExecStart=\nExecStart=/nowhere\n", "203")):
+        machine.change("echod.service", settings)
+        machine.run("systemctl", "start", "echod.service", check=False)
+        began = time.monotonic()
+
+        def restarts() -> int:
+            return int(machine.show("echod.service", "NRestarts"))
+
+        enough = restarts() + 3
+        waitFor(lambda: restarts() >= enough, "three more starts")  # noqa: B023  # at once
+        assert time.monotonic() - began >= 2
+        assert machine.show("echod.service", "ExecMainStatus") in (status, "0")
+        machine.systemctl("stop", "echod.service")
 
 
 def test_instances(machine: Machine) -> None:

@@ -42,12 +42,14 @@ def test_clockWithTimers() -> None:
 def test_errorsThatEndIt(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """O3: one of ours is one line on standard error; any other is whoever's was there before."""
+    """One of ours is a line on standard error, and its status; another is as before."""
     others: list[Any] = []
     monkeypatch.setattr(sys, "excepthook", lambda *seen: others.append(seen))
     printEchodErrors()
     ours, other = ConfigurationError("$.drain: no such key"), KeyError("not ours")
-    sys.excepthook(type(ours), ours, None)
+    with pytest.raises(SystemExit) as ended:
+        sys.excepthook(type(ours), ours, None)
+    assert ended.value.code == 1
     sys.excepthook(type(other), other, None)
     assert others == [(KeyError, other, None)]
     assert capfd.readouterr() == ("", "echod: $.drain: no such key\n")

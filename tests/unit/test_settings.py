@@ -90,6 +90,7 @@ def test_defaultsOfLimits() -> None:
     assert msgspec.structs.asdict(Limits()) == {
         "max_connections": 1000,
         "backlog": 4096,
+        "bind_timeout": 0.0,
         "idle_timeout": 0.0,
         "stall_timeout": 60.0,
         "linger_timeout": 5.0,
@@ -166,7 +167,7 @@ BOUNDS: list[tuple[str, list[str], list[str]]] = [
         (key, ["0", "0.0", "0.25", "31536000"], ["-0.1", "-1", "31536001", "nan", "inf", "-inf"])
         for key in (
             *("idle_timeout", "stall_timeout", "linger_timeout", "max_age"),
-            "first_byte_timeout",
+            *("first_byte_timeout", "bind_timeout"),
         )
     ),
     *(
