@@ -615,9 +615,9 @@ class Connection(TwistedProtocol):
             self._waitNoMore()
             self.transport.meterReads(None)
         self._sweep.discard(self)
+        self.owner.closed(self)
         if self._protocolKnows:
             self.attempt(self.lost, reason)
-        self.owner.closed(self)
 
     # -- Flow control --------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,14 @@ from zope.interface import implementer
 
 from echod.rates import Rate
 from tests.certificates import Certificates
+
+# Daemons inherit what is ignored, and keep to it: a run by nohup or a script's `&` would see that.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=200)
 # Tracing makes everything several times slower, and counts no better for more examples.
