@@ -24,7 +24,7 @@ from echod import __version__, early
 from echod.activation import Passed
 from echod.daemon import Daemon
 from echod.errors import ConfigurationError, EchodError, OutputFailed, oneLine
-from echod.files import checkEncoding, readTrusted
+from echod.files import alsoBelieve, checkEncoding, readTrusted
 from echod.limits import raiseDescriptorLimit
 from echod.logs import Log
 from echod.notify import Notifier
@@ -215,6 +215,10 @@ class Options(usage.Options):
                 # A number is a port; anything else is an endpoint.
                 endpoint = value if ":" in value else f"{kind}:{value}"
                 self._request(f"--{option} {value}", protocol, endpoint)
+        user = self.parent["uid"] if self.parent else None
+        if user is not None:
+            # `twistd` becomes it; and a reload reads the files as that.
+            alsoBelieve(user)
         # `twistd` may go elsewhere before the files are read again; and it need be nowhere.
         with suppress(OSError):
             self._directory = os.getcwd()  # noqa: PTH109  # text, as all paths here

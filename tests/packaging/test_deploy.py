@@ -203,8 +203,13 @@ def test_probesHaveTime(container: Any) -> None:
         assert float(command[command.index("--timeout") + 1]) < probe["timeoutSeconds"]
 
 
+@needsRoot
 def test_configMapAsMounted(configuration: str, tmp_path: Path) -> None:
-    """A mounted ConfigMap: a folder that anybody may write, with links to one that nobody may."""
+    """
+    A mounted ConfigMap: a folder that anybody might write, with links to one that nobody may.
+
+    Kubernetes mounts it read-only; otherwise everybody could exchange the links.
+    """
     volume = tmp_path / "etc"
     data = volume / "..2026_11_21_10_00_00.1"
     data.mkdir(parents=True)
@@ -214,7 +219,15 @@ def test_configMapAsMounted(configuration: str, tmp_path: Path) -> None:
     (volume / "..data").symlink_to(data.name)
     (volume / "echod.toml").symlink_to("..data/echod.toml")
     volume.chmod(0o777)
-    done = run("--check-config", "--config", str(volume / "echod.toml"), command=MODULE)
+    arguments = ["--check-config", "--config", str(volume / "echod.toml")]
+    done = run(*arguments, command=MODULE)
+    why = f"anybody may write to {volume}: chmod o-w it, or use another place"
+    assert (done.returncode, done.stderr) == (1, f"echod: {why}\n")
+    mount = f'mount --bind {volume} {volume} && mount -o remount,ro,bind {volume} && exec "$0" "$@"'
+    mounted = ["unshare", "--mount", "sh", "-c", mount, *MODULE]
+    done = run(*arguments, command=mounted)
+    if "mount" in done.stderr:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
     assert (done.returncode, done.stderr) == (0, "")
     assert "would listen raw tcp any:1234" in done.stdout
 
