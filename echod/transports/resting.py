@@ -40,11 +40,13 @@ class Resting(_Mixin):  # type: ignore[misc]  # see _Mixin
 
     # The end of the rest; written by rest, wake and stopResting.
     _resume: Any = None
+    # Whether it would read, and cannot be watched; written by rest and wake.
+    _unwatched = False
 
     @property
     def resting(self) -> bool:
-        """Whether it is to try again."""
-        return self._resume is not None
+        """Whether the system had nothing for it a moment ago; not if it only cannot be watched."""
+        return self._resume is not None and not self._unwatched
 
     def rest(self, error: OSError) -> None:
         """Do nothing for a while, for what the system has said."""
@@ -55,15 +57,18 @@ class Resting(_Mixin):  # type: ignore[misc]  # see _Mixin
             reason=error.strerror,
         )
         self.stopReading()
+        self._unwatched = False
         self._resume = self.reactor.callLater(PAUSE, self.wake)
 
     def wake(self) -> None:
         """Read; if the system has no memory to watch one more (epoll_ctl(2)), a while later."""
         self._resume = None
+        self._unwatched = False
         try:
             self.startReading()
         except OSError as error:
             self.rest(error)
+            self._unwatched = True
 
     def stopResting(self) -> None:
         """Do not try again."""
