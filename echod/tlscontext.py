@@ -126,7 +126,7 @@ def _silently() -> Iterator[None]:
 
     cryptography warns of what it would not put into a certificate itself, such as serial number 0.
     It is for echod to say what is accepted.  Python has one list of filters for all threads, so a
-    thread that changes them in the same 50 microseconds may find its change undone.
+    thread that changes them meanwhile may find its change undone.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
