@@ -41,6 +41,9 @@ CUT_SHORT = 3
 #: sysexits(3).
 SOCKET_LOST = 75
 
+#: Seconds from the cut until a drain ends without those that have not.
+PATIENCE = 2.0
+
 
 def _stop(listeners: Sequence[Service]) -> Deferred[Any]:
     """Stop all of them, in reverse; fires when the last has ended, whatever became of it."""
@@ -152,11 +155,25 @@ class EchodService(MultiService):
         Service.stopService(self)
         lasting = [listener for listener in self._everybody() if listener.lasts]
         others = [listener for listener in self._everybody() if not listener.lasts]
-        drained = _stop(others).addBoth(lambda _: self._stopLasting(lasting))
+        over: Deferred[None] = Deferred()
+
+        def end(_: Any = None) -> None:
+            if not over.called:
+                over.callback(None)
+
+        def giveUp() -> None:
+            left = sum(each.connectionCount for each in self._everybody())
+            _log.error("the drain ends without {left} connections that did not end", left=left)
+            self.cutShort = True
+            end()
+
+        last = self._reactor.callLater(self._plan.drainTimeout + PATIENCE, giveUp)
+        _stop(others).addBoth(lambda _: self._stopLasting(lasting)).addBoth(end)
 
         def finished(_: Any) -> None:
-            if deadline.active():
-                deadline.cancel()
+            for timer in (deadline, last):
+                if timer.active():
+                    timer.cancel()
             self._sweep.stop()
             self._pulse.stop()
             owed = self._owed() - self._cutBefore
@@ -165,7 +182,7 @@ class EchodService(MultiService):
             self.cutShort = self.cutShort or owed > 0
             self._bound = self.draining = False
 
-        return drained.addBoth(finished)
+        return over.addBoth(finished)
 
     @property
     def exitStatus(self) -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import socket
 import time
 
+import pytest
+from twisted.internet.defer import Deferred
+
 from echod.planning import ListenerRequest, plan
 from echod.registry import Registry
-from echod.service import EchodService
+from echod.service import CUT_SHORT, PATIENCE, EchodService
 from echod.settings import Configuration
 from echod.testing import Loop
 
@@ -36,3 +39,23 @@ def test_whoComesAsTheDeadlinePasses() -> None:
                 assert time.monotonic() < deadline, "it lingers"
                 loop.advance(0.0)
                 loop.turn(0.001)
+
+
+def test_whoNeverEnds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener whose stop never fires does not outlast the deadline by more than a little."""
+    loop = Loop()
+    requests = [ListenerRequest(place="test", protocol="raw", endpoint="tcp:0")]
+    configuration = Configuration(drain_timeout=1.0)
+    service = EchodService(plan(configuration, requests, Registry(), 1 << 16), loop, loop.seconds)
+    service.privilegedStartService()
+    service.startService()
+    (listener,) = service.listeners
+    stop = listener.stopService
+    monkeypatch.setattr(listener, "stopService", lambda: (stop(), Deferred())[1])
+    ended: list[object] = []
+    service.stopService().addBoth(ended.append)
+    loop.advance(1.0)
+    assert not ended
+    loop.advance(PATIENCE)
+    assert ended == [None]
+    assert service.exitStatus == CUT_SHORT
