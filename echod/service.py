@@ -72,6 +72,8 @@ class EchodService(MultiService):
         self._cutBefore = 0
         # Whether the drain has been cut: who begins to drain afterwards is cut at once.
         self._deadlinePassed = False
+        # The timer that ends the drain whoever is left.
+        self._last: Any = None
         # Until the drain begins: its timer, and who waits for the end.
         self._delay: Any = None
         self._ended: Deferred[None] | None = None
@@ -167,7 +169,7 @@ class EchodService(MultiService):
             self.cutShort = True
             end()
 
-        last = self._reactor.callLater(self._plan.drainTimeout + PATIENCE, giveUp)
+        self._last = last = self._reactor.callLater(self._plan.drainTimeout + PATIENCE, giveUp)
         _stop(others).addBoth(lambda _: self._stopLasting(lasting)).addBoth(end)
 
         def finished(_: Any) -> None:
@@ -212,6 +214,8 @@ class EchodService(MultiService):
             self._delay.cancel()
             self._delayOver()
         self._cutConnections()
+        if self._last is not None and self._last.active():
+            self._last.reset(PATIENCE)
 
     def reload(self, plan: Plan) -> None:
         """

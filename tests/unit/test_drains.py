@@ -41,7 +41,8 @@ def test_whoComesAsTheDeadlinePasses() -> None:
                 loop.turn(0.001)
 
 
-def test_whoNeverEnds(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cut", [False, True])
+def test_whoNeverEnds(monkeypatch: pytest.MonkeyPatch, cut: bool) -> None:
     """A listener whose stop never fires does not outlast the deadline by more than a little."""
     loop = Loop()
     requests = [ListenerRequest(place="test", protocol="raw", endpoint="tcp:0")]
@@ -54,7 +55,10 @@ def test_whoNeverEnds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "stopService", lambda: (stop(), Deferred())[1])
     ended: list[object] = []
     service.stopService().addBoth(ended.append)
-    loop.advance(1.0)
+    if cut:
+        service.cut()
+    else:
+        loop.advance(1.0)
     assert not ended
     loop.advance(PATIENCE)
     assert ended == [None]
