@@ -541,7 +541,11 @@ class Connection(TwistedProtocol):
         self.bytesIn += len(data)
         if self.bytesAreProgress:
             self._progressAt = self._sweep.now
-        self.attempt(self.received, data)
+        try:
+            self.received(data)
+        except BaseException:
+            # As `attempt`, without a call more for each read.
+            Connection.fault(self, Failure(), type(self).__name__)
         if self._metered and 0 < self.owner.limits.max_bytes <= self.bytesIn:
             self.end(Reason.MAX_BYTES)
 
