@@ -215,7 +215,7 @@ class Options(usage.Options):
                 # A number is a port; anything else is an endpoint.
                 endpoint = value if ":" in value else f"{kind}:{value}"
                 self._request(f"--{option} {value}", protocol, endpoint)
-        user = self.parent["uid"] if self.parent else None
+        user = self.parent.get("uid") if self.parent else None  # `twist` has none
         if user is not None:
             # `twistd` becomes it; and a reload reads the files as that.
             alsoBelieve(user)
