@@ -169,8 +169,11 @@ class _Secured(Wire):
 
     def finish(self) -> None:
         """Send close_notify; the other end's is not waited for."""
+        # OpenSSL would not forgive a close_notify of ours before records that have come already.
+        come = self._incoming.read()
         with suppress(self._wantsRead):
             self._tls.unwrap()
+        self._incoming.write(come)
         self._sendAll(self._outgoing.read())
 
     def receive(self) -> bytes:

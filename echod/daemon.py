@@ -87,14 +87,16 @@ class Daemon(EchodService):
         Bind every listener, or none.
 
         :raises Told: an address cannot be had; standard error has the line, and so has the log, if
-            it is elsewhere.
+            it is elsewhere.  Or it was stopped meanwhile.
         """
         self._log.begin()
         try:
             super().privilegedStartService()
-        except Ended:
+        except Ended as ended:
             self._status = 0
-            raise
+            # `twistd` tidies up after an ordinary exception alone; else its pid file stays, and in
+            # the background the process that waits for this one does so for ever.
+            raise Told(0) from ended
         except EchodError as error:
             if self._standardError:
                 self._standardError.tell(str(error))

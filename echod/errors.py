@@ -86,13 +86,13 @@ class TriedInVain(ListenError):
 
 class Told(EchodError):
     """
-    The process cannot start, and has said why already.
+    The process cannot start, or shall not, and has said why already.
 
     :ivar status: what it exits with.
     """
 
     def __init__(self, status: int) -> None:
-        super().__init__("the reason is told above")
+        super().__init__("the reason is told above" if status else "it was stopped meanwhile")
         self.status = status
 
 

@@ -12,7 +12,9 @@ service-identity (RFC 9525), for addresses too.
 
 from __future__ import annotations
 
+import os
 import ssl
+import stat
 import sys
 import threading
 import warnings
@@ -360,9 +362,9 @@ def _loadPair(context: ssl.SSLContext, cert: str, key: str) -> list[str]:
     :returns: notes.
     """
     key = key or cert
-    found = readTrusted(cert)
+    found = _readPEM(cert)
     checkPEM(cert, found)
-    checkPEM(key, readTrusted(key))
+    checkPEM(key, _readPEM(key))
     with _silently():
         notes = checkChain(cert, found)
     # Nobody is there to type it.
@@ -381,7 +383,26 @@ def _loadPair(context: ssl.SSLContext, cert: str, key: str) -> list[str]:
         raise ConfigurationError(
             f"cannot use the key in {key} with {cert}: {error.reason or 'no PEM key'}"
         ) from error
+    except OSError as error:
+        # Somebody exchanges them at this moment.
+        raise ConfigurationError(f"cannot read {cert} or {key}: {error.strerror}") from error
     return notes
+
+
+def _readPEM(path: str) -> bytes:
+    """
+    What is in a file that OpenSSL, and every reload, will read once more.
+
+    :raises ConfigurationError: as `readTrusted`; or it is a pipe or the like, which can be read
+        once, and would hold up everybody while it has no writer.
+    """
+    with suppress(OSError):
+        mode = os.stat(path).st_mode  # noqa: PTH116  # as it stands
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise ConfigurationError(
+                f"{path} is no file, and cannot be read more than once: name one"
+            )
+    return readTrusted(path)
 
 
 def _loadAuthorities(context: ssl.SSLContext, path: str) -> list[str]:
@@ -390,9 +411,11 @@ def _loadAuthorities(context: ssl.SSLContext, path: str) -> list[str]:
 
     :returns: notes.
     """
-    checkPEM(path, readTrusted(path))
+    checkPEM(path, _readPEM(path))
     try:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
         raise ConfigurationError(f"{path} holds no certificate of an authority") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
     return checkAuthorities(path, context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -22,6 +23,7 @@ from tests.integration.daemon import (
     launch,
     outcome,
     run,
+    waitFor,
 )
 from tests.integration.namespaces import namespace, needsRoot, withoutIPv6
 
@@ -291,3 +293,18 @@ def test_stoppedWhileItWaits(command: list[str]) -> None:
         assert daemon.poll() is None
     daemon.terminate()
     assert outcome(daemon).returncode == 0
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_stoppedWhileItWaitsTidiesUp(tmp_path: Path, background: bool) -> None:
+    """`twistd` removes its pid file then; in the background whoever started it waits no more."""
+    pid, log = tmp_path / "pid", tmp_path / "log"
+    command = [TWISTD[0], *["-n"] * (not background), f"--pidfile={pid}", f"--logfile={log}"]
+    words = ["echod", *listening("tcp", 0, NOWHERE), "--bind-timeout", "600"]
+    daemon = launch(*words, command=command)
+    waitFor(lambda: log.exists() and "tried again" in log.read_text(), "the wait")
+    os.kill(int(pid.read_text()), signal.SIGTERM)
+    ended = outcome(daemon)
+    assert ended.returncode == (1 if background else 0)
+    assert "Traceback" not in ended.stdout + ended.stderr
+    assert not pid.exists()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+import socket
+import ssl
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
+from echod.blocking import _Secured
 from echod.check import LOCAL, Status, main
 from echod.errors import CheckFailed, EchodError
 from echod.output import FAILED, NO_READER
 from echod.proxyheader import parseHeader
+from echod.tlscontext import ClientTLS
 from tests.certificates import Certificates
 
 
@@ -96,3 +103,29 @@ def test_importsLittle() -> None:
     assert "echod.check" in loaded
     unwanted = {"twisted", "zope", "msgspec", "cryptography", "ssl", "importlib.metadata"}
     assert unwanted & loaded == set()
+
+
+def test_recordsBeforeOurEnd(certificates: Certificates) -> None:
+    """
+    Records that have come by the time of our close_notify are read behind it.
+
+    OpenSSL refuses them as it sends one (APPLICATION_DATA_AFTER_CLOSE_NOTIFY): what `check` said
+    depended on when they came.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server)
+    come, go = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(come, go, server_side=True)
+    security: Any = ClientTLS(ca=certificates.ca).to("127.0.0.1")
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wire = _Secured(ours, time.monotonic() + 20, security)
+        for side, out, to in [(wire._tls, wire._outgoing, come), (server, go, wire._incoming)] * 2:
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+            to.write(out.read())
+        server.write(b"late")
+        wire._incoming.write(go.read())
+        wire.finish()
+        assert wire.receive() == b"late"
+        assert theirs.recv(1000)

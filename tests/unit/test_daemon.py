@@ -132,8 +132,9 @@ def test_logHangs(
     daemon, loop = daemonOf(log)
     if became == "ended":
         monkeypatch.setattr(EchodService, "privilegedStartService", bind)
-        with pytest.raises(Ended):
+        with pytest.raises(Told) as told:
             daemon.privilegedStartService()
+        assert told.value.status == 0
         daemon.end()
     loop.run()
     if became in ("served", "cut"):

@@ -821,3 +821,25 @@ def test_serverThatRenegotiates(certificates: Certificates) -> None:
     assert recordTypes(outgoing.read()) == [ALERT]
     client.write(b"hello")
     assert recordTypes(outgoing.read()) == [DATA]
+
+
+@pytest.mark.parametrize("what", ["cert", "key", "ca"])
+@pytest.mark.parametrize("kind", ["named", "open"])
+def test_pipes(certificates: Certificates, tmp_path: Path, what: str, kind: str) -> None:
+    """
+    What can be read once is refused in one line, and nobody waits for its writer.
+
+    OpenSSL reads a file once more, and so does each reload.
+    """
+    ends = os.pipe()
+    named = tmp_path / "pipe.pem"
+    os.mkfifo(named, 0o600)
+    path = str(named) if kind == "named" else f"/dev/fd/{ends[0]}"
+    files = {"cert": certificates.server, "key": certificates.server, what: path}
+    table = {**files, "client_auth": "require" if what == "ca" else "none"}
+    try:
+        with pytest.raises(ConfigurationError, match=f"^{path} is no file, and cannot be read"):
+            ServerTLS(convert(table, TLSSettings, "here"))
+    finally:
+        for end in ends:
+            os.close(end)
