@@ -42,7 +42,8 @@ def checkChain(path: str, pem: bytes) -> list[str]:
 
     :param path: of the file, for messages.
     :returns: a note, if some do not certify the one before them (RFC 5246 section 7.4.2, RFC 8446
-        section 4.4.2): they are sent as they stand, and some clients refuse such a chain.
+        section 4.4.2): they are sent as they stand, and some clients refuse such a chain.  Another,
+        if its root is not valid today: no client needs it.
     :raises ConfigurationError: there is none, or one of the chain is not valid today.
     """
     try:
@@ -56,6 +57,13 @@ def checkChain(path: str, pem: bytes) -> list[str]:
         issuer = next((each for each in issuers if _isValid(each, now)), issuers[0])
         others.remove(issuer)
         chain.append(issuer)
+    notes = []
+    if len(chain) > 1 and chain[-1].subject == chain[-1].issuer and not _isValid(chain[-1], now):
+        notes.append(
+            f"the root {chain[-1].subject.rfc4514_string()!r} in {path} is not valid today; clients"
+            " use their own: leave it out"
+        )
+        chain, certificates = chain[:-1], [each for each in certificates if each != chain[-1]]
     for certificate in chain:
         what = f"the certificate in {path}"
         if certificate is not chain[0]:
@@ -74,8 +82,8 @@ def checkChain(path: str, pem: bytes) -> list[str]:
             f"not every certificate in {path} certifies the one before it, so that some clients may"
             " refuse them: put them in order, and leave out the others"
         )
-        return [note]
-    return []
+        notes.append(note)
+    return notes
 
 
 def checkAuthorities(path: str, context: ssl.SSLContext) -> list[str]:

@@ -552,6 +552,16 @@ def test_authorityThatWasRenewed(tmp_path: Path) -> None:
         assert note.startswith(f"not every certificate in {path} certifies the one before it")
 
 
+@pytest.mark.parametrize("days", [(-9, -1), (1, 9)])
+def test_rootOfAnotherTime(tmp_path: Path, days: tuple[int, int]) -> None:
+    """A root in the file is not needed by any client: that it is not valid is told, no more."""
+    root = Issued("root", authority=True, days=days)
+    middle = Issued("middle", root, authority=True)
+    path = Issued("leaf", middle).write(tmp_path / "leaf.pem", middle, root)
+    (note,) = ServerTLS(TLSSettings(cert=path)).notes
+    assert note.startswith(f"the root 'CN=root' in {path} is not valid today")
+
+
 def test_certificatesThatDoNotBelong(tmp_path: Path) -> None:
     """Strangers in the file, or no order: used as it is, and told; a stranger may have expired."""
     root = Issued("root", authority=True)
