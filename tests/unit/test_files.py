@@ -118,7 +118,7 @@ def test_whoTheProcessIsGoingToBe(tree: Tree, believed: None) -> None:
 def test_afterPrivilegesWereDropped() -> None:
     """A reload believes root, whoever started it, and who runs it."""
     reading = "import os, sys; from echod.files import readTrusted;"
-    reading += f"os.setuid({STRANGER}); print(readTrusted(sys.argv[1]))"
+    reading += f"os.seteuid({STRANGER}); print(readTrusted(sys.argv[1])); os.seteuid(0)"
     with TemporaryDirectory(dir="/tmp") as folder:
         tree = Tree(Path(folder))
         tree.top.chmod(0o711)
