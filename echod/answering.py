@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from echod.connection import SLICE, SLICES
 from echod.framed import FramedConnection
-from echod.framing import Framer
+from echod.wire.framing import Framer
 
 __all__ = ["IN_FLIGHT", "Answer", "AnsweringConnection"]
 

@@ -28,12 +28,13 @@ from twisted.internet.protocol import Factory
 
 from echod.connection import Connection, Reason, State
 from echod.deadlines import Sweep
-from echod.endpoints import UNIXEndpoint, formatAddress
+from echod.endpoints import UNIXEndpoint
 from echod.errors import ConnectFailed
 from echod.settings import Limits
 from echod.stream import BUFFER, Stream, StreamConnection
 from echod.tlscontext import ClientTLS
 from echod.transports.reactor import Facade, Securing
+from echod.wire.addresses import formatAddress
 
 __all__ = ["ClientTLS", "connect", "connectUNIX"]
 

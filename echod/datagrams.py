@@ -17,9 +17,9 @@ from echod.endpoints import UDPEndpoint, asBound
 from echod.guard import REFLECTORS, Guard
 from echod.planned import ListenerPlan, PlannedListener
 from echod.report import RefusalLog
-from echod.sources import Networks
 from echod.transports.adopted import adopting
 from echod.transports.udp import UDPPort
+from echod.wire.networks import Networks
 
 __all__ = ["DatagramListener"]
 

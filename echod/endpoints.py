@@ -20,7 +20,8 @@ from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from echod.errors import ConfigurationError, oneLine
+from echod.errors import ConfigurationError
+from echod.wire.addresses import formatAddress, formatName
 
 __all__ = [
     "ANY",
@@ -32,8 +33,6 @@ __all__ = [
     "UDPEndpoint",
     "UNIXEndpoint",
     "asBound",
-    "formatAddress",
-    "formatName",
     "overlap",
     "parseEndpoint",
     "parseTarget",
@@ -55,22 +54,6 @@ _NO_HOSTS = ("fd", "systemd", "ssl")
 _LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nothing is bound to it
 #: Bytes of a path that fit into ``struct sockaddr_un`` with a NUL after them (unix(7)).
 _LONGEST_PATH = 107
-
-
-def formatAddress(host: str, port: int) -> str:
-    """``127.0.0.1:1234`` or ``[::1]:1234``."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def formatName(name: bytes) -> str:
-    r"""
-    The name of a UNIX socket as one printable line.
-
-    A NUL at its front, of a name that is in no file system (unix(7)), becomes ``@``.  A name is
-    any bytes: those that are no UTF-8 become ``\xff``, what is not printable ``\n`` or the like.
-    """
-    name = b"@" + name[1:] if name.startswith(b"\0") else name
-    return oneLine(name.decode(errors="backslashreplace"))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from time import monotonic
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from echod.rates import Rate
+from echod.wire.token_buckets import Rate
 
 __all__ = ["logsFault", "tellFault"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from echod.connection import Connection, Reason
 from echod.errors import FramingError, MessageTooLong
-from echod.framing import Framer
+from echod.wire.framing import Framer
 
 __all__ = ["MESSAGES", "SMALLEST_READ", "FramedConnection"]
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Container, Hashable
 from functools import lru_cache, partial
 
-from echod.rates import SOURCES, Rate, Rates
-from echod.sources import Networks, sourceOf
+from echod.wire.networks import Networks, sourceOf
+from echod.wire.token_buckets import SOURCES, Rate, Rates
 
 __all__ = ["REFLECTORS", "Guard", "isUnicast"]
 
@@ -40,8 +40,8 @@ class Guard:
     :param reflectors: source ports that are not answered.
     :param ownPorts: the ports of all our own datagram listeners; may grow.
     :param networks: who may come.
-    :param prefixes: see `echod.sources.sourceOf`; where each host is a source of its own its text
-        tells them apart, and costs nothing to make.
+    :param prefixes: see `echod.wire.networks.sourceOf`; where each host is a source of its own its
+        text tells them apart, and costs nothing to make.
     """
 
     def __init__(

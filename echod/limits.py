@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 from echod.connection import Connection, Reason
 from echod.errors import ConfigurationError
-from echod.rates import Rates
 from echod.settings import Limits
-from echod.sources import Networks, Source, sourceOf
 from echod.transports.accepting import ACCEPTS
+from echod.wire.networks import Networks, Source, sourceOf
+from echod.wire.token_buckets import Rates
 
 __all__ = [
     "ConnectionLimit",

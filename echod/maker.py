@@ -22,9 +22,9 @@ from zope.interface import implementer
 
 from echod.answering import IN_FLIGHT, Answer, AnsweringConnection
 from echod.connection import SLICE, Connection
-from echod.framing import Framing
 from echod.interfaces import IDatagramProtocolMaker, IStreamProtocolMaker
 from echod.stream import BUFFER, StreamConnection
+from echod.wire.framing import Framing
 
 __all__ = [
     "BothMaker",
@@ -103,7 +103,7 @@ class MessageMaker:
     """
     A protocol that answers messages one by one.
 
-    :param framing: one of `echod.framing`: ``lines``, ``int8``, ``int16``, ``int32``,
+    :param framing: one of `echod.wire.framing`: ``lines``, ``int8``, ``int16``, ``int32``,
         ``netstring``, ``fixed(n)``, or ``cutting(…)`` for one of your own.
     :param answer: from a payload to an answer's payload, a Deferred or coroutine of it, or
         ``None``; with options, ``answer(payload, settings)``.

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Hashable
 from itertools import islice
 
-from echod.rates import Rate
+from echod.wire.token_buckets import Rate
 
 __all__ = ["LEAST", "UNLIMITED", "Meter", "Turns"]
 

@@ -20,8 +20,8 @@ from echod.early import Ended
 from echod.endpoints import Endpoint
 from echod.errors import ConfigurationError, EchodError, whatFailed
 from echod.settings import Limits
-from echod.sources import Networks
 from echod.tlscontext import ServerTLS
+from echod.wire.networks import Networks
 
 __all__ = ["Likeness", "ListenerPlan", "PlannedListener"]
 

@@ -30,8 +30,8 @@ from echod.limits import fitDescriptors
 from echod.planned import ListenerPlan
 from echod.registry import Registry
 from echod.settings import Configuration, Limits, TLSSettings, convert, resolveLimits
-from echod.sources import Networks
 from echod.tlscontext import ServerTLS
+from echod.wire.networks import Networks
 
 __all__ = ["ListenerRequest", "Plan", "plan", "requestsOf"]
 

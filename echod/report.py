@@ -18,7 +18,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.logger import Logger
 
 from echod.connection import Connection, Reason, State
-from echod.endpoints import formatAddress, formatName
+from echod.wire.addresses import formatAddress, formatName
 
 __all__ = ["ConnectionLog", "RefusalLog", "SlowLog", "Totals", "formatPeer", "toJSON"]
 

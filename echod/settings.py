@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from echod.errors import ConfigurationError
-from echod.sources import Networks
+from echod.wire.networks import Networks
 
 __all__ = [
     "CertificateSettings",

@@ -39,8 +39,8 @@ from echod.errors import (
     StreamLost,
     StreamTruncated,
 )
-from echod.proxyheader import ProxyHeader
 from echod.tlscontext import TLSFacts
+from echod.wire.proxy_header import ProxyHeader
 
 __all__ = ["BUFFER", "Handler", "Stream", "StreamConnection"]
 

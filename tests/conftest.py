@@ -18,7 +18,7 @@ from hypothesis import settings
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from echod.rates import Rate
+from echod.wire.token_buckets import Rate
 from tests.certificates import Certificates
 
 # Daemons inherit what is ignored, and keep to it: a run by nohup or a script's `&` would see that.

@@ -12,7 +12,6 @@ import sys
 from twisted.internet.protocol import Factory
 
 from benchmarks.peers.twisted_echo import LineEcho
-from echod.framing import lines
 from echod.interfaces import IStreamProtocolMaker
 from echod.maker import FactoryMaker, MessageMaker, StreamMaker
 from echod.planning import ListenerRequest, plan
@@ -20,6 +19,7 @@ from echod.registry import Registry
 from echod.service import EchodService
 from echod.settings import Configuration
 from echod.stream import Stream
+from echod.wire.framing import lines
 
 
 async def _echo(stream: Stream) -> None:

@@ -16,8 +16,8 @@ from msgspec import Meta, Struct
 
 from echod.connection import SLICE, Connection, Reason
 from echod.framed import FramedConnection
-from echod.framing import Lines
 from echod.maker import ConnectionMaker
+from echod.wire.framing import Lines
 
 __all__ = ["LineOptions", "line"]
 

@@ -10,10 +10,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from echod import framing
 from echod.connection import SLICE, Connection
 from echod.framed import FramedConnection
 from echod.maker import ConnectionMaker
+from echod.wire import framing
 
 __all__ = ["NetstringOptions", "netstring"]
 

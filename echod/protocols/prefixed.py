@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from echod import framing
 from echod.connection import SLICE, Connection, Reason
 from echod.framed import FramedConnection
 from echod.maker import BothMaker, ConnectionMaker
 from echod.protocols.datagram import Echo
+from echod.wire import framing
 
 __all__ = ["DNSOptions", "Int8Options", "Int32Options", "dns", "int8", "int32"]
 

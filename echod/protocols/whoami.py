@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 from twisted.internet.address import IPv4Address, IPv6Address
 
-from echod.endpoints import formatAddress, formatName
 from echod.maker import StreamMaker
-from echod.proxyheader import factsOf
 from echod.stream import Stream
+from echod.wire.addresses import formatAddress, formatName
+from echod.wire.proxy_header import factsOf
 
 __all__ = ["whoami"]
 

@@ -19,9 +19,9 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
 from echod.errors import MalformedHeader
-from echod.proxyheader import LONGEST, ProxyHeader, parseHeader
-from echod.sources import parseAddress
 from echod.transports.stream import TRY_AGAIN, Stream, layered
+from echod.wire.addresses import parseAddress
+from echod.wire.proxy_header import LONGEST, ProxyHeader, parseHeader
 
 __all__ = ["Proxied", "expectHeader"]
 

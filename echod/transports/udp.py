@@ -8,8 +8,8 @@ each error of a send and is dead after an error of a receive (TRAPS 9).  A priva
 here: ``Port._realPortNumber``.
 
 Behind a proxy that speaks the PROXY protocol each datagram begins with a header of its own
-(`echod.proxyheader`).  Answers go to the proxy and have none: it knows whose they are by the port
-that it asked from, and dnsdist, for one, takes no answer with a header.
+(`echod.wire.proxy_header`).  Answers go to the proxy and have none: it knows whose they are by the
+port that it asked from, and dnsdist, for one, takes no answer with a header.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from twisted.python.failure import Failure
 from echod.endpoints import ANY, UDPEndpoint
 from echod.errors import MalformedHeader, whatFailed
 from echod.faults import tellFault
-from echod.proxyheader import LONGEST, parseDatagram
-from echod.sources import Networks, parseAddress
 from echod.transports.binding import addressOf, makeSocket, refusals
 from echod.transports.resting import Resting, isShutDown
 from echod.transports.stream import require
+from echod.wire.addresses import parseAddress
+from echod.wire.networks import Networks
+from echod.wire.proxy_header import LONGEST, parseDatagram
 
 __all__ = ["DATAGRAMS", "LARGEST", "Admission", "UDPPort"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from msgspec import Struct
 from twisted.internet.protocol import Factory, Protocol
 
-from echod.framing import lines
 from echod.maker import FactoryMaker, MessageMaker, StreamMaker
 from echod.stream import Stream
+from echod.wire.framing import lines
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 TABLE = bytes.maketrans(

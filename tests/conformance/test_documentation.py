@@ -20,7 +20,7 @@ from echod.settings import (
     convert,
     parseConfiguration,
 )
-from echod.sources import Networks
+from echod.wire.networks import Networks
 from tests.unit.outer import Outer, waitUntil
 
 ROOT = Path(__file__).parents[2]

@@ -26,11 +26,11 @@ from twisted.protocols.wire import Echo
 
 from echod.answering import AnsweringConnection
 from echod.connection import Reason, State
-from echod.framing import fixed
 from echod.protocols.raw import RawOptions, raw
 from echod.settings import Limits
 from echod.stream import Stream, StreamConnection
 from echod.testing import Link, memoryLink
+from echod.wire.framing import fixed
 
 POOL = random.Random(5).randbytes(1 << 20)
 LIMITS = Limits(stall_timeout=30, linger_timeout=5)

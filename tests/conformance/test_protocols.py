@@ -18,7 +18,6 @@ from twisted.protocols.wire import Echo
 
 from echod.connection import Connection, Reason
 from echod.errors import ConfigurationError, StreamLost
-from echod.framing import LengthPrefixed, netstring
 from echod.interfaces import IStreamProtocolMaker
 from echod.maker import ConnectionMaker, FactoryMaker, StreamMaker
 from echod.protocols.line import LineOptions
@@ -27,6 +26,7 @@ from echod.registry import BUILTIN
 from echod.stream import Stream
 from echod.testing import checkProtocol, tcpLink, unixLink
 from echod.testing.conformance import SAMPLE
+from echod.wire.framing import LengthPrefixed, netstring
 
 MAKERS: dict[str, Any] = {maker.name: maker for maker in BUILTIN}
 LINES = b"Hello, world!\r\n\nthe end\n"

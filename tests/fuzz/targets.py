@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 from echod.endpoints import parseEndpoint
 from echod.errors import ConfigurationError, EchodError, FramingError, MalformedHeader
-from echod.framing import Framing, fixed, int8, int16, int32, lines, netstring
-from echod.proxyheader import LONGEST, ProxyHeader, parseHeader
 from echod.settings import parseConfiguration
-from echod.sources import Networks, sourceOf
+from echod.wire.framing import Framing, fixed, int8, int16, int32, lines, netstring
+from echod.wire.networks import Networks, sourceOf
+from echod.wire.proxy_header import LONGEST, ProxyHeader, parseHeader
 
 __all__ = ["TARGETS", "anyTarget"]
 

@@ -18,9 +18,9 @@ from echod.listening import Listener
 from echod.planned import ListenerPlan
 from echod.protocols.raw import RawOptions, raw
 from echod.settings import Limits, TLSSettings
-from echod.sources import Networks
 from echod.testing import Loop
 from echod.tlscontext import ServerTLS
+from echod.wire.networks import Networks
 
 __all__ = ["ECHO", "Served"]
 

@@ -18,8 +18,8 @@ from echod.maker import DatagramMaker
 from echod.planned import ListenerPlan
 from echod.protocols.datagram import Echo
 from echod.settings import Limits
-from echod.sources import Networks
 from echod.testing.loop import Loop
+from echod.wire.networks import Networks
 from tests.unit.outer import waitUntil
 from tests.unit.proxyheaders import (
     ASKED,

@@ -16,12 +16,11 @@ from echod.endpoints import (
     TCPEndpoint,
     UDPEndpoint,
     UNIXEndpoint,
-    formatAddress,
-    formatName,
     parseEndpoint,
     parseTarget,
 )
 from echod.errors import ConfigurationError
+from echod.wire.addresses import formatAddress, formatName
 
 
 def refused(text: str, interface: str = "127.0.0.1") -> str:

@@ -1,4 +1,4 @@
-"""`echod.framing`: the same blocks whatever the split, the limit exact, the cost linear."""
+"""`echod.wire.framing`: the same blocks whatever the split, the limit exact, the cost linear."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.errors import FramingError, MessageTooLong
-from echod.framing import OVERHEAD, Framer, LengthPrefixed, Lines, cutting, fixed, netstring
+from echod.wire.framing import OVERHEAD, Framer, LengthPrefixed, Lines, cutting, fixed, netstring
 
 #: One read of a connection.
 CHUNK = 65536

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from echod.guard import REFLECTORS, Guard, isUnicast
-from echod.sources import Networks
+from echod.wire.networks import Networks
 
 
 def test_ports() -> None:

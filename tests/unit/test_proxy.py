@@ -34,13 +34,13 @@ from echod.planned import ListenerPlan
 from echod.protocols.chargen import chargen
 from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami
-from echod.proxyheader import parseHeader
 from echod.settings import Limits
-from echod.sources import Networks
 from echod.stream import Stream
 from echod.testing import memoryLink
 from echod.testing.tls import TLSSocket
 from echod.transports.reactor import Facade
+from echod.wire.networks import Networks
+from echod.wire.proxy_header import parseHeader
 from tests.certificates import Certificates
 from tests.unit.outer import Outer, reset, waitUntil
 from tests.unit.proxyheaders import (

@@ -1,4 +1,4 @@
-"""`echod.proxyheader`: every header whole and in pieces, and nothing else taken for one."""
+"""`echod.wire.proxy_header`: every header whole and in pieces, and nothing else taken for one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.errors import MalformedHeader
-from echod.proxyheader import (
+from echod.wire.proxy_header import (
     LONGEST,
     LONGEST_LINE,
     ProxyHeader,

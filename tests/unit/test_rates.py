@@ -1,11 +1,11 @@
-"""`echod.rates`: token buckets, exact, and bounded however many sources there are."""
+"""`echod.wire.token_buckets`: token buckets, exact, and bounded however many sources there are."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.rates import Rate, Rates
+from echod.wire.token_buckets import Rate, Rates
 
 
 def test_burstThenRate() -> None:

@@ -1,4 +1,4 @@
-"""`echod.sources`: networks and what counts as one source."""
+"""`echod.wire.networks`: networks and what counts as one source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from echod.errors import ConfigurationError
 from echod.limits import SourceLimit
 from echod.settings import Limits
-from echod.sources import Networks, sourceOf
+from echod.wire.networks import Networks, sourceOf
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,24 @@
 """
 Where a peer comes from: networks that may or may not, and what counts as one source.
 
-Pure.  An IPv4 address that is written as an IPv6 one (``::ffff:192.0.2.1``, RFC 4291 section
-2.5.5.2) counts as IPv4; a zone (``%eth0``) is no part of an address here.
+Pure.  Addresses are compared as `echod.wire.addresses.parseAddress` reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from echod.errors import ConfigurationError
+from echod.wire.addresses import parseAddress
 
-__all__ = ["Networks", "Source", "parseAddress", "sourceOf"]
+__all__ = ["Networks", "Source", "sourceOf"]
 
 #: Bits before the IPv4 address in an IPv4-mapped one.
 _MAPPED = 96
 
 #: A network of the given prefix length, as version and bits.
 Source = tuple[int, int]
-
-
-def parseAddress(host: str) -> IPv4Address | IPv6Address:
-    """
-    A peer's numeric address as a value.
-
-    :raises ValueError: it is none.
-    """
-    address = ip_address(host.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def sourceOf(host: str, prefixes: tuple[int, int]) -> Source:

@@ -1,0 +1,40 @@
+"""
+Addresses as text: how a peer's is read, and how one is shown.
+
+An IPv4 address that is written as an IPv6 one (``::ffff:192.0.2.1``, RFC 4291 section 2.5.5.2)
+counts as IPv4; a zone (``%eth0``) is no part of an address here.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from echod.errors import oneLine
+
+__all__ = ["formatAddress", "formatName", "parseAddress"]
+
+
+def parseAddress(host: str) -> IPv4Address | IPv6Address:
+    """
+    A peer's numeric address as a value.
+
+    :raises ValueError: it is none.
+    """
+    address = ip_address(host.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def formatAddress(host: str, port: int) -> str:
+    """``127.0.0.1:1234`` or ``[::1]:1234``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def formatName(name: bytes) -> str:
+    r"""
+    The name of a UNIX socket as one printable line.
+
+    A NUL at its front, of a name that is in no file system (unix(7)), becomes ``@``.  A name is
+    any bytes: those that are no UTF-8 become ``\xff``, what is not printable ``\n`` or the like.
+    """
+    name = b"@" + name[1:] if name.startswith(b"\0") else name
+    return oneLine(name.decode(errors="backslashreplace"))
