@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, MutableMapping, Sequence
 
-from echod.endpoints import DescriptorEndpoint, Endpoint, SystemdEndpoint
+from echod.config.endpoints import DescriptorEndpoint, Endpoint, SystemdEndpoint
 from echod.errors import ConfigurationError
 from echod.transports.adopted import examine
 

@@ -16,7 +16,7 @@ from errno import ECONNRESET, ENOTCONN
 from types import TracebackType
 from typing import Any
 
-from echod.endpoints import Target, UDPEndpoint
+from echod.config.endpoints import Target, UDPEndpoint
 from echod.errors import TLSFailed
 from echod.reaching import RESETS, ask, left, reach
 

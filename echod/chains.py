@@ -16,8 +16,8 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from echod.config.trusted_files import checkEncoding
 from echod.errors import ConfigurationError
-from echod.files import checkEncoding
 
 __all__ = ["checkAuthorities", "checkChain", "checkPEM"]
 

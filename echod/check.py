@@ -24,7 +24,7 @@ from enum import IntEnum
 from typing import Any, NoReturn
 
 from echod.blocking import Wire, connect, exchange
-from echod.endpoints import (
+from echod.config.endpoints import (
     Target,
     TCPEndpoint,
     UDPEndpoint,

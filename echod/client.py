@@ -26,11 +26,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.protocol import Factory
 
+from echod.config.endpoints import UNIXEndpoint
+from echod.config.settings import Limits
 from echod.connection import Connection, Reason, State
 from echod.deadlines import Sweep
-from echod.endpoints import UNIXEndpoint
 from echod.errors import ConnectFailed
-from echod.settings import Limits
 from echod.stream import BUFFER, Stream, StreamConnection
 from echod.tlscontext import ClientTLS
 from echod.transports.reactor import Facade, Securing

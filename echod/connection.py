@@ -63,11 +63,11 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from echod.config.settings import Limits
 from echod.deadlines import Sweep
 from echod.faults import tellFault
 from echod.interfaces import IConnectionTransport
 from echod.metering import UNLIMITED, Meter, Turns
-from echod.settings import Limits
 
 __all__ = ["Connection", "Owner", "Reason", "State"]
 

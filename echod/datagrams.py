@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from echod.config.endpoints import UDPEndpoint, asBound
 from echod.deadlines import Sweep
-from echod.endpoints import UDPEndpoint, asBound
 from echod.guard import REFLECTORS, Guard
 from echod.planned import ListenerPlan, PlannedListener
 from echod.report import RefusalLog

@@ -132,7 +132,9 @@ class IProtocolMaker(Interface):
         "A `msgspec.Struct` class that holds the options, or ``None``.  Each field has a default,"
         " and unknown ones are forbidden."
     )
-    defaults: Any = Attribute("A mapping: `echod.settings.Limits` that this protocol prefers.")
+    defaults: Any = Attribute(
+        "A mapping: `echod.config.settings.Limits` that this protocol prefers."
+    )
 
 
 class IStreamProtocolMaker(IProtocolMaker):

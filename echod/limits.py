@@ -13,9 +13,9 @@ import resource
 from collections import Counter
 from collections.abc import Sequence
 
+from echod.config.settings import Limits
 from echod.connection import Connection, Reason
 from echod.errors import ConfigurationError
-from echod.settings import Limits
 from echod.transports.accepting import ACCEPTS
 from echod.wire.networks import Networks, Source, sourceOf
 from echod.wire.token_buckets import Rates

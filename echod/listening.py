@@ -17,9 +17,9 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from echod.config.endpoints import TCPEndpoint, UNIXEndpoint, asBound
 from echod.connection import Connection, Reason
 from echod.deadlines import Sweep
-from echod.endpoints import TCPEndpoint, UNIXEndpoint, asBound
 from echod.errors import whatFailed
 from echod.faults import tellFault
 from echod.hosted import asConnection, halfCloses

@@ -16,10 +16,10 @@ from msgspec import Struct
 from twisted.application.service import Service
 from twisted.logger import Logger
 
+from echod.config.endpoints import Endpoint
+from echod.config.settings import Limits
 from echod.early import Ended
-from echod.endpoints import Endpoint
 from echod.errors import ConfigurationError, EchodError, whatFailed
-from echod.settings import Limits
 from echod.tlscontext import ServerTLS
 from echod.wire.networks import Networks
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from echod.activation import Passed
-from echod.endpoints import (
+from echod.config.endpoints import (
     DescriptorEndpoint,
     Endpoint,
     SystemdEndpoint,
@@ -24,12 +24,12 @@ from echod.endpoints import (
     overlap,
     parseEndpoint,
 )
+from echod.config.settings import Configuration, Limits, TLSSettings, convert, resolveLimits
 from echod.errors import ConfigurationError
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.limits import fitDescriptors
 from echod.planned import ListenerPlan
 from echod.registry import Registry
-from echod.settings import Configuration, Limits, TLSSettings, convert, resolveLimits
 from echod.tlscontext import ServerTLS
 from echod.wire.networks import Networks
 

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from echod.endpoints import Target, UDPEndpoint, UNIXEndpoint
+from echod.config.endpoints import Target, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConnectFailed, NoAnswer
 
 __all__ = ["RESETS", "ask", "isItself", "left", "reach", "resetWhenClosed"]

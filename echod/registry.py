@@ -21,6 +21,7 @@ from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from echod import __version__
+from echod.config.settings import Limits, convert
 from echod.early import Ended
 from echod.errors import ConfigurationError, oneLine, whatFailed
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
@@ -35,7 +36,6 @@ from echod.protocols.prefixed import dns, int8, int32
 from echod.protocols.raw import raw
 from echod.protocols.upper import upper
 from echod.protocols.whoami import whoami
-from echod.settings import Limits, convert
 
 __all__ = ["BUILTIN", "GROUP", "Offer", "Registry", "discover", "verify"]
 
@@ -128,7 +128,7 @@ class Registry:
         """
         A maker's typed settings of plain values; ``None`` for one that has none.
 
-        :raises ConfigurationError: see `echod.settings.convert`.
+        :raises ConfigurationError: see `echod.config.settings.convert`.
         """
         if maker.options is None:
             if options:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from echod.endpoints import overlap
+from echod.config.endpoints import overlap
 from echod.errors import ListenError
 from echod.planned import Likeness, ListenerPlan, PlannedListener
 

@@ -22,9 +22,10 @@ from twisted.python import usage
 
 from echod import __version__, early
 from echod.activation import Passed
+from echod.config.settings import Configuration, Limits, convert, parseConfiguration
+from echod.config.trusted_files import alsoBelieve, checkEncoding, readTrusted
 from echod.daemon import Daemon
 from echod.errors import ConfigurationError, EchodError, OutputFailed, oneLine
-from echod.files import alsoBelieve, checkEncoding, readTrusted
 from echod.limits import raiseDescriptorLimit
 from echod.logs import Log
 from echod.notify import Notifier
@@ -33,7 +34,6 @@ from echod.planning import ListenerRequest, Plan, plan, requestsOf
 from echod.process import Signals, printEchodErrors, shedGroups, useMonotonicClock
 from echod.registry import discover
 from echod.service import EchodService
-from echod.settings import Configuration, Limits, convert, parseConfiguration
 from echod.supervision import Supervision
 
 __all__ = ["Options", "makeService"]

@@ -32,9 +32,9 @@ from service_identity.cryptography import (
 )
 
 from echod.chains import checkAuthorities, checkChain, checkPEM
+from echod.config.settings import TLSSettings
+from echod.config.trusted_files import anybodyReads, readTrusted
 from echod.errors import ConfigurationError, TLSFailed
-from echod.files import anybodyReads, readTrusted
-from echod.settings import TLSSettings
 
 __all__ = ["ClientTLS", "ServerTLS", "TLSFacts", "factsOf", "reasonOf"]
 

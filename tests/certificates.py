@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from echod.settings import TLSSettings
+from echod.config.settings import TLSSettings
 from echod.testing.link import Security
 from echod.tlscontext import ServerTLS
 

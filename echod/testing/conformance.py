@@ -20,11 +20,11 @@ import msgspec
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
+from echod.config.settings import Limits, convert
 from echod.connection import Reason, State
 from echod.errors import ConfigurationError
 from echod.interfaces import IStreamProtocolMaker
 from echod.registry import verify
-from echod.settings import Limits, convert
 from echod.testing.link import Link, memoryLink
 
 __all__ = ["SAMPLE", "checkProtocol"]

@@ -26,12 +26,12 @@ from typing import Any
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
 
+from echod.config.endpoints import TCPEndpoint, UNIXEndpoint
+from echod.config.settings import Limits
 from echod.connection import Connection, State
 from echod.deadlines import TICK, Sweep
-from echod.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.hosted import asConnection
 from echod.metering import Turns
-from echod.settings import Limits
 from echod.testing.loop import Loop
 from echod.testing.sockets import MemorySocket
 from echod.testing.tls import RECORD, TLSSocket

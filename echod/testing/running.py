@@ -33,12 +33,12 @@ from typing import Any
 
 import msgspec
 
+from echod.config.settings import Configuration
 from echod.errors import EchodError
 from echod.interfaces import IStreamProtocolMaker
 from echod.planning import ListenerRequest, plan
 from echod.registry import Registry, discover
 from echod.service import EchodService
-from echod.settings import Configuration
 
 __all__ = ["PATIENCE", "Process", "Running", "running", "waitFor"]
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from twisted.internet import tcp
 
-from echod.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
+from echod.config.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConfigurationError, ListenError
 from echod.transports.stream import require
 from echod.transports.tcp import TCPPort

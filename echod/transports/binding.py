@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from echod.endpoints import ANY, Target
+from echod.config.endpoints import ANY, Target
 from echod.errors import AddressMissing, ListenError
 
 __all__ = ["addressOf", "makeSocket", "refusals", "setOptions", "tellMissing"]

@@ -18,7 +18,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import directlyProvides, providedBy
 
-from echod.endpoints import UNIXEndpoint
+from echod.config.endpoints import UNIXEndpoint
 from echod.transports.adopted import AdoptedUNIXPort, examine
 from echod.transports.poller import Poller, available
 from echod.transports.stream import require

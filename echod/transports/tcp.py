@@ -20,7 +20,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionLost, getConnectError
 from twisted.internet.main import CONNECTION_LOST
 
-from echod.endpoints import TCPEndpoint
+from echod.config.endpoints import TCPEndpoint
 from echod.reaching import isItself, resetWhenClosed
 from echod.transports.accepting import Accepting, Listening
 from echod.transports.binding import addressOf, makeSocket, setOptions, tellMissing

@@ -26,7 +26,7 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from echod.endpoints import ANY, UDPEndpoint
+from echod.config.endpoints import ANY, UDPEndpoint
 from echod.errors import MalformedHeader, whatFailed
 from echod.faults import tellFault
 from echod.transports.binding import addressOf, makeSocket, refusals

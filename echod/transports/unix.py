@@ -22,7 +22,7 @@ from typing import Any
 from twisted.internet import unix
 from twisted.logger import Logger
 
-from echod.endpoints import UNIXEndpoint
+from echod.config.endpoints import UNIXEndpoint
 from echod.errors import ListenError
 from echod.transports.accepting import Accepting, Listening
 from echod.transports.claim import claimed

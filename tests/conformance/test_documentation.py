@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from echod.planning import ListenerRequest, plan
-from echod.registry import Registry, verify
-from echod.service import EchodService
-from echod.settings import (
+from echod.config.settings import (
     Configuration,
     ListenerSettings,
     TLSSettings,
     convert,
     parseConfiguration,
 )
+from echod.planning import ListenerRequest, plan
+from echod.registry import Registry, verify
+from echod.service import EchodService
 from echod.wire.networks import Networks
 from tests.unit.outer import Outer, waitUntil
 

@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echod.config.settings import Limits
 from echod.connection import Reason, State
 from echod.protocols.line import LineOptions, line
 from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import RawOptions, raw
-from echod.settings import Limits
 from echod.testing import Link, memoryLink
 from tests.conformance.test_link import message
 

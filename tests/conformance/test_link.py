@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
+from echod.config.settings import Limits
 from echod.connection import Connection, Reason, State
 from echod.protocols.line import LineOptions, line
 from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import RawOptions, raw
-from echod.settings import Limits
 from echod.testing import Link, memoryLink, tcpLink, unixLink
 from tests.certificates import Certificates
 from tests.unit.proxyheaders import formatV1, formatV2

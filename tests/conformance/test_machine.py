@@ -25,9 +25,9 @@ from twisted.internet.interfaces import IProtocol
 from twisted.protocols.wire import Echo
 
 from echod.answering import AnsweringConnection
+from echod.config.settings import Limits
 from echod.connection import Reason, State
 from echod.protocols.raw import RawOptions, raw
-from echod.settings import Limits
 from echod.stream import Stream, StreamConnection
 from echod.testing import Link, memoryLink
 from echod.wire.framing import fixed

@@ -29,8 +29,8 @@ from typing import Any
 import pytest
 from twisted.python.failure import Failure
 
+from echod.config.settings import Limits
 from echod.connection import Connection, Reason
-from echod.settings import Limits
 from echod.testing import tcpLink
 from tests.certificates import Certificates
 from tests.conftest import LoggedErrors

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from echod.config.settings import Limits
 from echod.connection import State
 from echod.protocols.raw import RawOptions, raw
-from echod.settings import Limits
 from echod.testing import tcpLink
 from echod.testing.link import unixLink
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from echod.endpoints import parseEndpoint
+from echod.config.endpoints import parseEndpoint
+from echod.config.settings import parseConfiguration
 from echod.errors import ConfigurationError, EchodError, FramingError, MalformedHeader
-from echod.settings import parseConfiguration
 from echod.wire.framing import Framing, fixed, int8, int16, int32, lines, netstring
 from echod.wire.networks import Networks, sourceOf
 from echod.wire.proxy_header import LONGEST, ProxyHeader, parseHeader

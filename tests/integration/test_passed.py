@@ -24,13 +24,13 @@ import pytest
 import pytest_twisted
 from twisted.internet.protocol import Factory, Protocol
 
+from echod.config.settings import Configuration
 from echod.errors import ListenError
 from echod.maker import FactoryMaker
 from echod.planning import ListenerRequest, plan
 from echod.protocols.raw import raw
 from echod.registry import Registry
 from echod.service import EchodService
-from echod.settings import Configuration
 from tests.certificates import Certificates
 from tests.integration.daemon import (
     MODULE,

@@ -8,11 +8,11 @@ import socket
 from contextlib import suppress
 from typing import Any
 
+from echod.config.settings import Configuration
 from echod.planned import PlannedListener
 from echod.planning import ListenerRequest, Plan, plan
 from echod.registry import Registry, discover
 from echod.service import EchodService
-from echod.settings import Configuration
 from echod.testing import Loop
 from tests.unit.outer import waitUntil
 

@@ -11,13 +11,13 @@ import msgspec
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
+from echod.config.endpoints import TCPEndpoint
+from echod.config.settings import Limits, TLSSettings
 from echod.connection import Connection, Reason
 from echod.deadlines import TICK, Sweep
-from echod.endpoints import TCPEndpoint
 from echod.listening import Listener
 from echod.planned import ListenerPlan
 from echod.protocols.raw import RawOptions, raw
-from echod.settings import Limits, TLSSettings
 from echod.testing import Loop
 from echod.tlscontext import ServerTLS
 from echod.wire.networks import Networks

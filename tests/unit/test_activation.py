@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from echod.activation import Passed
-from echod.endpoints import DescriptorEndpoint, SystemdEndpoint, TCPEndpoint
+from echod.config.endpoints import DescriptorEndpoint, SystemdEndpoint, TCPEndpoint
 from echod.errors import ConfigurationError
 
 PROCESS = 1234

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.protocol import Factory
 
-from echod.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
+from echod.config.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConfigurationError, ListenError
 from echod.testing.loop import Loop
 from echod.transports.adopted import adopting, examine

@@ -11,12 +11,12 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import provider
 
 from echod.bindall import STEP, bindAll
+from echod.config.settings import Configuration
 from echod.errors import AddressMissing, ListenError, TriedInVain
 from echod.planned import PlannedListener
 from echod.planning import ListenerRequest, plan
 from echod.registry import Registry
 from echod.service import EchodService
-from echod.settings import Configuration
 from tests.unit.outer import Outer
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from twisted.internet.protocol import Factory
 
-from echod.endpoints import ANY, TCPEndpoint, UDPEndpoint, UNIXEndpoint
+from echod.config.endpoints import ANY, TCPEndpoint, UDPEndpoint, UNIXEndpoint
 from echod.errors import AddressMissing, ListenError
 from echod.testing.loop import Loop
 from echod.transports.binding import addressOf, makeSocket, refusals, setOptions

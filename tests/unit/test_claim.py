@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet.protocol import Factory
 
-from echod.endpoints import UNIXEndpoint
+from echod.config.endpoints import UNIXEndpoint
 from echod.errors import ListenError
 from echod.testing.loop import Loop
 from echod.transports.claim import claimed

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 
+from echod.config.settings import Limits
 from echod.connection import Reason, State
 from echod.errors import (
     EchodError,
@@ -22,7 +23,6 @@ from echod.errors import (
     StreamLost,
 )
 from echod.maker import StreamMaker
-from echod.settings import Limits
 from echod.stream import READS, Stream, StreamConnection
 from echod.testing import Link, memoryLink, tcpLink
 from tests.conftest import LoggedErrors

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from twisted.logger import LogBeginner, LogPublisher
 
+from echod.config.settings import Configuration
 from echod.daemon import Daemon, StandardError
 from echod.early import Ended
 from echod.errors import Told
@@ -20,7 +21,6 @@ from echod.logs import Log
 from echod.planning import ListenerRequest, plan
 from echod.registry import Registry
 from echod.service import EchodService
-from echod.settings import Configuration
 from tests.conftest import LoggedErrors
 from tests.unit.outer import Outer
 

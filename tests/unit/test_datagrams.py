@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from twisted.internet.protocol import DatagramProtocol
 
+from echod.config.endpoints import UDPEndpoint
+from echod.config.settings import Limits
 from echod.datagrams import DatagramListener
 from echod.deadlines import Sweep
-from echod.endpoints import UDPEndpoint
 from echod.maker import DatagramMaker
 from echod.planned import ListenerPlan
 from echod.protocols.datagram import Echo
-from echod.settings import Limits
 from echod.testing.loop import Loop
 from echod.wire.networks import Networks
 from tests.unit.outer import waitUntil

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import pytest
 from twisted.internet.task import Clock
 
+from echod.config.settings import Limits
 from echod.connection import Connection, Reason, State
 from echod.deadlines import SHARDS, TICK, Sweep
 from echod.interfaces import IStreamProtocolMaker
 from echod.protocols.line import line
 from echod.protocols.prefixed import dns
 from echod.protocols.raw import RawOptions, raw
-from echod.settings import Limits
 from echod.testing import Link, memoryLink
 from tests.conftest import LoggedErrors
 

@@ -8,10 +8,10 @@ import time
 import pytest
 from twisted.internet.defer import Deferred
 
+from echod.config.settings import Configuration
 from echod.planning import ListenerRequest, plan
 from echod.registry import Registry
 from echod.service import CUT_SHORT, PATIENCE, EchodService
-from echod.settings import Configuration
 from echod.testing import Loop
 
 

@@ -1,4 +1,4 @@
-"""`echod.endpoints`: words to values, or one line that says what to write."""
+"""`echod.config.endpoints`: words to values, or one line that says what to write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.endpoints import (
+from echod.config.endpoints import (
     DescriptorEndpoint,
     Endpoint,
     SystemdEndpoint,

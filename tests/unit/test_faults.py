@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from echod.config.settings import Limits
 from echod.connection import Connection, Reason, State
-from echod.settings import Limits
 from echod.testing import Link, memoryLink
 from tests.conftest import LoggedErrors
 

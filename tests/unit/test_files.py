@@ -1,4 +1,4 @@
-"""`echod.files`: whose files are believed, and which ways to them."""
+"""`echod.config.trusted_files`: whose files are believed, and which ways to them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from echod import files
+from echod.config import trusted_files
+from echod.config.trusted_files import alsoBelieve, readTrusted
 from echod.errors import ConfigurationError
-from echod.files import alsoBelieve, readTrusted
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
 #: Somebody else.
@@ -101,7 +101,7 @@ def test_stickyFolders(tree: Tree) -> None:
 @pytest.fixture
 def believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else's who is believed here stays so."""
-    monkeypatch.setattr(files, "_believed", set(files._believed))
+    monkeypatch.setattr(trusted_files, "_believed", set(trusted_files._believed))
 
 
 @root
@@ -117,7 +117,7 @@ def test_whoTheProcessIsGoingToBe(tree: Tree, believed: None) -> None:
 @root
 def test_afterPrivilegesWereDropped() -> None:
     """A reload believes root, whoever started it, and who runs it."""
-    reading = "import os, sys; from echod.files import readTrusted;"
+    reading = "import os, sys; from echod.config.trusted_files import readTrusted;"
     reading += f"os.seteuid({STRANGER}); print(readTrusted(sys.argv[1])); os.seteuid(0)"
     with TemporaryDirectory(dir="/tmp") as folder:
         tree = Tree(Path(folder))
@@ -153,7 +153,7 @@ def test_relativeWays(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_handedDescriptors(tree: Tree) -> None:
     """A pipe, or a file that is open already, wherever it is: who started echod has chosen it."""
-    reading = "from echod.files import readTrusted; print(readTrusted('/dev/stdin'))"
+    reading = "from echod.config.trusted_files import readTrusted; print(readTrusted('/dev/stdin'))"
     tree.data.chmod(0o777)
     assert refusal(tree.file) == writable(tree.data)
     command = [sys.executable, "-c", reading]
@@ -182,7 +182,11 @@ def test_namedPipe(tree: Tree) -> None:
 @root
 def test_unmappedOwners(tree: Tree) -> None:
     """In a user namespace whatever is not mapped seems one user's, root's own files as well."""
-    command = [sys.executable, "-c", "from echod.files import _believed; print(sorted(_believed))"]
+    command = [
+        sys.executable,
+        "-c",
+        "from echod.config.trusted_files import _believed; print(sorted(_believed))",
+    ]
     unshare = ["unshare", "--user"]
     done = subprocess.run([*unshare, "true"], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -190,4 +194,4 @@ def test_unmappedOwners(tree: Tree) -> None:
     done = subprocess.run([*unshare, *command], capture_output=True, text=True, check=False)
     overflow = Path("/proc/sys/kernel/overflowuid").read_text().strip()
     assert (done.stdout, done.stderr) == (f"[0, {overflow}]\n", "")
-    assert files._believed >= {0}
+    assert trusted_files._believed >= {0}

@@ -17,11 +17,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
+from echod.config.settings import Limits
 from echod.connection import Connection, Reason, State
 from echod.hosted import Hosted, asConnection, halfCloses
 from echod.maker import ConnectionFactory
 from echod.protocols.raw import RawOptions, raw
-from echod.settings import Limits
 from echod.testing import Link, memoryLink, tcpLink
 from tests.conftest import LoggedErrors
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from echod.config.settings import Limits
 from echod.connection import Connection, Reason, State
 from echod.protocols.line import LineOptions, line
-from echod.settings import Limits
 from echod.testing import memoryLink
 from tests.conftest import LoggedErrors
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
+from echod.config.settings import Limits
 from echod.connection import Connection, Reason, State
 from echod.deadlines import Sweep
 from echod.errors import ConfigurationError
@@ -23,7 +24,6 @@ from echod.limits import (
     raiseDescriptorLimit,
 )
 from echod.protocols.raw import RawOptions, raw
-from echod.settings import Limits
 from echod.testing import Link, memoryLink
 
 

@@ -12,12 +12,12 @@ import pytest
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
+from echod.config.settings import Configuration
 from echod.errors import ListenError
 from echod.maker import DatagramMaker, FactoryMaker
 from echod.planning import ListenerRequest, plan
 from echod.registry import Registry
 from echod.service import EchodService
-from echod.settings import Configuration
 from tests.conftest import LoggedErrors
 from tests.unit.outer import Outer, waitUntil
 

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from echod.config.settings import Limits
 from echod.connection import Connection, Reason, State
 from echod.deadlines import TICK
 from echod.listening import Listener
 from echod.protocols.line import LineOptions, line
 from echod.protocols.raw import RawOptions, raw
-from echod.settings import Limits
 from echod.testing import Link, memoryLink, tcpLink
 from echod.testing.link import unixLink
 from tests.certificates import Certificates

@@ -12,8 +12,9 @@ import pytest
 from msgspec import Struct
 
 from echod.activation import Passed
+from echod.config.endpoints import TCPEndpoint, UDPEndpoint
+from echod.config.settings import Configuration, Limits, parseConfiguration
 from echod.connection import Connection
-from echod.endpoints import TCPEndpoint, UDPEndpoint
 from echod.errors import ConfigurationError
 from echod.limits import RESERVED, RESERVED_EACH
 from echod.maker import ConnectionMaker, DatagramMaker, FactoryMaker
@@ -23,7 +24,6 @@ from echod.protocols.prefixed import DNSOptions
 from echod.protocols.raw import RawOptions
 from echod.registry import BUILTIN, Registry
 from echod.service import EchodService
-from echod.settings import Configuration, Limits, parseConfiguration
 from tests.unit.outer import Outer
 
 PLENTY = 1_000_000

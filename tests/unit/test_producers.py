@@ -16,8 +16,8 @@ from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.protocols.basic import FileSender
 from zope.interface import implementer
 
+from echod.config.settings import TLSSettings
 from echod.maker import FactoryMaker
-from echod.settings import TLSSettings
 from echod.tlscontext import ServerTLS
 from echod.transports.reactor import Facade
 from echod.transports.tcp import Server

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echod.config.settings import Limits
 from echod.connection import SLICE, Connection, Reason, State
 from echod.framed import SMALLEST_READ
 from echod.interfaces import IStreamProtocolMaker
 from echod.protocols.line import line
 from echod.protocols.prefixed import dns
 from echod.protocols.raw import raw
-from echod.settings import Limits
 from echod.testing import Link, memoryLink
 
 KIB = 1024

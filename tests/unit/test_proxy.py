@@ -24,9 +24,10 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
+from echod.config.endpoints import TCPEndpoint, UNIXEndpoint
+from echod.config.settings import Limits
 from echod.connection import Connection, Reason, State
 from echod.deadlines import TICK, Sweep
-from echod.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.errors import MalformedHeader
 from echod.listening import Listener
 from echod.maker import ConnectionMaker, FactoryMaker, StreamMaker
@@ -34,7 +35,6 @@ from echod.planned import ListenerPlan
 from echod.protocols.chargen import chargen
 from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami
-from echod.settings import Limits
 from echod.stream import Stream
 from echod.testing import memoryLink
 from echod.testing.tls import TLSSocket

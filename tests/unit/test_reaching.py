@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from echod.endpoints import TCPEndpoint, UDPEndpoint, parseTarget
+from echod.config.endpoints import TCPEndpoint, UDPEndpoint, parseTarget
 from echod.errors import ConnectFailed, NoAnswer
 from echod.reaching import ask, isItself, left, reach
 

@@ -9,6 +9,7 @@ from itertools import islice
 import msgspec
 import pytest
 
+from echod.config.settings import Limits
 from echod.connection import Reason, State
 from echod.interfaces import IStreamProtocolMaker
 from echod.protocols.chargen import PATTERN, chargen
@@ -16,7 +17,6 @@ from echod.protocols.clock import SINCE_1900, daytime, time
 from echod.protocols.discard import discard
 from echod.protocols.upper import upper
 from echod.protocols.whoami import whoami
-from echod.settings import Limits
 from echod.testing import Link, memoryLink
 
 

@@ -1,4 +1,4 @@
-"""`echod.settings`: TOML to typed values, or one line with the place and the mend."""
+"""`echod.config.settings`: TOML to typed values, or one line with the place and the mend."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from echod.config.settings import Configuration, Limits, convert, parseConfiguration, resolveLimits
 from echod.errors import ConfigurationError
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
 from echod.protocols.raw import RawOptions
-from echod.settings import Configuration, Limits, convert, parseConfiguration, resolveLimits
 
 LISTENER = '[[listener]]\nprotocol = "raw"\nendpoint = "tcp:1"\n'
 

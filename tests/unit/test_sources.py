@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echod.config.settings import Limits
 from echod.errors import ConfigurationError
 from echod.limits import SourceLimit
-from echod.settings import Limits
 from echod.wire.networks import Networks, sourceOf
 
 

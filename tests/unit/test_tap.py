@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from echod import __version__
-from echod.endpoints import Endpoint, TCPEndpoint
+from echod.config.endpoints import Endpoint, TCPEndpoint
+from echod.config.settings import Limits
 from echod.errors import ConfigurationError
 from echod.limits import RESERVED, RESERVED_EACH
 from echod.planning import Plan
@@ -20,7 +21,6 @@ from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
 from echod.protocols.raw import RawOptions
 from echod.registry import BUILTIN
-from echod.settings import Limits
 from echod.tap import Options
 
 Capture = pytest.CaptureFixture[str]

@@ -23,6 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from echod.config.settings import CertificateSettings, Limits
 from echod.connection import Connection, Reason, State
 from echod.errors import StreamTruncated
 from echod.maker import ConnectionMaker, FactoryMaker, StreamMaker
@@ -32,7 +33,6 @@ from echod.protocols.line import LineOptions, line
 from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami
-from echod.settings import CertificateSettings, Limits
 from echod.stream import Stream
 from echod.tlscontext import _silenceNames
 from echod.transports.stream import FIRST_READ

@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
-from echod.endpoints import parseEndpoint
+from echod.config.endpoints import parseEndpoint
+from echod.config.settings import CertificateSettings, TLSSettings, convert
 from echod.errors import ConfigurationError, TLSFailed
 from echod.planning import ListenerRequest, _security
 from echod.protocols.whoami import whoami
-from echod.settings import CertificateSettings, TLSSettings, convert
 from echod.tlscontext import ClientTLS, ServerTLS
 from tests.certificates import Certificates
 from tests.chains import Issued

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet.protocol import DatagramProtocol
 
-from echod.endpoints import UDPEndpoint
+from echod.config.endpoints import UDPEndpoint
 from echod.errors import ListenError
 from echod.testing.loop import Loop
 from echod.transports.udp import DATAGRAMS, LARGEST, UDPPort

@@ -61,8 +61,8 @@ class TCPEndpoint:
     """
     A TCP address to listen on, or `ANY`; port 0 lets the system choose.
 
-    :ivar tls: what is said of TLS, as text by the keys of `echod.settings.TLSSettings`; ``None``
-        if nothing is.  Not part of where it is.
+    :ivar tls: what is said of TLS, as text by the keys of `echod.config.settings.TLSSettings`;
+        ``None`` if nothing is.  Not part of where it is.
     """
 
     host: str
