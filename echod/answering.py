@@ -104,7 +104,7 @@ class AnsweringConnection(FramedConnection):
         try:
             self._begin()
         except BaseException:
-            # SystemExit too: see echod.faults.
+            # SystemExit too: see echod.insight.fault_log.
             self._broke(None, Failure())
         finally:
             self._working = False

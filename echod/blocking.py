@@ -32,7 +32,7 @@ def connect(target: Target, timeout: float, security: Any = None) -> Wire:
 
     :param target: for streams; for datagrams there is `exchange`.
     :param timeout: seconds for this and all that is done with the connection.
-    :param security: the client's side of TLS (`echod.tlscontext.ClientTLS.to`), if it is for TLS.
+    :param security: the client's side of TLS (`echod.tls.context.ClientTLS.to`), if it is for TLS.
     :raises ConnectFailed: none does; why.
     :raises NoAnswer: none has in time; why.
     """
@@ -204,7 +204,7 @@ class _Secured(Wire):
             except self._failures as error:
                 with suppress(OSError):
                     self._sendAll(self._outgoing.read())
-                from echod.tlscontext import reasonOf
+                from echod.tls.facts import reasonOf
 
                 raise TLSFailed(reasonOf(error)) from error
             else:

@@ -8,7 +8,7 @@ right, else on standard error with what to do.
 A probe runs every few seconds beside the daemon, so it does without a reactor (`echod.blocking`)
 and imports little: 45 ms of processor time (TLS: 125), where importing `echod.client` alone takes
 217.
-TLS is that of a client of echod's (`echod.tlscontext.ClientTLS`), loaded when it is needed.
+TLS is that of a client of echod's (`echod.tls.context.ClientTLS`), loaded when it is needed.
 
 What is sent fits into the kernel's buffers, so that it can be sent whole before anything is read.
 """
@@ -222,7 +222,7 @@ def _find(arguments: Sequence[str]) -> str:
 
 def _security(options: argparse.Namespace, target: Target) -> Any:
     """The client's side of TLS, its files read."""
-    from echod.tlscontext import ClientTLS
+    from echod.tls.context import ClientTLS
 
     assert isinstance(target, TCPEndpoint)
     return ClientTLS(

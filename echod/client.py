@@ -32,7 +32,7 @@ from echod.connection import Connection, Reason, State
 from echod.deadlines import Sweep
 from echod.errors import ConnectFailed
 from echod.stream import BUFFER, Stream, StreamConnection
-from echod.tlscontext import ClientTLS
+from echod.tls.context import ClientTLS
 from echod.transports.reactor import Facade, Securing
 from echod.wire.addresses import formatAddress
 

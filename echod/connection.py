@@ -65,7 +65,7 @@ from zope.interface import implementer
 
 from echod.config.settings import Limits
 from echod.deadlines import Sweep
-from echod.faults import tellFault
+from echod.insight.fault_log import tellFault
 from echod.interfaces import IConnectionTransport
 from echod.metering import UNLIMITED, Meter, Turns
 
@@ -781,7 +781,7 @@ class Connection(TwistedProtocol):
         try:
             return call(*arguments)
         except BaseException:
-            # SystemExit too: see echod.faults.
+            # SystemExit too: see echod.insight.fault_log.
             Connection.fault(self, Failure(), type(self).__name__)
             return otherwise
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from echod.faults import tellFault
+from echod.insight.fault_log import tellFault
 
 __all__ = ["TICK", "Sweep", "Swept"]
 
@@ -118,6 +118,6 @@ class Sweep:
             try:
                 swept.sweep(now)
             except BaseException:
-                # SystemExit too: see echod.faults.
+                # SystemExit too: see echod.insight.fault_log.
                 fault: Any = getattr(swept, "fault", _fault)
                 fault(Failure(), type(swept).__name__)

@@ -56,7 +56,7 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     )
     failure: Any = Attribute("What went wrong with TLS or a header, in a few words, or ``None``.")
     overhead: int = Attribute("Bytes written besides the protocol's: what TLS adds to them.")
-    tls: Any = Attribute("A `echod.tlscontext.TLSFacts` about the connection, or ``None``.")
+    tls: Any = Attribute("A `echod.tls.context.TLSFacts` about the connection, or ``None``.")
     proxied: Any = Attribute("The `echod.wire.proxy_header.ProxyHeader` it came with, or ``None``.")
     proxyPeer: Any = Attribute(
         "The address of the proxy that it came through, where there must be one, or ``None``."

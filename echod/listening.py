@@ -21,8 +21,8 @@ from echod.config.endpoints import TCPEndpoint, UNIXEndpoint, asBound
 from echod.connection import Connection, Reason
 from echod.deadlines import Sweep
 from echod.errors import whatFailed
-from echod.faults import tellFault
 from echod.hosted import asConnection, halfCloses
+from echod.insight.fault_log import tellFault
 from echod.limits import SourceLimit
 from echod.live import LiveConnections
 from echod.metering import Turns
@@ -294,7 +294,7 @@ class _ListenerFactory(Factory):
             connection = asConnection(protocol)
             connection.owner = self._listener
         except BaseException:
-            # SystemExit too: see echod.faults.
+            # SystemExit too: see echod.insight.fault_log.
             tellFault(Failure(), f"{self._listener.describe()} could not accept")
             self._listener.totals.refused["error"] += 1
             return None

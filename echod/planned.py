@@ -20,7 +20,7 @@ from echod.config.endpoints import Endpoint
 from echod.config.settings import Limits
 from echod.early import Ended
 from echod.errors import ConfigurationError, EchodError, whatFailed
-from echod.tlscontext import ServerTLS
+from echod.tls.context import ServerTLS
 from echod.wire.networks import Networks
 
 __all__ = ["Likeness", "ListenerPlan", "PlannedListener"]

@@ -30,7 +30,7 @@ from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProt
 from echod.limits import fitDescriptors
 from echod.planned import ListenerPlan
 from echod.registry import Registry
-from echod.tlscontext import ServerTLS
+from echod.tls.context import ServerTLS
 from echod.wire.networks import Networks
 
 __all__ = ["ListenerRequest", "Plan", "plan", "requestsOf"]

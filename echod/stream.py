@@ -39,7 +39,7 @@ from echod.errors import (
     StreamLost,
     StreamTruncated,
 )
-from echod.tlscontext import TLSFacts
+from echod.tls.facts import TLSFacts
 from echod.wire.proxy_header import ProxyHeader
 
 __all__ = ["BUFFER", "Handler", "Stream", "StreamConnection"]

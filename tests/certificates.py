@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from echod.config.settings import TLSSettings
 from echod.testing.link import Security
-from echod.tlscontext import ServerTLS
+from echod.tls.context import ServerTLS
 
 __all__ = ["Certificates"]
 

@@ -97,7 +97,7 @@ def wholeHeap() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give each test a ration of tracebacks of its own: the process has one for all."""
-    monkeypatch.setattr("echod.faults._faults", Rate(1, burst=10))
+    monkeypatch.setattr("echod.insight.fault_log._faults", Rate(1, burst=10))
 
 
 @pytest.fixture(autouse=True)

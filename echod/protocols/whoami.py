@@ -16,7 +16,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from echod.maker import StreamMaker
 from echod.stream import Stream
 from echod.wire.addresses import formatAddress, formatName
-from echod.wire.proxy_header import factsOf
+from echod.wire.proxy_header import proxyFacts
 
 __all__ = ["whoami"]
 
@@ -42,7 +42,10 @@ async def _whoami(stream: Stream) -> None:
         facts["tls"] = stream.tls
     if stream.proxied is not None:
         proxy = _describe(stream.proxyPeer)
-        facts["proxy"] = {**({} if proxy is None else {"peer": proxy}), **factsOf(stream.proxied)}
+        facts["proxy"] = {
+            **({} if proxy is None else {"peer": proxy}),
+            **proxyFacts(stream.proxied),
+        }
     await stream.write(msgspec.json.encode(facts) + b"\n")
 
 

@@ -35,7 +35,7 @@ from echod.metering import Turns
 from echod.testing.loop import Loop
 from echod.testing.sockets import MemorySocket
 from echod.testing.tls import RECORD, TLSSocket
-from echod.tlscontext import ServerTLS
+from echod.tls.context import ServerTLS
 from echod.transports.proxy import Proxied, expectHeader
 from echod.transports.stream import layered
 from echod.transports.tcp import Server, TCPPort

@@ -20,7 +20,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from echod.faults import tellFault
+from echod.insight.fault_log import tellFault
 from echod.transports.binding import refusals
 from echod.transports.resting import Resting, isShutDown
 from echod.transports.stream import require

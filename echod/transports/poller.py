@@ -34,7 +34,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from echod.faults import tellFault
+from echod.insight.fault_log import tellFault
 
 __all__ = ["BATCH", "Poller", "available"]
 

@@ -110,7 +110,7 @@ class Securing:
     A facade whose outgoing TCP connections do TLS.
 
     :param facade: whose they are.
-    :param security: the client's side of TLS (`echod.tlscontext.ClientTLS.to`).
+    :param security: the client's side of TLS (`echod.tls.context.ClientTLS.to`).
     """
 
     def __init__(self, facade: Facade, security: Any) -> None:

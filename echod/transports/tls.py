@@ -34,7 +34,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
 from echod.errors import TLSFailed
-from echod.tlscontext import TLSFacts, factsOf, reasonOf
+from echod.tls.facts import TLSFacts, reasonOf, tlsFacts
 from echod.transports.stream import FIRST_READ, TRY_AGAIN, Stream, layered
 from echod.transports.tcp import Client, Connector
 
@@ -58,7 +58,8 @@ class Secured(Stream):
     """
     See the module's docstring.
 
-    A class with this in it has ``security``: an `echod.tlscontext.ServerTLS`, or the client's side.
+    A class with this in it has ``security``: an `echod.tls.context.ServerTLS`, or the client's
+    side.
     """
 
     # What to wrap a connection with, and who it must be.
@@ -164,7 +165,7 @@ class Secured(Stream):
             tls.do_handshake()
             self.security.verify(tls)
             # Now: amid a later message of a handshake OpenSSL does not say.
-            self.tls = factsOf(tls)
+            self.tls = tlsFacts(tls)
         except ssl.SSLWantReadError:
             self._sendOwn()
         except (ssl.SSLError, TLSFailed) as error:
@@ -435,7 +436,7 @@ def secure(port: Any, security: Any) -> None:
     Have a port do TLS with whoever connects from now on; again, to change how.
 
     :param port: a `Port` or `UNIXPort`.
-    :param security: an `echod.tlscontext.ServerTLS`.
+    :param security: an `echod.tls.context.ServerTLS`.
     """
     port.security = security
     if not issubclass(port.transport, Secured):
@@ -446,7 +447,7 @@ class TLSConnector(Connector):
     """
     A TCP connector whose connections do TLS.
 
-    :ivar security: a client's side (`echod.tlscontext.ClientTLS.to`).
+    :ivar security: a client's side (`echod.tls.context.ClientTLS.to`).
     """
 
     security: Any

@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 
 from echod.config.endpoints import ANY, UDPEndpoint
 from echod.errors import MalformedHeader, whatFailed
-from echod.faults import tellFault
+from echod.insight.fault_log import tellFault
 from echod.transports.binding import addressOf, makeSocket, refusals
 from echod.transports.resting import Resting, isShutDown
 from echod.transports.stream import require

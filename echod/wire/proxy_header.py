@@ -28,9 +28,9 @@ __all__ = [
     "ProxyHeader",
     "ProxyTLS",
     "crc32c",
-    "factsOf",
     "parseDatagram",
     "parseHeader",
+    "proxyFacts",
 ]
 
 #: Bytes of a header of version 2 that are taken at most, all counted.  The format could say 65 551.
@@ -371,7 +371,7 @@ def crc32c(data: bytes) -> int:
     return remainder ^ 0xFFFFFFFF
 
 
-def factsOf(header: ProxyHeader) -> dict[str, Any]:
+def proxyFacts(header: ProxyHeader) -> dict[str, Any]:
     """What a header tells besides addresses, for those who read JSON: what is known, by name."""
     facts: dict[str, Any] = {
         "version": header.version,

@@ -19,7 +19,7 @@ from echod.listening import Listener
 from echod.planned import ListenerPlan
 from echod.protocols.raw import RawOptions, raw
 from echod.testing import Loop
-from echod.tlscontext import ServerTLS
+from echod.tls.context import ServerTLS
 from echod.wire.networks import Networks
 
 __all__ = ["ECHO", "Served"]

@@ -17,7 +17,7 @@ from echod.blocking import _Secured
 from echod.check import LOCAL, Status, main
 from echod.errors import CheckFailed, EchodError
 from echod.output import FAILED, NO_READER
-from echod.tlscontext import ClientTLS
+from echod.tls.context import ClientTLS
 from echod.wire.proxy_header import parseHeader
 from tests.certificates import Certificates
 

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from echod.config.settings import TLSSettings
 from echod.maker import FactoryMaker
-from echod.tlscontext import ServerTLS
+from echod.tls.context import ServerTLS
 from echod.transports.reactor import Facade
 from echod.transports.tcp import Server
 from echod.transports.tls import secure

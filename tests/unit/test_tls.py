@@ -34,7 +34,7 @@ from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami
 from echod.stream import Stream
-from echod.tlscontext import _silenceNames
+from echod.tls.context import _silenceNames
 from echod.transports.stream import FIRST_READ
 from echod.transports.tls import ANSWERS, OVERHEAD, RECORD
 from tests.certificates import Certificates

@@ -1,4 +1,4 @@
-"""`echod.tlscontext`: certificates, names and keys from files, and what a handshake agrees on."""
+"""`echod.tls.context`: certificates, names and keys from files, and what a handshake agrees on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from echod.config.settings import CertificateSettings, TLSSettings, convert
 from echod.errors import ConfigurationError, TLSFailed
 from echod.planning import ListenerRequest, _security
 from echod.protocols.whoami import whoami
-from echod.tlscontext import ClientTLS, ServerTLS
+from echod.tls.context import ClientTLS, ServerTLS
 from tests.certificates import Certificates
 from tests.chains import Issued
 from tests.tlspeer import ALERT, DATA, Peer, recordTypes

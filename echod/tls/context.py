@@ -17,26 +17,25 @@ import ssl
 import stat
 import sys
 import threading
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
 from cryptography import x509
-from msgspec import Struct
 from service_identity.cryptography import (
     verify_certificate_hostname,
     verify_certificate_ip_address,
 )
 
-from echod.chains import checkAuthorities, checkChain, checkPEM
 from echod.config.settings import TLSSettings
 from echod.config.trusted_files import anybodyReads, readTrusted
 from echod.errors import ConfigurationError, TLSFailed
+from echod.tls.certificate_chains import checkAuthorities, checkChain, checkPEM
+from echod.tls.facts import silently
 
-__all__ = ["ClientTLS", "ServerTLS", "TLSFacts", "factsOf", "reasonOf"]
+__all__ = ["ClientTLS", "ServerTLS"]
 
 #: Ciphers of TLS 1.2: RFC 9325 section 4.2. Those of 1.3 are all fine.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -99,81 +98,6 @@ def _silenceNames() -> None:
             before(unraisable)
 
     sys.unraisablehook = hook
-
-
-class TLSFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """
-    What a handshake has agreed on.
-
-    :ivar version: ``TLSv1.3``.
-    :ivar cipher: its name as OpenSSL has it.
-    :ivar alpn: the protocol that was chosen (RFC 7301), if any.
-    :ivar server_name: that the client asked for, if any.
-    :ivar subject: of the peer's verified certificate (RFC 4514), if it has shown one.
-    :ivar names: its subject alternative names, as ``DNS:alice.example``.
-    """
-
-    version: str
-    cipher: str
-    alpn: str | None = None
-    server_name: str | None = None
-    subject: str | None = None
-    names: tuple[str, ...] = ()
-
-
-@contextmanager
-def _silently() -> Iterator[None]:
-    """
-    Read certificates without a library's warnings, and without their being errors (``-W error``).
-
-    cryptography warns of what it would not put into a certificate itself, such as serial number 0.
-    It is for echod to say what is accepted.  Python has one list of filters for all threads, so a
-    thread that changes them meanwhile may find its change undone.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def reasonOf(error: Exception) -> str:
-    """What an error of TLS says, in OpenSSL's words if it has some."""
-    return getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
-
-
-def factsOf(tls: ssl.SSLObject) -> TLSFacts:
-    """
-    What ``tls``, which has just shaken hands, has agreed on.
-
-    :raises TLSFailed: the peer's certificate was verified, and is not fit to be read.
-    """
-    cipher = tls.cipher()
-    subject, names = _whoIs(tls)
-    return TLSFacts(
-        version=tls.version() or "none",
-        cipher=cipher[0] if cipher else "none",
-        alpn=tls.selected_alpn_protocol(),
-        server_name=getattr(tls, "serverName", None),
-        subject=subject,
-        names=names,
-    )
-
-
-def _whoIs(tls: ssl.SSLObject) -> tuple[str | None, tuple[str, ...]]:
-    """Subject and alternative names of the peer's certificate; none if it was not verified."""
-    der = tls.getpeercert(binary_form=True)
-    if der is None:
-        return None, ()
-    try:
-        with _silently():
-            # Empty for one that was not verified.
-            verified: Any = tls.getpeercert()
-            if not verified:
-                return None, ()
-            subject = x509.load_der_x509_certificate(der).subject.rfc4514_string()
-    except Exception as error:
-        # Text that is none, or what else an authority let pass, and OpenSSL.
-        raise TLSFailed("the certificate cannot be read") from error
-    return subject, tuple(f"{kind}:{value}" for kind, value in verified.get("subjectAltName", ()))
 
 
 class ServerTLS:
@@ -293,7 +217,7 @@ class _ClientSide:
         der = tls.getpeercert(binary_form=True)
         assert der is not None
         try:
-            with _silently():
+            with silently():
                 certificate = x509.load_der_x509_certificate(der)
                 if self._isAddress:
                     verify_certificate_ip_address(certificate, self._name)
@@ -365,7 +289,7 @@ def _loadPair(context: ssl.SSLContext, cert: str, key: str) -> list[str]:
     found = _readPEM(cert)
     checkPEM(cert, found)
     checkPEM(key, _readPEM(key))
-    with _silently():
+    with silently():
         notes = checkChain(cert, found)
     # Nobody is there to type it.
     encrypted = ConfigurationError(f"the key in {key} has a passphrase: store it without")
