@@ -33,7 +33,7 @@ from echod.deadlines import Sweep
 from echod.errors import ConnectFailed
 from echod.stream import BUFFER, Stream, StreamConnection
 from echod.tls.context import ClientTLS
-from echod.transports.reactor import Facade, Securing
+from echod.transports.facade import Facade, Securing
 from echod.wire.addresses import formatAddress
 
 __all__ = ["ClientTLS", "connect", "connectUNIX"]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from echod.config.settings import Limits
 from echod.connection import Connection, Reason
 from echod.errors import ConfigurationError
-from echod.transports.accepting import ACCEPTS
+from echod.transports.ports import ACCEPTS
 from echod.wire.networks import Networks, Source, sourceOf
 from echod.wire.token_buckets import Rates
 

@@ -29,9 +29,9 @@ from echod.metering import Turns
 from echod.planned import ListenerPlan, PlannedListener
 from echod.report import ConnectionLog, RefusalLog, Totals
 from echod.transports.adopted import adopting
-from echod.transports.proxy import expectHeader
+from echod.transports.layers.proxied import expectHeader
+from echod.transports.layers.secured import secure
 from echod.transports.tcp import TCPPort
-from echod.transports.tls import secure
 from echod.transports.unix import UNIXListeningPort
 
 __all__ = ["Listener"]

@@ -5,9 +5,7 @@ A host may have an address that swallows everything, or of a family that this ke
 attempts overlap: the next one begins when the last one fails, or has been silent for a moment
 (RFC 8305 section 5, "Happy Eyeballs").  Whoever answers first is taken.
 
-A port of the ephemeral range at which nobody listens may be given to the very socket that connects
-to it.  TCP is connected to itself then (simultaneous open, RFC 9293 section 3.5), and a datagram
-comes back to its sender: `isItself` tells, and nobody is there.
+Whoever is connected to itself (`echod.transports.self_connect`) has reached nobody.
 
 It imports little; see `echod.blocking`.
 """
@@ -26,8 +24,9 @@ from typing import Any, TypeVar
 
 from echod.config.endpoints import Target, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConnectFailed, NoAnswer
+from echod.transports.self_connect import isItself, resetWhenClosed
 
-__all__ = ["RESETS", "ask", "isItself", "left", "reach", "resetWhenClosed"]
+__all__ = ["RESETS", "ask", "left", "reach"]
 
 #: Seconds from one attempt to the next, if nobody answers (RFC 8305 section 5).
 ATTEMPT_DELAY = 0.25
@@ -75,20 +74,6 @@ _RESOLVER_MENDS = {
 
 _Address = tuple[int, Any]
 _Found = TypeVar("_Found")
-
-
-def isItself(connected: socket.socket) -> bool:
-    """
-    Whether both ends of a connected socket are the same one.
-
-    :raises OSError: it has been reset already.
-    """
-    return bool(connected.getsockname() == connected.getpeername())
-
-
-def resetWhenClosed(connected: socket.socket) -> None:
-    """Let closing send RST, and leave no TIME_WAIT (socket(7), SO_LINGER)."""
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def reach(target: Target, deadline: float) -> tuple[socket.socket, int]:

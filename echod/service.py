@@ -28,8 +28,8 @@ from echod.planned import Likeness, ListenerPlan
 from echod.planning import Plan
 from echod.report import SlowLog, toJSON
 from echod.succession import checkOwn, match
-from echod.transports.pulse import Pulse
-from echod.transports.reactor import Facade
+from echod.transports.facade import Facade
+from echod.transports.loop.heartbeat import Heartbeat
 
 __all__ = ["EchodService"]
 
@@ -82,7 +82,7 @@ class EchodService(MultiService):
         self._slow = SlowLog(monotonic)
         self._monotonic = monotonic
         self._facade = Facade(reactor, self._slow)
-        self._pulse = Pulse(self._facade)
+        self._heartbeat = Heartbeat(self._facade)
         # Of all listeners of datagrams: they must not answer each other.
         self._ownPorts: Counter[int] = Counter()
         # Listeners that accept nobody any more, and may still have connections.
@@ -177,7 +177,7 @@ class EchodService(MultiService):
                 if timer.active():
                     timer.cancel()
             self._sweep.stop()
-            self._pulse.stop()
+            self._heartbeat.stop()
             owed = self._owed() - self._cutBefore
             if owed:
                 _log.warn("{owed} connections were cut that were still owed bytes", owed=owed)
@@ -313,7 +313,7 @@ class EchodService(MultiService):
 
     def faults(self) -> list[str]:
         """What is wrong with the daemon itself, by what has come to pass since the last call."""
-        deaf = [] if self._pulse.beat() else ["no descriptor is served"]
+        deaf = [] if self._heartbeat.beat() else ["no descriptor is served"]
         return deaf + [
             f"nobody is accepted at {listener.describe()}"
             for listener in self.listeners

@@ -36,10 +36,10 @@ from echod.testing.loop import Loop
 from echod.testing.sockets import MemorySocket
 from echod.testing.tls import RECORD, TLSSocket
 from echod.tls.context import ServerTLS
-from echod.transports.proxy import Proxied, expectHeader
-from echod.transports.stream import layered
+from echod.transports.layers.proxied import Proxied, expectHeader
+from echod.transports.layers.secured import secure
+from echod.transports.socket_stream import layered
 from echod.transports.tcp import Server, TCPPort
-from echod.transports.tls import secure
 from echod.transports.unix import UNIXListeningPort
 
 __all__ = ["Link", "Security", "memoryLink", "tcpLink", "unixLink"]

@@ -3,7 +3,7 @@ TLS from files: certificates and keys in, the standard library's ``ssl.SSLContex
 
 `ServerTLS` is what a listener has for its ``tls`` table, `ClientTLS` what `echod.client` has for a
 connection.  Both yield an ``ssl.SSLObject`` over two memory buffers (`ServerTLS.wrap`), because the
-bytes go over echod's own transports (`echod.transports.tls`).
+bytes go over echod's own transports (`echod.transports.layers.secured`).
 
 TLS 1.2 and 1.3 (RFC 5246, RFC 8446), as RFC 9325 has them: forward secrecy and authenticated
 encryption alone, no compression, no renegotiation.  Names of servers are verified by
@@ -195,7 +195,7 @@ class ClientTLS:
 
 
 class _ClientSide:
-    """See `ClientTLS.to`; what `echod.transports.tls` asks of it."""
+    """See `ClientTLS.to`; what `echod.transports.layers.secured` asks of it."""
 
     def __init__(self, context: ssl.SSLContext, name: str) -> None:
         self._context = context

@@ -23,7 +23,7 @@ from twisted.internet import tcp
 
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConfigurationError, ListenError
-from echod.transports.stream import require
+from echod.transports.socket_stream import require
 from echod.transports.tcp import TCPPort
 from echod.transports.udp import UDPPort
 from echod.transports.unix import UNIXListeningPort

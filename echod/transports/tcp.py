@@ -21,10 +21,10 @@ from twisted.internet.error import ConnectionLost, getConnectError
 from twisted.internet.main import CONNECTION_LOST
 
 from echod.config.endpoints import TCPEndpoint
-from echod.reaching import isItself, resetWhenClosed
-from echod.transports.accepting import Accepting, Listening
 from echod.transports.binding import addressOf, makeSocket, setOptions, tellMissing
-from echod.transports.stream import TRY_AGAIN, Stream, require
+from echod.transports.ports import Accepting, Listening
+from echod.transports.self_connect import isItself, resetWhenClosed
+from echod.transports.socket_stream import TRY_AGAIN, SocketStream, require
 
 __all__ = ["Client", "Connector", "Port", "Server", "TCPPort"]
 
@@ -39,7 +39,7 @@ require(tcp.Connector, "_makeTransport")
 require(tcp.Port, "_addressType", "_realPortNumber", "_logConnectionLostMsg")
 
 
-class _Sending(Stream):
+class _Sending(SocketStream):
     """What both kinds of connections do otherwise than Twisted's."""
 
     def writeSomeData(self, data: bytes) -> int | ConnectionLost:

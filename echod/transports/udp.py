@@ -31,7 +31,7 @@ from echod.errors import MalformedHeader, whatFailed
 from echod.insight.fault_log import tellFault
 from echod.transports.binding import addressOf, makeSocket, refusals
 from echod.transports.resting import Resting, isShutDown
-from echod.transports.stream import require
+from echod.transports.socket_stream import require
 from echod.wire.addresses import parseAddress
 from echod.wire.networks import Networks
 from echod.wire.proxy_header import LONGEST, parseDatagram

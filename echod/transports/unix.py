@@ -2,8 +2,8 @@
 UNIX stream sockets (unix(7)): ports and connections, with echod's accepting and transport.
 
 A socket's file outlives its process.  One that nobody listens on any more is replaced, one that
-somebody does is refused, whenever (`echod.transports.claim`), and what is removed at the end is the
-file that was made at the start.
+somebody does is refused, whenever (`echod.transports.path_lock`), and what is removed at the end
+is the file that was made at the start.
 Private parts of Twisted known here: ``Port._bindPath``, ``Port._logConnectionLostMsg`` and
 ``Connector._makeTransport``.
 """
@@ -24,9 +24,9 @@ from twisted.logger import Logger
 
 from echod.config.endpoints import UNIXEndpoint
 from echod.errors import ListenError
-from echod.transports.accepting import Accepting, Listening
-from echod.transports.claim import claimed
-from echod.transports.stream import Stream, require
+from echod.transports.path_lock import claimed
+from echod.transports.ports import Accepting, Listening
+from echod.transports.socket_stream import SocketStream, require
 
 __all__ = [
     "UNIXClient",
@@ -52,7 +52,7 @@ def credentialsOf(skt: socket.socket) -> tuple[int, int, int]:
     return process, user, group
 
 
-class UNIXServer(Stream, unix.Server):  # type: ignore[misc]  # as tcp.Server
+class UNIXServer(SocketStream, unix.Server):  # type: ignore[misc]  # as tcp.Server
     """
     One accepted UNIX connection.
 
@@ -80,7 +80,7 @@ class UNIXServer(Stream, unix.Server):  # type: ignore[misc]  # as tcp.Server
         super().sendFileDescriptor(fileno)
 
 
-class UNIXClient(Stream, unix.Client):  # type: ignore[misc]  # as tcp.Server
+class UNIXClient(SocketStream, unix.Client):  # type: ignore[misc]  # as tcp.Server
     """One UNIX connection that we have made."""
 
 

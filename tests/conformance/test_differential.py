@@ -56,7 +56,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from echod.testing import Loop, MemorySocket
-from echod.transports.reactor import Facade
+from echod.transports.facade import Facade
 from echod.transports.tcp import Server
 from tests.unit.outer import Outer, reset, tcpPair
 

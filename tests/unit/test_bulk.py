@@ -19,8 +19,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from echod.transports.reactor import Facade
-from echod.transports.stream import FIRST_READ, LARGEST_READ
+from echod.transports.facade import Facade
+from echod.transports.socket_stream import FIRST_READ, LARGEST_READ
 from echod.transports.tcp import Server
 from echod.transports.unix import UNIXServer
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil

@@ -1,4 +1,4 @@
-"""`echod.transports.claim` and the ports that use it: one at a path, at whatever moment."""
+"""`echod.transports.path_lock` and the ports that use it: one at a path, at whatever moment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted.internet.protocol import Factory
 from echod.config.endpoints import UNIXEndpoint
 from echod.errors import ListenError
 from echod.testing.loop import Loop
-from echod.transports.claim import claimed
+from echod.transports.path_lock import claimed
 from echod.transports.unix import UNIXListeningPort
 
 

@@ -1,4 +1,5 @@
-"""`echod.notify` and `echod.transports.pulse`: what a service manager is told, and earned by."""
+"""`echod.notify` and `echod.transports.loop.heartbeat`: what a service manager is told, and earned
+by."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from zope.interface import implementer
 
 from echod.notify import Notifier
 from echod.testing.loop import Loop
-from echod.transports.pulse import Pulse
+from echod.transports.loop.heartbeat import Heartbeat
 
 
 @pytest.fixture
@@ -148,17 +149,17 @@ def test_managerThatDoesNotRead(told: socket.socket) -> None:
 def test_pulse() -> None:
     """A byte arrives in the next turn; not while nobody serves descriptors."""
     loop: Any = Loop()
-    pulse = Pulse(loop)
-    assert pulse.beat()
-    assert not pulse.beat()
-    assert not pulse.beat()
+    heartbeat = Heartbeat(loop)
+    assert heartbeat.beat()
+    assert not heartbeat.beat()
+    assert not heartbeat.beat()
     loop.turn(1.0)
-    assert pulse.beat()
+    assert heartbeat.beat()
     loop.turn(1.0)
-    assert pulse.beat()
-    pulse.stop()
-    pulse.stop()
+    assert heartbeat.beat()
+    heartbeat.stop()
+    heartbeat.stop()
     assert loop.getReaders() == []
-    assert pulse.fileno() == -1
-    assert pulse.beat()
-    pulse.connectionLost(None)
+    assert heartbeat.fileno() == -1
+    assert heartbeat.beat()
+    heartbeat.connectionLost(None)

@@ -1,4 +1,4 @@
-"""`echod.transports.poller`: as Twisted's reactors, but for what its docstring says."""
+"""`echod.transports.loop.poller`: as Twisted's reactors, but for what its docstring says."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from echod.transports import poller
-from echod.transports.poller import BATCH, LOOK, PASSED, Poller, available
+from echod.transports.loop import poller
+from echod.transports.loop.poller import BATCH, LOOK, PASSED, Poller, available
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
 
 

@@ -19,9 +19,9 @@ from zope.interface import implementer
 from echod.config.settings import TLSSettings
 from echod.maker import FactoryMaker
 from echod.tls.context import ServerTLS
-from echod.transports.reactor import Facade
+from echod.transports.facade import Facade
+from echod.transports.layers.secured import secure
 from echod.transports.tcp import Server
-from echod.transports.tls import secure
 from tests.certificates import Certificates
 from tests.unit.outer import Outer, waitUntil
 from tests.unit.proxyheaders import formatV2

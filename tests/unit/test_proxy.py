@@ -38,7 +38,7 @@ from echod.protocols.whoami import whoami
 from echod.stream import Stream
 from echod.testing import memoryLink
 from echod.testing.tls import TLSSocket
-from echod.transports.reactor import Facade
+from echod.transports.facade import Facade
 from echod.wire.networks import Networks
 from echod.wire.proxy_header import parseHeader
 from tests.certificates import Certificates

@@ -13,7 +13,8 @@ import pytest
 
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint, parseTarget
 from echod.errors import ConnectFailed, NoAnswer
-from echod.reaching import ask, isItself, left, reach
+from echod.reaching import ask, left, reach
+from echod.transports.self_connect import isItself
 
 
 def soon() -> float:

@@ -1,5 +1,6 @@
 """
-`echod.transports.tls`: both directions' ends, whatever the other end sends, and no plain text.
+`echod.transports.layers.secured`: both directions' ends, whatever the other end sends, and no
+plain text.
 
 The other end is a `Peer`, whose records are the test's; the listener is a real one on a loop.
 """
@@ -35,8 +36,8 @@ from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami
 from echod.stream import Stream
 from echod.tls.context import _silenceNames
-from echod.transports.stream import FIRST_READ
-from echod.transports.tls import ANSWERS, OVERHEAD, RECORD
+from echod.transports.layers.secured import ANSWERS, OVERHEAD, RECORD
+from echod.transports.socket_stream import FIRST_READ
 from tests.certificates import Certificates
 from tests.conftest import LoggedErrors
 from tests.tlspeer import ALERT, DATA, HANDSHAKE, Forged, Peer, recordTypes

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from echod.insight.fault_log import tellFault
 from echod.transports.binding import refusals
 from echod.transports.resting import Resting, isShutDown
-from echod.transports.stream import require
+from echod.transports.socket_stream import require
 
 __all__ = ["ACCEPTS", "Accepting", "Listening"]
 

@@ -19,14 +19,14 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
 from echod.errors import MalformedHeader
-from echod.transports.stream import TRY_AGAIN, Stream, layered
+from echod.transports.socket_stream import TRY_AGAIN, SocketStream, layered
 from echod.wire.addresses import parseAddress
 from echod.wire.proxy_header import LONGEST, ProxyHeader, parseHeader
 
 __all__ = ["Proxied", "expectHeader"]
 
 
-class Proxied(Stream):
+class Proxied(SocketStream):
     """See the module's docstring."""
 
     connected: Any
@@ -94,7 +94,7 @@ class Proxied(Stream):
         self.protocol.transportFailed("header")
 
     def _end(self) -> None:
-        """See `Stream`: what still comes is thrown away, and its header with it."""
+        """See `SocketStream`: what still comes is thrown away, and its header with it."""
         self._expectsHeader = False
         super()._end()
 
@@ -103,7 +103,8 @@ def expectHeader(port: Any) -> None:
     """
     Have a port that does not listen yet expect a PROXY header of whoever connects.
 
-    :param port: a `Port` or `UNIXPort`, after `echod.transports.tls.secure` if it does TLS.
+    :param port: a `Port` or `UNIXPort`, after `echod.transports.layers.secured.secure` if it does
+        TLS.
     """
     port.transport = layered(Proxied, port.transport)
 

@@ -1,12 +1,12 @@
 """
 What every stream transport of echod does, whatever its address family.
 
-`Stream` is mixed into one of Twisted's server transports and makes two things quicker.  A
+`SocketStream` is mixed into one of Twisted's server transports and makes two things quicker.  A
 write goes to the kernel at once when nothing waits before it, and only the rest is buffered:
 Twisted buffers everything and asks the reactor for a turn.  A read starts small and doubles
 while reads come back full.
 
-Where the protocol would only send back what it is given it may say so (`Stream.echoUnseen`):
+Where the protocol would only send back what it is given it may say so (`SocketStream.echoUnseen`):
 then reading and sending are one step.  Bulk is echoed in place: looked at in the kernel's queue
 (``MSG_PEEK``, recv(2)), sent, and taken out of it (``MSG_TRUNC``, tcp(7)) as far as it was sent,
 so that a peer which does not read holds no memory of ours.
@@ -35,7 +35,7 @@ from zope.interface import implementer
 
 from echod.interfaces import IConnectionTransport
 
-__all__ = ["TRY_AGAIN", "Stream", "layered", "require"]
+__all__ = ["TRY_AGAIN", "SocketStream", "layered", "require"]
 
 #: Errors of a send after which a read is still told of a broken connection; after any other
 #: it would see EOF.
@@ -89,7 +89,7 @@ _scratch = memoryview(bytearray(LARGEST_ECHO))
 
 
 @implementer(IConnectionTransport)
-class Stream(_Mixin):  # type: ignore[misc]  # see _Mixin
+class SocketStream(_Mixin):  # type: ignore[misc]  # see _Mixin
     """One accepted connection."""
 
     #: Bytes a read asks for at most; the protocol may lower it (`limitReads`).

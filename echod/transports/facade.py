@@ -20,10 +20,10 @@ from zope.interface import directlyProvides, providedBy
 
 from echod.config.endpoints import UNIXEndpoint
 from echod.transports.adopted import AdoptedUNIXPort, examine
-from echod.transports.poller import Poller, available
-from echod.transports.stream import require
+from echod.transports.layers.secured import TLSConnector
+from echod.transports.loop.poller import Poller, available
+from echod.transports.socket_stream import require
 from echod.transports.tcp import Connector, Port
-from echod.transports.tls import TLSConnector
 from echod.transports.unix import UNIXConnector, UNIXPort
 
 __all__ = ["Facade", "Securing"]

@@ -13,15 +13,15 @@ from typing import Any
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
-__all__ = ["Pulse"]
+__all__ = ["Heartbeat"]
 
 
 @implementer(IReadDescriptor)
-class Pulse:
+class Heartbeat:
     """
     A pair of sockets, one of which the ``reactor`` reads.
 
-    :param reactor: the listeners' (`echod.transports.reactor.Facade`).
+    :param reactor: the listeners' (`echod.transports.facade.Facade`).
     """
 
     def __init__(self, reactor: Any) -> None:
@@ -62,7 +62,7 @@ class Pulse:
 
     def logPrefix(self) -> str:
         """See ``ILoggingContext``."""
-        return "Pulse"
+        return "Heartbeat"
 
     def connectionLost(self, reason: Any) -> None:
         """See ``IFileDescriptor``: the reactor is going down."""

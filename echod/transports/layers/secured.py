@@ -35,7 +35,7 @@ from twisted.python.failure import Failure
 
 from echod.errors import TLSFailed
 from echod.tls.facts import TLSFacts, reasonOf, tlsFacts
-from echod.transports.stream import FIRST_READ, TRY_AGAIN, Stream, layered
+from echod.transports.socket_stream import FIRST_READ, TRY_AGAIN, SocketStream, layered
 from echod.transports.tcp import Client, Connector
 
 __all__ = ["Secured", "SecuredServer", "TLSClient", "TLSConnector", "secure"]
@@ -54,7 +54,7 @@ _eof = Failure(CONNECTION_DONE)
 _scratch = memoryview(bytearray(RECORD))
 
 
-class Secured(Stream):
+class Secured(SocketStream):
     """
     See the module's docstring.
 
@@ -362,7 +362,7 @@ class Secured(Stream):
         """Send the records that were made, which have ``size`` bytes of the protocol's in them."""
         records = self._outgoing.read()
         self.overhead += len(records) - size
-        Stream.write(self, records)
+        SocketStream.write(self, records)
 
     def _sendOwn(self) -> None:
         """Send what TLS has to say for itself."""
