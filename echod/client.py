@@ -12,7 +12,7 @@ The other end: a connection that we make, as a coroutine stream.
     task.react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 
 `connect` is for TCP and TLS (``tls=ClientTLS(ca="ca.pem")``), `connectUNIX` for UNIX sockets.  The
-connection is the same as a listener's (`echod.connection`), with the same half-close,
+connection is the same as a listener's (`echod.connection.connection`), with the same half-close,
 backpressure and deadlines, on the same transports.
 """
 
@@ -28,8 +28,9 @@ from twisted.internet.protocol import Factory
 
 from echod.config.endpoints import UNIXEndpoint
 from echod.config.settings import Limits
-from echod.connection import Connection, Reason, State
-from echod.deadlines import Sweep
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
+from echod.connection.sweep import Sweep
 from echod.errors import ConnectFailed
 from echod.stream import BUFFER, Stream, StreamConnection
 from echod.tls.context import ClientTLS

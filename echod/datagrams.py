@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from echod.config.endpoints import UDPEndpoint, asBound
-from echod.deadlines import Sweep
+from echod.connection.sweep import Sweep
 from echod.guard import REFLECTORS, Guard
 from echod.planned import ListenerPlan, PlannedListener
 from echod.report import RefusalLog

@@ -7,7 +7,8 @@ drips one byte at a time is idle all the same.
 
 from __future__ import annotations
 
-from echod.connection import Connection, Reason
+from echod.connection.connection import Connection
+from echod.connection.states import Reason
 from echod.errors import FramingError, MessageTooLong
 from echod.wire.framing import Framer
 

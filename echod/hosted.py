@@ -2,8 +2,9 @@
 Any Twisted protocol on a listener: `Hosted`, and `asConnection`, which listeners call.
 
 A protocol that knows nothing of echod runs unchanged.  Limits, deadlines, counters and drain come
-from the `echod.connection.Connection` that it runs on, and backpressure: while the peer does not
-read, nothing is read, unless the protocol has registered a producer, which is then paused itself.
+from the `echod.connection.connection.Connection` that it runs on, and backpressure: while the peer
+does not read, nothing is read, unless the protocol has registered a producer, which is then paused
+itself.
 
 What it gives up without ``IHalfCloseableProtocol``: the peer's FIN is its end.  What it has
 written by then, and what a registered producer still has to write, is sent (with Twisted's own
@@ -28,7 +29,8 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from echod.connection import Connection, Reason, State
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
 
 __all__ = ["Hosted", "asConnection", "halfCloses"]
 

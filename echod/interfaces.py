@@ -1,7 +1,7 @@
 """
 The contracts between echod's rooms, and with those who extend it.
 
-`IConnectionTransport` is what `echod.connection` asks of a transport: Twisted's stream
+`IConnectionTransport` is what `echod.connection.connection` asks of a transport: Twisted's stream
 transport with real half-close, and two questions more.  `IProtocolMaker` is what a
 protocol is to a listener: the same that Twisted's ``IServiceMaker`` is to ``twistd``.
 """
@@ -153,8 +153,8 @@ class IStreamProtocolMaker(IProtocolMaker):
         the listener's life.  An exception ends the program, as any error at start does.
 
         :param settings: an instance of ``options``, or ``None`` without them.
-        :returns: an ``IProtocolFactory``.  Its protocols are `echod.connection.Connection`, or
-            any ``IProtocol``: then see `echod.hosted`.
+        :returns: an ``IProtocolFactory``.  Its protocols are
+            `echod.connection.connection.Connection`, or any ``IProtocol``: then see `echod.hosted`.
         """
 
 

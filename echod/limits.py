@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from echod.config.settings import Limits
-from echod.connection import Connection, Reason
+from echod.connection.connection import Connection
+from echod.connection.states import Reason
 from echod.errors import ConfigurationError
 from echod.transports.ports import ACCEPTS
 from echod.wire.networks import Networks, Source, sourceOf

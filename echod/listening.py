@@ -1,7 +1,7 @@
 """
 One listener: a protocol at an endpoint, from binding to the last connection's end.
 
-`Listener` owns its connections (`echod.connection.Owner`), and its stopping is the drain
+`Listener` owns its connections (`echod.connection.connection.Owner`), and its stopping is the drain
 (REQUIREMENTS O1): the accept queue is served, the port closes, each connection answers what it
 holds, sends FIN and lingers.
 """
@@ -18,14 +18,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from echod.config.endpoints import TCPEndpoint, UNIXEndpoint, asBound
-from echod.connection import Connection, Reason
-from echod.deadlines import Sweep
+from echod.connection.connection import Connection
+from echod.connection.metering import Turns
+from echod.connection.states import Reason
+from echod.connection.sweep import Sweep
 from echod.errors import whatFailed
 from echod.hosted import asConnection, halfCloses
 from echod.insight.fault_log import tellFault
 from echod.limits import SourceLimit
 from echod.live import LiveConnections
-from echod.metering import Turns
 from echod.planned import ListenerPlan, PlannedListener
 from echod.report import ConnectionLog, RefusalLog, Totals
 from echod.transports.adopted import adopting

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from twisted.internet.defer import Deferred
 
-from echod.connection import Connection
+from echod.connection.connection import Connection
 from echod.limits import ConnectionLimit
 from echod.report import Totals
 

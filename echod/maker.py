@@ -21,7 +21,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory
 from zope.interface import implementer
 
 from echod.answering import IN_FLIGHT, Answer, AnsweringConnection
-from echod.connection import SLICE, Connection
+from echod.connection.connection import SLICE, Connection
 from echod.interfaces import IDatagramProtocolMaker, IStreamProtocolMaker
 from echod.stream import BUFFER, StreamConnection
 from echod.wire.framing import Framing

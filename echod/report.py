@@ -17,7 +17,8 @@ import msgspec
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.logger import Logger
 
-from echod.connection import Connection, Reason, State
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
 from echod.wire.addresses import formatAddress, formatName
 
 __all__ = ["ConnectionLog", "RefusalLog", "SlowLog", "Totals", "formatPeer", "toJSON"]
@@ -202,7 +203,7 @@ class RefusalLog:
         self._told = Counter(refused())
 
     def sweep(self, now: float) -> None:
-        """See `echod.deadlines.Swept`."""
+        """See `echod.connection.sweep.Swept`."""
         refused = self._refused()
         new = refused - self._told
         if new:

@@ -19,8 +19,8 @@ from twisted.logger import Logger
 from echod import early
 from echod.bindall import bindAll
 from echod.config.endpoints import UDPEndpoint
+from echod.connection.sweep import Sweep
 from echod.datagrams import DatagramListener
-from echod.deadlines import Sweep
 from echod.errors import ConfigurationError
 from echod.limits import descriptorsFor
 from echod.listening import Listener

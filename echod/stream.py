@@ -8,9 +8,9 @@ TCP is bytes without packets, in two directions that end separately, and so is a
             await stream.write(data.upper())    # returns when there is room for more
 
 No asyncio: any coroutine under Twisted's ``Deferred.fromCoroutine`` may await these.  This room
-lives on top of `echod.connection`, which decides when to read and how it all ends; here is one
-buffer between it and the coroutine, and the two are never further apart than its limit: input
-that nobody takes stops the reading, so that the peer's window closes.
+lives on top of `echod.connection.connection`, which decides when to read and how it all ends; here
+is one buffer between it and the coroutine, and the two are never further apart than its limit:
+input that nobody takes stops the reading, so that the peer's window closes.
 
 The buffer is one ``bytearray``: appended to, which grows it by a share of its size (each byte is
 copied a bounded number of times), and cut at its front, which moves nothing before half of it is
@@ -29,7 +29,8 @@ from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from echod.connection import SLICE, SLICES, Connection, Reason
+from echod.connection.connection import SLICE, SLICES, Connection
+from echod.connection.states import Reason
 from echod.errors import (
     IncompleteRead,
     LimitExceeded,

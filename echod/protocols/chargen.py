@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import repeat
 
-from echod.connection import Connection
+from echod.connection.connection import Connection
 from echod.maker import ConnectionMaker
 
 __all__ = ["PATTERN", "chargen"]

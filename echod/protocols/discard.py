@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from echod.connection import Connection
+from echod.connection.connection import Connection
 from echod.maker import BothMaker
 from echod.protocols.datagram import Discard
 

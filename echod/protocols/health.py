@@ -7,7 +7,8 @@ long as anybody is still served; what is sent to it is thrown away.
 
 from __future__ import annotations
 
-from echod.connection import Connection, Reason
+from echod.connection.connection import Connection
+from echod.connection.states import Reason
 from echod.maker import ConnectionMaker
 
 __all__ = ["health"]

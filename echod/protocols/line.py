@@ -14,7 +14,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from echod.connection import SLICE, Connection, Reason
+from echod.connection.connection import SLICE, Connection
+from echod.connection.states import Reason
 from echod.framed import FramedConnection
 from echod.maker import ConnectionMaker
 from echod.wire.framing import Lines

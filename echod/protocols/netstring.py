@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from echod.connection import SLICE, Connection
+from echod.connection.connection import SLICE, Connection
 from echod.framed import FramedConnection
 from echod.maker import ConnectionMaker
 from echod.wire import framing

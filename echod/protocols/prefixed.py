@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from echod.connection import SLICE, Connection, Reason
+from echod.connection.connection import SLICE, Connection
+from echod.connection.states import Reason
 from echod.framed import FramedConnection
 from echod.maker import BothMaker, ConnectionMaker
 from echod.protocols.datagram import Echo

@@ -21,7 +21,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from zope.interface import implementer
 
 from echod.config.settings import Limits, convert
-from echod.connection import Reason, State
+from echod.connection.states import Reason, State
 from echod.errors import ConfigurationError
 from echod.interfaces import IStreamProtocolMaker
 from echod.registry import verify

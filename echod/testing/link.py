@@ -28,10 +28,11 @@ from twisted.internet.protocol import Factory
 
 from echod.config.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.config.settings import Limits
-from echod.connection import Connection, State
-from echod.deadlines import TICK, Sweep
+from echod.connection.connection import Connection
+from echod.connection.metering import Turns
+from echod.connection.states import State
+from echod.connection.sweep import TICK, Sweep
 from echod.hosted import asConnection
-from echod.metering import Turns
 from echod.testing.loop import Loop
 from echod.testing.sockets import MemorySocket
 from echod.testing.tls import RECORD, TLSSocket

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.config.settings import Limits
-from echod.connection import Reason, State
+from echod.connection.states import Reason, State
 from echod.protocols.line import LineOptions, line
 from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import RawOptions, raw

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from echod.config.settings import Limits
-from echod.connection import Connection, Reason, State
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
 from echod.protocols.line import LineOptions, line
 from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import RawOptions, raw

@@ -26,7 +26,7 @@ from twisted.protocols.wire import Echo
 
 from echod.answering import AnsweringConnection
 from echod.config.settings import Limits
-from echod.connection import Reason, State
+from echod.connection.states import Reason, State
 from echod.protocols.raw import RawOptions, raw
 from echod.stream import Stream, StreamConnection
 from echod.testing import Link, memoryLink

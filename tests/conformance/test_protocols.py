@@ -16,7 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.protocols.wire import Echo
 
-from echod.connection import Connection, Reason
+from echod.connection.connection import Connection
+from echod.connection.states import Reason
 from echod.errors import ConfigurationError, StreamLost
 from echod.interfaces import IStreamProtocolMaker
 from echod.maker import ConnectionMaker, FactoryMaker, StreamMaker

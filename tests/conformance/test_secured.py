@@ -30,7 +30,8 @@ import pytest
 from twisted.python.failure import Failure
 
 from echod.config.settings import Limits
-from echod.connection import Connection, Reason
+from echod.connection.connection import Connection
+from echod.connection.states import Reason
 from echod.testing import tcpLink
 from tests.certificates import Certificates
 from tests.conftest import LoggedErrors

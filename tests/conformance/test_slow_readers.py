@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from echod.config.settings import Limits
-from echod.connection import State
+from echod.connection.states import State
 from echod.protocols.raw import RawOptions, raw
 from echod.testing import tcpLink
 from echod.testing.link import unixLink

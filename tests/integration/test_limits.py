@@ -165,7 +165,7 @@ def test_flood() -> None:
 
 SLOW = """
 import time
-from echod.connection import Connection
+from echod.connection.connection import Connection
 from echod.maker import ConnectionMaker
 
 class Slow(Connection):

@@ -13,7 +13,7 @@ from tests.integration.peers import connect, noise
 ROT13 = '''
 """Twenty lines that somebody else wrote."""
 
-from echod.connection import Connection
+from echod.connection.connection import Connection
 from echod.maker import ConnectionMaker
 
 TABLE = bytes.maketrans(b"abcdefghijklmnopqrstuvwxyz", b"nopqrstuvwxyzabcdefghijklm")

@@ -13,8 +13,9 @@ from zope.interface import implementer
 
 from echod.config.endpoints import TCPEndpoint
 from echod.config.settings import Limits, TLSSettings
-from echod.connection import Connection, Reason
-from echod.deadlines import TICK, Sweep
+from echod.connection.connection import Connection
+from echod.connection.states import Reason
+from echod.connection.sweep import TICK, Sweep
 from echod.listening import Listener
 from echod.planned import ListenerPlan
 from echod.protocols.raw import RawOptions, raw

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from echod.config.settings import Limits
-from echod.connection import Reason, State
+from echod.connection.states import Reason, State
 from echod.maker import MessageMaker
 from echod.testing import Link, memoryLink
 from echod.wire.framing import Framing, fixed, int8, int16, int32, lines, netstring

@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 
 from echod.config.settings import Limits
-from echod.connection import Reason, State
+from echod.connection.states import Reason, State
 from echod.errors import (
     EchodError,
     IncompleteRead,

@@ -13,8 +13,8 @@ from twisted.internet.protocol import DatagramProtocol
 
 from echod.config.endpoints import UDPEndpoint
 from echod.config.settings import Limits
+from echod.connection.sweep import Sweep
 from echod.datagrams import DatagramListener
-from echod.deadlines import Sweep
 from echod.maker import DatagramMaker
 from echod.planned import ListenerPlan
 from echod.protocols.datagram import Echo

@@ -1,4 +1,4 @@
-"""`echod.deadlines`: one timer, everybody once a second, whatever the clocks do."""
+"""`echod.connection.sweep`: one timer, everybody once a second, whatever the clocks do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 from twisted.internet.task import Clock
 
 from echod.config.settings import Limits
-from echod.connection import Connection, Reason, State
-from echod.deadlines import SHARDS, TICK, Sweep
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
+from echod.connection.sweep import SHARDS, TICK, Sweep
 from echod.interfaces import IStreamProtocolMaker
 from echod.protocols.line import line
 from echod.protocols.prefixed import dns

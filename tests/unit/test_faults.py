@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from echod.config.settings import Limits
-from echod.connection import Connection, Reason, State
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
 from echod.testing import Link, memoryLink
 from tests.conftest import LoggedErrors
 

@@ -18,7 +18,8 @@ from twisted.web.server import Request, Site
 from zope.interface import implementer
 
 from echod.config.settings import Limits
-from echod.connection import Connection, Reason, State
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
 from echod.hosted import Hosted, asConnection, halfCloses
 from echod.maker import ConnectionFactory
 from echod.protocols.raw import RawOptions, raw

@@ -1,4 +1,4 @@
-"""`echod.connection`: what a subclass that answers later, or wrongly, may do to it."""
+"""`echod.connection.connection`: what a subclass that answers later, or wrongly, may do to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from echod.config.settings import Limits
-from echod.connection import Connection, Reason, State
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
 from echod.protocols.line import LineOptions, line
 from echod.testing import memoryLink
 from tests.conftest import LoggedErrors

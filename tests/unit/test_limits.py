@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from echod.config.settings import Limits
-from echod.connection import Connection, Reason, State
-from echod.deadlines import Sweep
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
+from echod.connection.sweep import Sweep
 from echod.errors import ConfigurationError
 from echod.limits import (
     IDLE_ENOUGH,

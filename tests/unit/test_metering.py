@@ -1,4 +1,5 @@
-"""`echod.connection`: bytes that are limited, by number and by rate, and shown (issue 5)."""
+"""`echod.connection.connection`: bytes that are limited, by number and by rate, and shown (issue
+5)."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ import msgspec
 import pytest
 
 from echod.config.settings import Limits
-from echod.connection import Connection, Reason, State
-from echod.deadlines import TICK
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
+from echod.connection.sweep import TICK
 from echod.listening import Listener
 from echod.protocols.line import LineOptions, line
 from echod.protocols.raw import RawOptions, raw

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from echod.connection import Reason, State
+from echod.connection.states import Reason, State
 from echod.protocols.raw import RawOptions, raw
 from echod.testing import memoryLink
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from echod.activation import Passed
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint
 from echod.config.settings import Configuration, Limits, parseConfiguration
-from echod.connection import Connection
+from echod.connection.connection import Connection
 from echod.errors import ConfigurationError
 from echod.limits import RESERVED, RESERVED_EACH
 from echod.maker import ConnectionMaker, DatagramMaker, FactoryMaker

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.config.settings import Limits
-from echod.connection import SLICE, Connection, Reason, State
+from echod.connection.connection import SLICE, Connection
+from echod.connection.states import Reason, State
 from echod.framed import SMALLEST_READ
 from echod.interfaces import IStreamProtocolMaker
 from echod.protocols.line import line

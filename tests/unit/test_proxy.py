@@ -26,8 +26,9 @@ from twisted.python.failure import Failure
 
 from echod.config.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.config.settings import Limits
-from echod.connection import Connection, Reason, State
-from echod.deadlines import TICK, Sweep
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
+from echod.connection.sweep import TICK, Sweep
 from echod.errors import MalformedHeader
 from echod.listening import Listener
 from echod.maker import ConnectionMaker, FactoryMaker, StreamMaker

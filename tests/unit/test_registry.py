@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from zope.interface.verify import verifyObject
 
 from echod import __version__
-from echod.connection import Connection
+from echod.connection.connection import Connection
 from echod.errors import ConfigurationError
 from echod.interfaces import IStreamProtocolMaker
 from echod.maker import ConnectionMaker

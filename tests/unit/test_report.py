@@ -14,7 +14,8 @@ from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from echod.connection import Connection, Reason, State
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
 from echod.report import ConnectionLog, RefusalLog, SlowLog, Totals, formatPeer, toJSON
 
 SUMMED = {

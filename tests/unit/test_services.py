@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from echod.config.settings import Limits
-from echod.connection import Reason, State
+from echod.connection.states import Reason, State
 from echod.interfaces import IStreamProtocolMaker
 from echod.protocols.chargen import PATTERN, chargen
 from echod.protocols.clock import SINCE_1900, daytime, time

@@ -25,7 +25,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from echod.config.settings import CertificateSettings, Limits
-from echod.connection import Connection, Reason, State
+from echod.connection.connection import Connection
+from echod.connection.states import Reason, State
 from echod.errors import StreamTruncated
 from echod.maker import ConnectionMaker, FactoryMaker, StreamMaker
 from echod.protocols.chargen import PATTERN, chargen

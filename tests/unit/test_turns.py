@@ -1,4 +1,4 @@
-"""`echod.metering`: nothing is read on credit, and who waits takes turns."""
+"""`echod.connection.metering`: nothing is read on credit, and who waits takes turns."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.deadlines import TICK
-from echod.metering import LEAST, UNLIMITED, Meter, Turns
+from echod.connection.metering import LEAST, UNLIMITED, Meter, Turns
+from echod.connection.sweep import TICK
 
 
 def read(meter: Meter, now: float, wanted: int) -> int:

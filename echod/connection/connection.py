@@ -49,8 +49,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from twisted.internet.error import ConnectionClosed, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
@@ -63,99 +62,18 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from echod.config.settings import Limits
-from echod.deadlines import Sweep
+from echod.connection.metering import UNLIMITED, Meter
+from echod.connection.owner import Owner
+from echod.connection.states import Reason, State
+from echod.connection.sweep import Sweep
 from echod.insight.fault_log import tellFault
 from echod.interfaces import IConnectionTransport
-from echod.metering import UNLIMITED, Meter, Turns
 
-__all__ = ["Connection", "Owner", "Reason", "State"]
+__all__ = ["SLICE", "SLICES", "Connection"]
 
 #: The largest piece of a reply that is made by hand, in bytes: Twisted's own high-water
 #: mark, so that one slice over it pauses the making of the next.
 SLICE = 65536
-
-
-class State(Enum):
-    """Where a connection stands; the module's docstring draws the way."""
-
-    OPENING = "opening"
-    OPEN = "open"
-    DRAINING = "draining"
-    FINISHING = "finishing"
-    LINGERING = "lingering"
-    CLOSED = "closed"
-    ABORTED = "aborted"
-
-
-class Reason(str, Enum):
-    """
-    Why a connection ended, as counters and log name it.
-
-    The first cause; but what made us lose bytes that we owed (``RESET`` before our own end,
-    ``STALLED``, ``ERROR``) takes its place.
-    """
-
-    EOF = "eof"  # the peer finished (FIN)
-    RESET = "reset"  # the peer or the network broke it (RST)
-    QUIT = "quit"  # the protocol had said all it had to say, or was asked to end
-    TOO_LONG = "too_long"  # a message above the configured maximum
-    MALFORMED = "malformed"  # bytes that are no message
-    IDLE = "idle"  # nothing for idle_timeout
-    STALLED = "stalled"  # unsent bytes, or answers still to come, stood still for stall_timeout
-    MAX_AGE = "max_age"  # older than max_age
-    MAX_BYTES = "max_bytes"  # it sent as much as it may
-    FIRST_BYTE = "first_byte"  # nothing at all for first_byte_timeout
-    EVICTED = "evicted"  # idle, and others wanted its place
-    DRAIN = "drain"  # the daemon stopped
-    HANDSHAKE = "handshake"  # no whole header or handshake within handshake_timeout
-    HEADER = "header"  # what must begin with a PROXY header did not
-    REFUSED = "refused"  # the header told of a client that may not come
-    TLS = "tls"  # the peer refused TLS, or broke it
-    NO_CLOSE_NOTIFY = "no_close_notify"  # FIN in the middle of TLS: a truncation (RFC 8446 6.1)
-    ERROR = "error"  # the protocol raised
-
-
-class Owner(Protocol):
-    """What a connection asks of the listener that accepted it."""
-
-    @property
-    def sweep(self) -> Sweep:
-        """Keeps the time, and the deadlines."""
-
-    @property
-    def limits(self) -> Limits:
-        """The deadlines to keep."""
-
-    @property
-    def byteRate(self) -> Turns | None:
-        """What all of its connections together may read, if that is limited."""
-
-    @property
-    def payload(self) -> Callable[[Connection, bytes], None] | None:
-        """Is shown what is read, if anybody wants to see it."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether the daemon is about to end."""
-
-    def opened(self, connection: Connection) -> None:
-        """It has its transport."""
-
-    def identified(self, connection: Connection) -> bool:
-        """It is known who the peer is (`IConnectionTransport.opening`); whether it may come."""
-
-    def established(self, connection: Connection) -> None:
-        """It is not OPENING any more."""
-
-    def lingering(self, connection: Connection) -> None:
-        """We ended it: it counts no more against the limit."""
-
-    def inputEnded(self, connection: Connection) -> None:
-        """The peer's FIN arrived."""
-
-    def closed(self, connection: Connection) -> None:
-        """It is gone; its counters are final."""
 
 
 # Looked up once for each read.
