@@ -32,7 +32,7 @@ from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.connection.sweep import Sweep
 from echod.errors import ConnectFailed
-from echod.stream import BUFFER, Stream, StreamConnection
+from echod.kit.coroutine import BUFFER, Stream, StreamConnection
 from echod.tls.context import ClientTLS
 from echod.transports.facade import Facade, Securing
 from echod.wire.addresses import formatAddress

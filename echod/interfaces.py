@@ -121,9 +121,9 @@ class IProtocolMaker(Interface):
     """
     One protocol that listeners can serve, with its options.
 
-    Provide `IStreamProtocolMaker`, `IDatagramProtocolMaker`, or both; `echod.maker` has classes
-    that do.  A maker is made once, as a module is imported, and must cost nothing: whatever it
-    needs it gets when a listener asks for a factory.
+    Provide `IStreamProtocolMaker`, `IDatagramProtocolMaker`, or both; `echod.kit.makers` has
+    classes that do.  A maker is made once, as a module is imported, and must cost nothing:
+    whatever it needs it gets when a listener asks for a factory.
     """
 
     name: str = Attribute("The word for it in endpoints and files: ``[a-z][a-z0-9-]*``.")
@@ -154,7 +154,8 @@ class IStreamProtocolMaker(IProtocolMaker):
 
         :param settings: an instance of ``options``, or ``None`` without them.
         :returns: an ``IProtocolFactory``.  Its protocols are
-            `echod.connection.connection.Connection`, or any ``IProtocol``: then see `echod.hosted`.
+            `echod.connection.connection.Connection`, or any ``IProtocol``: then see
+            `echod.kit.twisted_protocol`.
         """
 
 

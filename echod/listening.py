@@ -23,8 +23,8 @@ from echod.connection.metering import Turns
 from echod.connection.states import Reason
 from echod.connection.sweep import Sweep
 from echod.errors import whatFailed
-from echod.hosted import asConnection, halfCloses
 from echod.insight.fault_log import tellFault
+from echod.kit.twisted_protocol import asConnection, halfCloses
 from echod.limits import SourceLimit
 from echod.live import LiveConnections
 from echod.planned import ListenerPlan, PlannedListener

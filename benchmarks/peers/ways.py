@@ -14,11 +14,10 @@ from twisted.internet.protocol import Factory
 from benchmarks.peers.twisted_echo import LineEcho
 from echod.config.settings import Configuration
 from echod.interfaces import IStreamProtocolMaker
-from echod.maker import FactoryMaker, MessageMaker, StreamMaker
+from echod.kit import FactoryMaker, MessageMaker, Stream, StreamMaker
 from echod.planning import ListenerRequest, plan
 from echod.registry import Registry
 from echod.service import EchodService
-from echod.stream import Stream
 from echod.wire.framing import lines
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import repeat
 
-from echod.connection.connection import Connection
-from echod.maker import ConnectionMaker
+from echod.kit import Connection, ConnectionMaker
 
 __all__ = ["PATTERN", "chargen"]
 

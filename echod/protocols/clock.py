@@ -12,8 +12,7 @@ import time as clock
 from email.utils import formatdate
 from struct import pack
 
-from echod.maker import StreamMaker
-from echod.stream import Stream
+from echod.kit import Stream, StreamMaker
 
 __all__ = ["SINCE_1900", "daytime", "time"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.protocol import DatagramProtocol
 
-from echod.maker import DatagramMaker
+from echod.kit import DatagramMaker
 
 __all__ = ["Discard", "Echo", "udp"]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from echod.connection.connection import Connection
-from echod.maker import BothMaker
+from echod.kit import BothMaker, Connection
 from echod.protocols.datagram import Discard
 
 __all__ = ["discard"]

@@ -7,9 +7,7 @@ long as anybody is still served; what is sent to it is thrown away.
 
 from __future__ import annotations
 
-from echod.connection.connection import Connection
-from echod.connection.states import Reason
-from echod.maker import ConnectionMaker
+from echod.kit import Connection, ConnectionMaker, Reason
 
 __all__ = ["health"]
 

@@ -14,10 +14,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from echod.connection.connection import SLICE, Connection
-from echod.connection.states import Reason
-from echod.framed import FramedConnection
-from echod.maker import ConnectionMaker
+from echod.kit import SLICE, Connection, ConnectionMaker, FramedConnection, Reason
 from echod.wire.framing import Lines
 
 __all__ = ["LineOptions", "line"]

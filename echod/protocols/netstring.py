@@ -10,9 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from echod.connection.connection import SLICE, Connection
-from echod.framed import FramedConnection
-from echod.maker import ConnectionMaker
+from echod.kit import SLICE, Connection, ConnectionMaker, FramedConnection
 from echod.wire import framing
 
 __all__ = ["NetstringOptions", "netstring"]

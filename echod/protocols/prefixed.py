@@ -11,10 +11,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from echod.connection.connection import SLICE, Connection
-from echod.connection.states import Reason
-from echod.framed import FramedConnection
-from echod.maker import BothMaker, ConnectionMaker
+from echod.kit import SLICE, BothMaker, Connection, ConnectionMaker, FramedConnection, Reason
 from echod.protocols.datagram import Echo
 from echod.wire import framing
 

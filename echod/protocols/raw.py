@@ -11,9 +11,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from echod.connection.connection import Connection
-from echod.connection.states import Reason
-from echod.maker import ConnectionMaker
+from echod.kit import Connection, ConnectionMaker, Reason
 
 __all__ = ["RawOptions", "raw"]
 

@@ -7,8 +7,7 @@ longer one: nothing is answered then, and the connection ends.
 
 from __future__ import annotations
 
-from echod.maker import StreamMaker
-from echod.stream import Stream
+from echod.kit import Stream, StreamMaker
 
 __all__ = ["upper"]
 

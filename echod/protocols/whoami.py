@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 from twisted.internet.address import IPv4Address, IPv6Address
 
-from echod.maker import StreamMaker
-from echod.stream import Stream
+from echod.kit import Stream, StreamMaker
 from echod.wire.addresses import formatAddress, formatName
 from echod.wire.proxy_header import proxyFacts
 

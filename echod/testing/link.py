@@ -32,7 +32,7 @@ from echod.connection.connection import Connection
 from echod.connection.metering import Turns
 from echod.connection.states import State
 from echod.connection.sweep import TICK, Sweep
-from echod.hosted import asConnection
+from echod.kit.twisted_protocol import asConnection
 from echod.testing.loop import Loop
 from echod.testing.sockets import MemorySocket
 from echod.testing.tls import RECORD, TLSSocket

@@ -9,8 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 from twisted.internet.protocol import Factory, Protocol
 
-from echod.maker import FactoryMaker, MessageMaker, StreamMaker
-from echod.stream import Stream
+from echod.kit import FactoryMaker, MessageMaker, Stream, StreamMaker
 from echod.wire.framing import lines
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"

@@ -24,11 +24,11 @@ from hypothesis.stateful import (
 from twisted.internet.interfaces import IProtocol
 from twisted.protocols.wire import Echo
 
-from echod.answering import AnsweringConnection
 from echod.config.settings import Limits
 from echod.connection.states import Reason, State
+from echod.kit.coroutine import Stream, StreamConnection
+from echod.kit.messages import AnsweringConnection
 from echod.protocols.raw import RawOptions, raw
-from echod.stream import Stream, StreamConnection
 from echod.testing import Link, memoryLink
 from echod.wire.framing import fixed
 

@@ -20,11 +20,11 @@ from echod.connection.connection import Connection
 from echod.connection.states import Reason
 from echod.errors import ConfigurationError, StreamLost
 from echod.interfaces import IStreamProtocolMaker
-from echod.maker import ConnectionMaker, FactoryMaker, StreamMaker
+from echod.kit.coroutine import Stream
+from echod.kit.makers import ConnectionMaker, FactoryMaker, StreamMaker
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
 from echod.registry import BUILTIN
-from echod.stream import Stream
 from echod.testing import checkProtocol, tcpLink, unixLink
 from echod.testing.conformance import SAMPLE
 from echod.wire.framing import LengthPrefixed, netstring

@@ -166,7 +166,7 @@ def test_flood() -> None:
 SLOW = """
 import time
 from echod.connection.connection import Connection
-from echod.maker import ConnectionMaker
+from echod.kit.makers import ConnectionMaker
 
 class Slow(Connection):
     def received(self, data):

@@ -26,7 +26,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from echod.config.settings import Configuration
 from echod.errors import ListenError
-from echod.maker import FactoryMaker
+from echod.kit.makers import FactoryMaker
 from echod.planning import ListenerRequest, plan
 from echod.protocols.raw import raw
 from echod.registry import Registry

@@ -14,7 +14,7 @@ ROT13 = '''
 """Twenty lines that somebody else wrote."""
 
 from echod.connection.connection import Connection
-from echod.maker import ConnectionMaker
+from echod.kit.makers import ConnectionMaker
 
 TABLE = bytes.maketrans(b"abcdefghijklmnopqrstuvwxyz", b"nopqrstuvwxyzabcdefghijklm")
 

@@ -156,7 +156,7 @@ def test_watchdogThatIsTooShort(tmp_path: Path) -> None:
 
 PLUGIN = """
 import time
-from echod.maker import StreamMaker
+from echod.kit.makers import StreamMaker
 
 
 async def _block(stream):

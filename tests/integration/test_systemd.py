@@ -424,7 +424,7 @@ WATCHDOG = 2.0
 
 PLUGIN = """
 import time
-from echod.maker import StreamMaker
+from echod.kit.makers import StreamMaker
 
 
 async def _block(stream):

@@ -1,4 +1,4 @@
-"""`echod.answering`: a framing and a function that answers each message (issue 4)."""
+"""`echod.kit.messages`: a framing and a function that answers each message (issue 4)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from echod.config.settings import Limits
 from echod.connection.states import Reason, State
-from echod.maker import MessageMaker
+from echod.kit.makers import MessageMaker
 from echod.testing import Link, memoryLink
 from echod.wire.framing import Framing, fixed, int8, int16, int32, lines, netstring
 from tests.conftest import LoggedErrors

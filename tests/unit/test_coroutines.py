@@ -1,4 +1,4 @@
-"""`echod.stream`: what a coroutine is given, and what its peer sees (issue 4)."""
+"""`echod.kit.coroutine`: what a coroutine is given, and what its peer sees (issue 4)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from echod.errors import (
     StreamClosed,
     StreamLost,
 )
-from echod.maker import StreamMaker
-from echod.stream import READS, Stream, StreamConnection
+from echod.kit.coroutine import READS, Stream, StreamConnection
+from echod.kit.makers import StreamMaker
 from echod.testing import Link, memoryLink, tcpLink
 from tests.conftest import LoggedErrors
 

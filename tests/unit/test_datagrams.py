@@ -15,7 +15,7 @@ from echod.config.endpoints import UDPEndpoint
 from echod.config.settings import Limits
 from echod.connection.sweep import Sweep
 from echod.datagrams import DatagramListener
-from echod.maker import DatagramMaker
+from echod.kit.makers import DatagramMaker
 from echod.planned import ListenerPlan
 from echod.protocols.datagram import Echo
 from echod.testing.loop import Loop

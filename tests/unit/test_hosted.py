@@ -1,4 +1,4 @@
-"""`echod.hosted`: ordinary Twisted protocols on a listener (issue 4)."""
+"""`echod.kit.twisted_protocol`: ordinary Twisted protocols on a listener (issue 4)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from zope.interface import implementer
 from echod.config.settings import Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
-from echod.hosted import Hosted, asConnection, halfCloses
-from echod.maker import ConnectionFactory
+from echod.kit.makers import ConnectionFactory
+from echod.kit.twisted_protocol import TwistedProtocolConnection, asConnection, halfCloses
 from echod.protocols.raw import RawOptions, raw
 from echod.testing import Link, memoryLink, tcpLink
 from tests.conftest import LoggedErrors
@@ -61,7 +61,7 @@ def test_asConnection() -> None:
     """echod's own go as they are, others are hosted."""
     own = Connection()
     assert asConnection(own) is own
-    assert isinstance(asConnection(Echo()), Hosted)
+    assert isinstance(asConnection(Echo()), TwistedProtocolConnection)
 
 
 def test_halfCloses() -> None:

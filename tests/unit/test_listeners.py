@@ -14,7 +14,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
 from echod.config.settings import Configuration
 from echod.errors import ListenError
-from echod.maker import DatagramMaker, FactoryMaker
+from echod.kit.makers import DatagramMaker, FactoryMaker
 from echod.planning import ListenerRequest, plan
 from echod.registry import Registry
 from echod.service import EchodService

@@ -16,8 +16,8 @@ from echod.config.endpoints import TCPEndpoint, UDPEndpoint
 from echod.config.settings import Configuration, Limits, parseConfiguration
 from echod.connection.connection import Connection
 from echod.errors import ConfigurationError
+from echod.kit.makers import ConnectionMaker, DatagramMaker, FactoryMaker
 from echod.limits import RESERVED, RESERVED_EACH
-from echod.maker import ConnectionMaker, DatagramMaker, FactoryMaker
 from echod.planning import ListenerRequest, Plan, plan, requestsOf
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions

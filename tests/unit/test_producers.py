@@ -17,7 +17,7 @@ from twisted.protocols.basic import FileSender
 from zope.interface import implementer
 
 from echod.config.settings import TLSSettings
-from echod.maker import FactoryMaker
+from echod.kit.makers import FactoryMaker
 from echod.tls.context import ServerTLS
 from echod.transports.facade import Facade
 from echod.transports.layers.secured import secure

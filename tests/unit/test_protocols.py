@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from echod.config.settings import Limits
 from echod.connection.connection import SLICE, Connection
 from echod.connection.states import Reason, State
-from echod.framed import SMALLEST_READ
 from echod.interfaces import IStreamProtocolMaker
+from echod.kit.framed import SMALLEST_READ
 from echod.protocols.line import line
 from echod.protocols.prefixed import dns
 from echod.protocols.raw import raw

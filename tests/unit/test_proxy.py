@@ -30,13 +30,13 @@ from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.connection.sweep import TICK, Sweep
 from echod.errors import MalformedHeader
+from echod.kit.coroutine import Stream
+from echod.kit.makers import ConnectionMaker, FactoryMaker, StreamMaker
 from echod.listening import Listener
-from echod.maker import ConnectionMaker, FactoryMaker, StreamMaker
 from echod.planned import ListenerPlan
 from echod.protocols.chargen import chargen
 from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami
-from echod.stream import Stream
 from echod.testing import memoryLink
 from echod.testing.tls import TLSSocket
 from echod.transports.facade import Facade

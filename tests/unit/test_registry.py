@@ -13,7 +13,7 @@ from echod import __version__
 from echod.connection.connection import Connection
 from echod.errors import ConfigurationError
 from echod.interfaces import IStreamProtocolMaker
-from echod.maker import ConnectionMaker
+from echod.kit.makers import ConnectionMaker
 from echod.protocols.discard import discard
 from echod.protocols.line import LineOptions, line
 from echod.protocols.prefixed import DNSOptions, dns

@@ -28,14 +28,14 @@ from echod.config.settings import CertificateSettings, Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.errors import StreamTruncated
-from echod.maker import ConnectionMaker, FactoryMaker, StreamMaker
+from echod.kit.coroutine import Stream
+from echod.kit.makers import ConnectionMaker, FactoryMaker, StreamMaker
 from echod.protocols.chargen import PATTERN, chargen
 from echod.protocols.clock import daytime
 from echod.protocols.line import LineOptions, line
 from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami
-from echod.stream import Stream
 from echod.tls.context import _silenceNames
 from echod.transports.layers.secured import ANSWERS, OVERHEAD, RECORD
 from echod.transports.socket_stream import FIRST_READ

@@ -1,5 +1,6 @@
 """
-Any Twisted protocol on a listener: `Hosted`, and `asConnection`, which listeners call.
+Any Twisted protocol on a listener: `TwistedProtocolConnection`, and `asConnection`, which
+listeners call.
 
 A protocol that knows nothing of echod runs unchanged.  Limits, deadlines, counters and drain come
 from the `echod.connection.connection.Connection` that it runs on, and backpressure: while the peer
@@ -32,12 +33,12 @@ from zope.interface import implementer
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 
-__all__ = ["Hosted", "asConnection", "halfCloses"]
+__all__ = ["TwistedProtocolConnection", "asConnection", "halfCloses"]
 
 
 def asConnection(protocol: IProtocol) -> Connection:
     """``protocol`` itself if it is a connection of echod's, else one that hosts it."""
-    return protocol if isinstance(protocol, Connection) else Hosted(protocol)
+    return protocol if isinstance(protocol, Connection) else TwistedProtocolConnection(protocol)
 
 
 def halfCloses(factory: IProtocolFactory) -> bool:
@@ -46,7 +47,7 @@ def halfCloses(factory: IProtocolFactory) -> bool:
     return bool(protocol is not None and IHalfCloseableProtocol.implementedBy(protocol))
 
 
-class Hosted(Connection):
+class TwistedProtocolConnection(Connection):
     """
     The connection that a foreign protocol runs on.
 
@@ -200,7 +201,7 @@ class _Transport:
 
     disconnecting = False
 
-    def __init__(self, connection: Hosted) -> None:
+    def __init__(self, connection: TwistedProtocolConnection) -> None:
         self._connection = connection
 
     def write(self, data: bytes) -> None:

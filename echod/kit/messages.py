@@ -1,12 +1,12 @@
 """
 Messages and a function that answers each: `AnsweringConnection`.
 
-On top of `echod.framed`: a framer takes the stream apart, the function is given each payload and
-returns an answer, a Deferred or a coroutine of one, or ``None`` for no answer.  Answers leave in
-the order of their messages.  At most so many messages are being answered at a time; none is begun
-while they and the answers that wait for those before them have 64 KiB, or while what was answered
-waits for the peer, and until then nothing more is read.  How long an answer is nobody knows before
-it is there: those of all messages that are being answered may come on top.
+On top of `echod.kit.framed`: a framer takes the stream apart, the function is given each payload
+and returns an answer, a Deferred or a coroutine of one, or ``None`` for no answer.  Answers leave
+in the order of their messages.  At most so many messages are being answered at a time; none is
+begun while they and the answers that wait for those before them have 64 KiB, or while what was
+answered waits for the peer, and until then nothing more is read.  How long an answer is nobody
+knows before it is there: those of all messages that are being answered may come on top.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from echod.connection.connection import SLICE, SLICES
-from echod.framed import FramedConnection
+from echod.kit.framed import FramedConnection
 from echod.wire.framing import Framer
 
 __all__ = ["IN_FLIGHT", "Answer", "AnsweringConnection"]

@@ -20,10 +20,10 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.internet.protocol import DatagramProtocol, Factory
 from zope.interface import implementer
 
-from echod.answering import IN_FLIGHT, Answer, AnsweringConnection
 from echod.connection.connection import SLICE, Connection
 from echod.interfaces import IDatagramProtocolMaker, IStreamProtocolMaker
-from echod.stream import BUFFER, StreamConnection
+from echod.kit.coroutine import BUFFER, StreamConnection
+from echod.kit.messages import IN_FLIGHT, Answer, AnsweringConnection
 from echod.wire.framing import Framing
 
 __all__ = [
@@ -69,7 +69,7 @@ def _checkLeast(name: str, value: int, least: int) -> None:
 @dataclass(frozen=True)
 class StreamMaker:
     """
-    A protocol that is a coroutine, on an `echod.stream.Stream`.
+    A protocol that is a coroutine, on an `echod.kit.coroutine.Stream`.
 
     :param handler: ``async def handler(stream)``; with options, ``handler(stream, settings)``.
     :param limit: bytes of input that wait for it; also what it can ask for at once.
@@ -140,7 +140,8 @@ class MessageMaker:
 @dataclass(frozen=True)
 class FactoryMaker:
     """
-    A protocol that is an ordinary Twisted factory; `echod.hosted` says what it gives up.
+    A protocol that is an ordinary Twisted factory; `echod.kit.twisted_protocol` says what it gives
+    up.
 
     :param factory: called without an argument, or with the settings if there are options;
         returns an ``IProtocolFactory``.

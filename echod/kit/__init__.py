@@ -1,0 +1,42 @@
+"""
+The ways to write a protocol: what a plugin imports, and echod's own protocols too.
+
+In the order of how little has to be known: a coroutine (`StreamMaker`, `Stream`), a framing and a
+function (`MessageMaker`), an ordinary Twisted factory (`FactoryMaker`), a subclass of `Connection`
+(`ConnectionMaker`); `DatagramMaker` is for datagrams.  docs/writing-a-protocol.md shows each.
+
+It may know `echod.connection`, `echod.wire` and the contracts.  It is public (docs/api.md).
+"""
+
+from echod.connection.connection import SLICE, Connection
+from echod.connection.states import Reason, State
+from echod.kit.coroutine import Stream, StreamConnection
+from echod.kit.framed import FramedConnection
+from echod.kit.makers import (
+    BothMaker,
+    ConnectionFactory,
+    ConnectionMaker,
+    DatagramMaker,
+    FactoryMaker,
+    MessageMaker,
+    StreamMaker,
+)
+from echod.kit.messages import AnsweringConnection
+
+__all__ = [
+    "SLICE",
+    "AnsweringConnection",
+    "BothMaker",
+    "Connection",
+    "ConnectionFactory",
+    "ConnectionMaker",
+    "DatagramMaker",
+    "FactoryMaker",
+    "FramedConnection",
+    "MessageMaker",
+    "Reason",
+    "State",
+    "Stream",
+    "StreamConnection",
+    "StreamMaker",
+]
