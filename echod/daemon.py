@@ -20,8 +20,8 @@ from echod.early import Ended
 from echod.errors import EchodError, Told
 from echod.logfiles import writeAll
 from echod.logs import Log
-from echod.planning import Plan
-from echod.service import EchodService
+from echod.server.plan import Plan
+from echod.server.service import EchodService
 
 __all__ = ["Daemon", "StandardError"]
 

@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from echod import early
 from echod.errors import EchodError, Told
 from echod.logs import Log
-from echod.service import EchodService
+from echod.server.service import EchodService
 from echod.supervision import Supervision
 
 __all__ = ["Signals", "printEchodErrors", "shedGroups", "useMonotonicClock"]

@@ -18,8 +18,8 @@ from twisted.logger import Logger
 
 from echod.errors import EchodError
 from echod.notify import Notifier
-from echod.planning import Plan
-from echod.service import EchodService
+from echod.server.plan import Plan
+from echod.server.service import EchodService
 
 __all__ = ["Supervision"]
 

@@ -21,19 +21,19 @@ import msgspec
 from twisted.python import usage
 
 from echod import __version__, early
-from echod.activation import Passed
 from echod.config.settings import Configuration, Limits, convert, parseConfiguration
 from echod.config.trusted_files import alsoBelieve, checkEncoding, readTrusted
 from echod.daemon import Daemon
 from echod.errors import ConfigurationError, EchodError, OutputFailed, oneLine
-from echod.limits import raiseDescriptorLimit
 from echod.logs import Log
 from echod.notify import Notifier
 from echod.output import writeError, writeOut
-from echod.planning import ListenerRequest, Plan, plan, requestsOf
 from echod.process import Signals, printEchodErrors, shedGroups, useMonotonicClock
-from echod.registry import discover
-from echod.service import EchodService
+from echod.server.descriptors import raiseDescriptorLimit
+from echod.server.plan import ListenerRequest, Plan, plan, requestsOf
+from echod.server.registry import discover
+from echod.server.service import EchodService
+from echod.server.socket_activation import PassedSockets
 from echod.supervision import Supervision
 
 __all__ = ["Options", "makeService"]
@@ -126,7 +126,7 @@ class Options(usage.Options):
         self._protocolOptions: dict[str, dict[str, str]] = {}
         # Where relative paths begin.
         self._directory = ""
-        self._passed: Passed | None = None
+        self._passed: PassedSockets | None = None
 
     # -- Options that repeat -------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class Options(usage.Options):
             self._directory = os.getcwd()  # noqa: PTH109  # text, as all paths here
         self._passed = (
             # A check of the file: what it is started with then, nobody knows now.
-            None if self["check-config"] else Passed.fromEnvironment(os.environ, os.getpid())
+            None if self["check-config"] else PassedSockets.fromEnvironment(os.environ, os.getpid())
         )
         self.plan = self.makePlan()
         if self["check-config"]:

@@ -15,9 +15,9 @@ from benchmarks.peers.twisted_echo import LineEcho
 from echod.config.settings import Configuration
 from echod.interfaces import IStreamProtocolMaker
 from echod.kit import FactoryMaker, MessageMaker, Stream, StreamMaker
-from echod.planning import ListenerRequest, plan
-from echod.registry import Registry
-from echod.service import EchodService
+from echod.server.plan import ListenerRequest, plan
+from echod.server.registry import Registry
+from echod.server.service import EchodService
 from echod.wire.framing import lines
 
 

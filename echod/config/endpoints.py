@@ -147,7 +147,8 @@ class SystemdEndpoint:
 #: What a client can connect to.
 Target = TCPEndpoint | UDPEndpoint | UNIXEndpoint
 Bound = TypeVar("Bound", TCPEndpoint, UDPEndpoint)
-#: The last two say nothing of what they are until the sockets are looked at: `echod.activation`.
+#: The last two say nothing of what they are until the sockets are looked at:
+#: `echod.server.socket_activation`.
 Endpoint = Target | DescriptorEndpoint | SystemdEndpoint
 
 

@@ -24,7 +24,7 @@ from echod.config.settings import Limits, convert
 from echod.connection.states import Reason, State
 from echod.errors import ConfigurationError
 from echod.interfaces import IStreamProtocolMaker
-from echod.registry import verify
+from echod.server.registry import verify
 from echod.testing.link import Link, memoryLink
 
 __all__ = ["SAMPLE", "checkProtocol"]

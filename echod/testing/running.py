@@ -36,9 +36,9 @@ import msgspec
 from echod.config.settings import Configuration
 from echod.errors import EchodError
 from echod.interfaces import IStreamProtocolMaker
-from echod.planning import ListenerRequest, plan
-from echod.registry import Registry, discover
-from echod.service import EchodService
+from echod.server.plan import ListenerRequest, plan
+from echod.server.registry import Registry, discover
+from echod.server.service import EchodService
 
 __all__ = ["PATIENCE", "Process", "Running", "running", "waitFor"]
 

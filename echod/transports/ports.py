@@ -182,7 +182,7 @@ class Listening(Accepting):
 
     def standBy(self, other: Any) -> None:
         """
-        Be ready to go on with another port's socket, which the other serves until `succeed`.
+        Be ready to go on with another port's socket, which the other serves until `takeOver`.
 
         Whatever may fail of going on is here: it raises what the factory's ``doStart`` does.
         """
@@ -193,7 +193,7 @@ class Listening(Accepting):
         """Undo `standBy`."""
         self.factory.doStop()
 
-    def succeed(self, other: Any) -> None:
+    def takeOver(self, other: Any) -> None:
         """
         Go on with another port's socket, under the settings of this one, after `standBy`.
 

@@ -59,7 +59,7 @@ require(udp.Port, "_realPortNumber")
 
 
 class Admission(Protocol):
-    """Who may be answered: see `echod.guard.Guard`."""
+    """Who may be answered: see `echod.server.datagram_guard.DatagramGuard`."""
 
     def refusal(self, host: str, port: int, now: float, client: str | None = None) -> str | None:
         """
@@ -263,7 +263,7 @@ class UDPPort(Resting, udp.Port):
 
     def standBy(self, other: UDPPort) -> None:
         """
-        Be ready to go on with another port's socket, which the other serves until `succeed`.
+        Be ready to go on with another port's socket, which the other serves until `takeOver`.
 
         Whatever may fail of going on is here: it raises what the protocol's ``startProtocol`` does.
         """
@@ -274,7 +274,7 @@ class UDPPort(Resting, udp.Port):
         """Undo `standBy`."""
         self._stopProtocol()
 
-    def succeed(self, other: UDPPort) -> None:
+    def takeOver(self, other: UDPPort) -> None:
         """
         Go on with another port's socket and counters, under the settings of this one.
 

@@ -135,10 +135,10 @@ class UNIXListeningPort(Listening, UNIXPort):
         found = Path(self._endpoint.path).lstat()
         self._file = (found.st_dev, found.st_ino)
 
-    def succeed(self, other: Any) -> None:
-        """See `Accepting.succeed`; the file is this one's from here on."""
+    def takeOver(self, other: Any) -> None:
+        """See `Accepting.takeOver`; the file is this one's from here on."""
         self._file = other._file
-        super().succeed(other)
+        super().takeOver(other)
 
     def _reopen(self, skt: socket.socket) -> None:
         if self._file is not None:

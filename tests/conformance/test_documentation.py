@@ -17,9 +17,9 @@ from echod.config.settings import (
     convert,
     parseConfiguration,
 )
-from echod.planning import ListenerRequest, plan
-from echod.registry import Registry, verify
-from echod.service import EchodService
+from echod.server.plan import ListenerRequest, plan
+from echod.server.registry import Registry, verify
+from echod.server.service import EchodService
 from echod.wire.networks import Networks
 from tests.unit.outer import Outer, waitUntil
 

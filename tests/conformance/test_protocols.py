@@ -24,7 +24,7 @@ from echod.kit.coroutine import Stream
 from echod.kit.makers import ConnectionMaker, FactoryMaker, StreamMaker
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
-from echod.registry import BUILTIN
+from echod.server.registry import BUILTIN
 from echod.testing import checkProtocol, tcpLink, unixLink
 from echod.testing.conformance import SAMPLE
 from echod.wire.framing import LengthPrefixed, netstring

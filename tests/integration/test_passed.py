@@ -27,10 +27,10 @@ from twisted.internet.protocol import Factory, Protocol
 from echod.config.settings import Configuration
 from echod.errors import ListenError
 from echod.kit.makers import FactoryMaker
-from echod.planning import ListenerRequest, plan
 from echod.protocols.raw import raw
-from echod.registry import Registry
-from echod.service import EchodService
+from echod.server.plan import ListenerRequest, plan
+from echod.server.registry import Registry
+from echod.server.service import EchodService
 from tests.certificates import Certificates
 from tests.integration.daemon import (
     MODULE,

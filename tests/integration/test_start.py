@@ -20,10 +20,10 @@ from twisted.internet.threads import deferToThread
 from benchmarks.start import MUST_RATIO, measure, ratio
 from echod.config.settings import Configuration
 from echod.errors import ListenError
-from echod.planning import ListenerRequest, plan
 from echod.protocols.raw import RawOptions, raw
-from echod.registry import Registry
-from echod.service import EchodService
+from echod.server.plan import ListenerRequest, plan
+from echod.server.registry import Registry
+from echod.server.service import EchodService
 from echod.testing import tcpLink
 from tests.integration.daemon import (
     MODULE,

@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import Any
 
 from echod.config.settings import Configuration
-from echod.planned import PlannedListener
-from echod.planning import ListenerRequest, Plan, plan
-from echod.registry import Registry, discover
-from echod.service import EchodService
+from echod.server.listener import Listener
+from echod.server.plan import ListenerRequest, Plan, plan
+from echod.server.registry import Registry, discover
+from echod.server.service import EchodService
 from echod.testing import Loop
 from tests.unit.outer import waitUntil
 
@@ -99,7 +99,7 @@ class Reloading:
         """How many there are of what a reload might leave behind."""
         gc.collect()
         return {
-            "listeners": sum(isinstance(each, PlannedListener) for each in gc.get_objects()),
+            "listeners": sum(isinstance(each, Listener) for each in gc.get_objects()),
             "services": len(self.service.services),
             "swept": len(self.service._sweep._shardOf),
             "descriptors": len(os.listdir("/proc/self/fd")),

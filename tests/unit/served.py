@@ -1,4 +1,4 @@
-"""A real `Listener` on a reactor whose turns are the test's: `Served`."""
+"""A real `StreamListener` on a reactor whose turns are the test's: `Served`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from echod.config.settings import Limits, TLSSettings
 from echod.connection.connection import Connection
 from echod.connection.states import Reason
 from echod.connection.sweep import TICK, Sweep
-from echod.listening import Listener
-from echod.planned import ListenerPlan
 from echod.protocols.raw import RawOptions, raw
+from echod.server.listener import ListenerPlan
+from echod.server.stream_listener import StreamListener
 from echod.testing import Loop
 from echod.tls.context import ServerTLS
 from echod.wire.networks import Networks
@@ -57,7 +57,7 @@ class Served:
         self.loop = Loop()
         self.sweep = Sweep(self.loop, self.loop.seconds)
         self.security = None if tls is None else ServerTLS(TLSSettings(**tls))
-        self.listener = Listener(
+        self.listener = StreamListener(
             ListenerPlan(
                 place="test",
                 maker=maker,
@@ -115,7 +115,7 @@ class Served:
         return connection
 
     def counters(self) -> dict[str, Any]:
-        """See `Listener.counters`."""
+        """See `StreamListener.counters`."""
         return self.listener.counters()
 
     @property

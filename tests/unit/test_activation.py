@@ -1,4 +1,5 @@
-"""`echod.activation`: the variables of sd_listen_fds(3), and what they say of descriptors."""
+"""`echod.server.socket_activation`: the variables of sd_listen_fds(3), and what they say of
+descriptors."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from echod.activation import Passed
 from echod.config.endpoints import DescriptorEndpoint, SystemdEndpoint, TCPEndpoint
 from echod.errors import ConfigurationError
+from echod.server.socket_activation import PassedSockets
 
 PROCESS = 1234
 
@@ -36,7 +37,7 @@ def environment(
 def refused(values: dict[str, str], name: str = "a") -> str:
     """Why there are none of a name: one line."""
     with pytest.raises(ConfigurationError) as caught:
-        Passed.fromEnvironment(values, PROCESS).find(SystemdEndpoint(name))
+        PassedSockets.fromEnvironment(values, PROCESS).find(SystemdEndpoint(name))
     # Whatever they say: they are not handed on.
     assert values == {"PATH": "/bin"}
     message = str(caught.value)
@@ -46,7 +47,7 @@ def refused(values: dict[str, str], name: str = "a") -> str:
 
 def unused(values: dict[str, str], *used: int) -> str:
     """Those that nobody uses, as they are told."""
-    passed = Passed.fromEnvironment(values, PROCESS)
+    passed = PassedSockets.fromEnvironment(values, PROCESS)
     assert values == {"PATH": "/bin"}
     with pytest.raises(ConfigurationError) as caught:
         passed.checkUsed(used)
@@ -73,8 +74,8 @@ def test_names(count: str, names: str | None, told: str) -> None:
 def test_used() -> None:
     """Those that are used are not told; if all are, nothing is."""
     assert unused(environment("3", "a:b:a"), 5, 4) == "3 (a)"
-    Passed.fromEnvironment(environment("3", "a:b:a"), PROCESS).checkUsed([3, 4, 5, None])
-    Passed().checkUsed([])
+    PassedSockets.fromEnvironment(environment("3", "a:b:a"), PROCESS).checkUsed([3, 4, 5, None])
+    PassedSockets().checkUsed([])
 
 
 def test_notInherited() -> None:
@@ -83,7 +84,7 @@ def test_notInherited() -> None:
         before = os.get_inheritable(number)
         try:
             os.set_inheritable(number, True)
-            Passed.fromEnvironment(environment("3", None), PROCESS)
+            PassedSockets.fromEnvironment(environment("3", None), PROCESS)
             assert not os.get_inheritable(number)
         finally:
             os.set_inheritable(number, before)
@@ -107,7 +108,7 @@ def test_notInherited() -> None:
 def test_nonePassed(values: dict[str, str | None], why: str) -> None:
     """TRAPS 3.9: nothing was passed to us, and why; whoever asks for none need not know."""
     assert refused(environment(**values)).startswith(f"no socket was passed: {why}")
-    passed = Passed.fromEnvironment(environment(**values), PROCESS)
+    passed = PassedSockets.fromEnvironment(environment(**values), PROCESS)
     passed.checkUsed([])
     assert passed.find(TCPEndpoint("::1", 7)) == [(TCPEndpoint("::1", 7), None)]
 
@@ -150,10 +151,10 @@ def test_noSuchName() -> None:
 def test_find() -> None:
     """A name is all of its sockets; a number is that one, passed or not."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("", 0)) as other:
-        passed = Passed({"a": [one.fileno()], "b": [other.fileno(), one.fileno()]})
+        passed = PassedSockets({"a": [one.fileno()], "b": [other.fileno(), one.fileno()]})
         first = (TCPEndpoint(*one.getsockname()), one.fileno())
         second = (TCPEndpoint(*other.getsockname()), other.fileno())
         assert passed.find(SystemdEndpoint("a")) == [first]
         assert passed.find(SystemdEndpoint("b")) == [second, first]
         assert passed.find(DescriptorEndpoint(other.fileno())) == [second]
-        assert Passed().find(DescriptorEndpoint(one.fileno())) == [first]
+        assert PassedSockets().find(DescriptorEndpoint(one.fileno())) == [first]

@@ -1,4 +1,4 @@
-"""`echod.bindall`: a start that waits for addresses which are not there yet."""
+"""`echod.server.late_addresses`: a start that waits for addresses which are not there yet."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import provider
 
-from echod.bindall import STEP, bindAll
 from echod.config.settings import Configuration
 from echod.errors import AddressMissing, ListenError, TriedInVain
-from echod.planned import PlannedListener
-from echod.planning import ListenerRequest, plan
-from echod.registry import Registry
-from echod.service import EchodService
+from echod.server.late_addresses import STEP, bindAll
+from echod.server.listener import Listener
+from echod.server.plan import ListenerRequest, plan
+from echod.server.registry import Registry
+from echod.server.service import EchodService
 from tests.unit.outer import Outer
 
 
@@ -55,7 +55,7 @@ def bind(*listeners: Tried) -> float:
     """Bind them; the seconds that it took."""
     time = Time()
     began = time.now
-    bindAll(cast("list[PlannedListener]", list(listeners)), time.monotonic, time.sleep)
+    bindAll(cast("list[Listener]", list(listeners)), time.monotonic, time.sleep)
     return time.now - began
 
 

@@ -18,9 +18,9 @@ from echod.daemon import Daemon, StandardError
 from echod.early import Ended
 from echod.errors import Told
 from echod.logs import Log
-from echod.planning import ListenerRequest, plan
-from echod.registry import Registry
-from echod.service import EchodService
+from echod.server.plan import ListenerRequest, plan
+from echod.server.registry import Registry
+from echod.server.service import EchodService
 from tests.conftest import LoggedErrors
 from tests.unit.outer import Outer
 

@@ -14,10 +14,10 @@ from twisted.internet.protocol import DatagramProtocol
 from echod.config.endpoints import UDPEndpoint
 from echod.config.settings import Limits
 from echod.connection.sweep import Sweep
-from echod.datagrams import DatagramListener
 from echod.kit.makers import DatagramMaker
-from echod.planned import ListenerPlan
 from echod.protocols.datagram import Echo
+from echod.server.datagram_listener import DatagramListener
+from echod.server.listener import ListenerPlan
 from echod.testing.loop import Loop
 from echod.wire.networks import Networks
 from tests.unit.outer import waitUntil

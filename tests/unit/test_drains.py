@@ -9,9 +9,9 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from echod.config.settings import Configuration
-from echod.planning import ListenerRequest, plan
-from echod.registry import Registry
-from echod.service import CUT_SHORT, PATIENCE, EchodService
+from echod.server.plan import ListenerRequest, plan
+from echod.server.registry import Registry
+from echod.server.service import CUT_SHORT, PATIENCE, EchodService
 from echod.testing import Loop
 
 

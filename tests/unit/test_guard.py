@@ -1,17 +1,17 @@
-"""`echod.guard`: which datagrams are answered (E6)."""
+"""`echod.server.datagram_guard`: which datagrams are answered (E6)."""
 
 from __future__ import annotations
 
 import pytest
 
-from echod.guard import REFLECTORS, Guard, isUnicast
+from echod.server.datagram_guard import REFLECTORS, DatagramGuard, isUnicast
 from echod.wire.networks import Networks
 
 
 def test_ports() -> None:
     """Port 0, reflectors and our own ports are refused, each with its reason."""
     own = {1234}
-    guard = Guard(0, REFLECTORS, own)
+    guard = DatagramGuard(0, REFLECTORS, own)
     assert guard.refusal("10.0.0.1", 40000, 0.0) is None
     assert guard.refusal("10.0.0.1", 0, 0.0) == "port_zero"
     for port in (7, 9, 13, 17, 19, 37, 53, 69, 123, 161, 389, 1900, 11211):
@@ -22,7 +22,7 @@ def test_ports() -> None:
 
 
 def test_configuredReflectors() -> None:
-    guard = Guard(0, [99], set())
+    guard = DatagramGuard(0, [99], set())
     assert guard.refusal("10.0.0.1", 99, 0.0) == "reflector"
     assert guard.refusal("10.0.0.1", 53, 0.0) is None
 
@@ -41,13 +41,13 @@ def test_configuredReflectors() -> None:
 def test_unicast(host: str, unicast: bool) -> None:
     """Broadcast and multicast sources are nobody's address."""
     assert isUnicast(host) is unicast
-    refusal = Guard(0, (), set()).refusal(host, 40000, 0.0)
+    refusal = DatagramGuard(0, (), set()).refusal(host, 40000, 0.0)
     assert refusal == (None if unicast else "not_unicast")
 
 
 def test_rates() -> None:
     """One source has its rate, all together ten times that."""
-    guard = Guard(5, (), set())
+    guard = DatagramGuard(5, (), set())
     answers = [guard.refusal("10.0.0.1", 40000, 0.0) for _ in range(7)]
     assert answers == [None] * 5 + ["source_rate"] * 2
     for host in range(2, 12):
@@ -59,7 +59,7 @@ def test_rates() -> None:
 
 def test_clientOfAProxy() -> None:
     """The client has the rate, and may come or not; where the answer goes to is the proxy's."""
-    guard = Guard(2, [99], {1234}, Networks([], ["10.9.0.0/16"]))
+    guard = DatagramGuard(2, [99], {1234}, Networks([], ["10.9.0.0/16"]))
     proxy = ("10.0.0.1", 40000, 0.0)
     answers = [guard.refusal(*proxy, "10.0.0.2") for _ in range(3)]
     assert answers == [None, None, "source_rate"]
@@ -73,7 +73,7 @@ def test_clientOfAProxy() -> None:
 
 def test_prefixes() -> None:
     """Whoever has a network has one source, with as many addresses as that may be."""
-    guard = Guard(5, (), set(), prefixes=(24, 64))
+    guard = DatagramGuard(5, (), set(), prefixes=(24, 64))
     network = [guard.refusal(f"2001:db8:0:1::{host:x}", 40000, 0.0) for host in range(1, 9)]
     assert network == [None] * 5 + ["source_rate"] * 3
     assert guard.refusal("2001:db8:0:2::1", 40000, 0.0) is None
@@ -88,7 +88,7 @@ def test_prefixes() -> None:
 
 
 def test_prefixesOfClients() -> None:
-    guard = Guard(2, (), set(), prefixes=(32, 48))
+    guard = DatagramGuard(2, (), set(), prefixes=(32, 48))
     proxy = ("10.0.0.1", 40000, 0.0)
     answers = [guard.refusal(*proxy, f"2001:db8:1:{net}::1") for net in range(3)]
     assert answers == [None, None, "source_rate"]
@@ -98,8 +98,8 @@ def test_prefixesOfClients() -> None:
 @pytest.mark.parametrize(("rate", "prefixes"), [(5, (32, 128)), (6, (32, 128)), (5, (32, 64))])
 def test_succession(rate: int, prefixes: tuple[int, int]) -> None:
     """With the same rates a successor gives nobody a second burst."""
-    first, heir = Guard(5, (), set()), Guard(rate, (), set(), prefixes=prefixes)
+    first, heir = DatagramGuard(5, (), set()), DatagramGuard(rate, (), set(), prefixes=prefixes)
     assert [first.refusal("10.0.0.1", 40000, 0.0) for _ in range(5)] == [None] * 5
-    heir.succeed(first)
+    heir.takeOver(first)
     same = (rate, prefixes) == (5, (32, 128))
     assert heir.refusal("10.0.0.1", 40000, 0.0) == ("source_rate" if same else None)

@@ -1,4 +1,5 @@
-"""`echod.limits`: who is admitted, who makes room, how many descriptors there are for it."""
+"""`echod.server.admission`: who is admitted, who makes room, how many descriptors there are for
+it."""
 
 from __future__ import annotations
 
@@ -16,15 +17,9 @@ from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.connection.sweep import Sweep
 from echod.errors import ConfigurationError
-from echod.limits import (
-    IDLE_ENOUGH,
-    RESERVED,
-    RESERVED_EACH,
-    ConnectionLimit,
-    fitDescriptors,
-    raiseDescriptorLimit,
-)
 from echod.protocols.raw import RawOptions, raw
+from echod.server.admission import IDLE_ENOUGH, ConnectionLimit
+from echod.server.descriptors import RESERVED, RESERVED_EACH, fitDescriptors, raiseDescriptorLimit
 from echod.testing import Link, memoryLink
 
 

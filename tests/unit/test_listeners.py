@@ -1,4 +1,5 @@
-"""`echod.listening`, `echod.datagrams`: listeners of a service, turn by turn."""
+"""`echod.server.stream_listener`, `echod.server.datagram_listener`: listeners of a service, turn
+by turn."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from echod.config.settings import Configuration
 from echod.errors import ListenError
 from echod.kit.makers import DatagramMaker, FactoryMaker
-from echod.planning import ListenerRequest, plan
-from echod.registry import Registry
-from echod.service import EchodService
+from echod.server.plan import ListenerRequest, plan
+from echod.server.registry import Registry
+from echod.server.service import EchodService
 from tests.conftest import LoggedErrors
 from tests.unit.outer import Outer, waitUntil
 

@@ -17,9 +17,9 @@ from echod.config.settings import Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.connection.sweep import TICK
-from echod.listening import Listener
 from echod.protocols.line import LineOptions, line
 from echod.protocols.raw import RawOptions, raw
+from echod.server.stream_listener import StreamListener
 from echod.testing import Link, memoryLink, tcpLink
 from echod.testing.link import unixLink
 from tests.certificates import Certificates
@@ -384,9 +384,9 @@ def test_reload(rate: int) -> None:
         plan = msgspec.structs.replace(
             served.listener.plan, limits=Limits(listener_bytes_per_second=rate)
         )
-        heir = Listener(plan, served.loop, served.sweep)
+        heir = StreamListener(plan, served.loop, served.sweep)
         heir.standBy(served.listener)
-        heir.succeed(served.listener)
+        heir.takeOver(served.listener)
         served.listener = heir
         with connected(served) as other:
             other.send(bytes(20_000))

@@ -1,4 +1,4 @@
-"""`echod.planning.plan`: a configuration checked as far as it can be without binding."""
+"""`echod.server.plan.plan`: a configuration checked as far as it can be without binding."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from echod.activation import Passed
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint
 from echod.config.settings import Configuration, Limits, parseConfiguration
 from echod.connection.connection import Connection
 from echod.errors import ConfigurationError
 from echod.kit.makers import ConnectionMaker, DatagramMaker, FactoryMaker
-from echod.limits import RESERVED, RESERVED_EACH
-from echod.planning import ListenerRequest, Plan, plan, requestsOf
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
 from echod.protocols.raw import RawOptions
-from echod.registry import BUILTIN, Registry
-from echod.service import EchodService
+from echod.server.descriptors import RESERVED, RESERVED_EACH
+from echod.server.plan import ListenerRequest, Plan, plan, requestsOf
+from echod.server.registry import BUILTIN, Registry
+from echod.server.service import EchodService
+from echod.server.socket_activation import PassedSockets
 from tests.unit.outer import Outer
 
 PLENTY = 1_000_000
@@ -253,7 +253,7 @@ def test_aListenerForEachSocket(sockets: Callable[..., int]) -> None:
         [ask(endpoint="systemd:name=x", limits={"idle_timeout": 9.0}), ask(endpoint="tcp:7")],
         REGISTRY,
         PLENTY,
-        passed=Passed({"x": [four, six]}),
+        passed=PassedSockets({"x": [four, six]}),
     )
     assert [each.descriptor for each in made.listeners] == [four, six, None]
     assert [each.limits.idle_timeout for each in made.listeners] == [9.0, 9.0, 0.0]
@@ -284,7 +284,7 @@ def test_whatItIsDecides(sockets: Callable[..., int]) -> None:
 def test_twoListenersOnOneSocket(sockets: Callable[..., int]) -> None:
     """Refused, by number or by name."""
     number = sockets()
-    passed = Passed({"x": [number]})
+    passed = PassedSockets({"x": [number]})
     words = [f"fd:{number}", "systemd:name=x"]
     for one in words:
         for other in words:
@@ -298,7 +298,7 @@ def test_twoListenersOnOneSocket(sockets: Callable[..., int]) -> None:
 def test_socketsThatNobodyUses(sockets: Callable[..., int]) -> None:
     """TRAPS 3.9: whoever connects to one would wait for ever: refused, all of them named."""
     one, two, three = sockets(), sockets(), sockets()
-    passed = Passed({"x": [one, two], "y": [three]})
+    passed = PassedSockets({"x": [one, two], "y": [three]})
     with pytest.raises(ConfigurationError) as caught:
         plan(Configuration(), [ask(endpoint=f"fd:{two}")], REGISTRY, PLENTY, passed=passed)
     assert str(caught.value) == (

@@ -32,11 +32,11 @@ from echod.connection.sweep import TICK, Sweep
 from echod.errors import MalformedHeader
 from echod.kit.coroutine import Stream
 from echod.kit.makers import ConnectionMaker, FactoryMaker, StreamMaker
-from echod.listening import Listener
-from echod.planned import ListenerPlan
 from echod.protocols.chargen import chargen
 from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami
+from echod.server.listener import ListenerPlan
+from echod.server.stream_listener import StreamListener
 from echod.testing import memoryLink
 from echod.testing.tls import TLSSocket
 from echod.transports.facade import Facade
@@ -189,7 +189,7 @@ class Served:
     """
 
     def __init__(
-        self, listener: Listener, outer: Outer, kind: str, context: ssl.SSLContext | None
+        self, listener: StreamListener, outer: Outer, kind: str, context: ssl.SSLContext | None
     ) -> None:
         self.listener = listener
         self.outer = outer
@@ -307,7 +307,7 @@ def serving(
     outer = Outer()
     reactor = Facade(outer)
     sweep = Sweep(reactor, outer.seconds)  # type: ignore[arg-type]  # it passes for one
-    listener = Listener(plan, reactor, sweep, logConnections=logs)
+    listener = StreamListener(plan, reactor, sweep, logConnections=logs)
     sweep.start()
     listener.privilegedStartService()
     served = Served(listener, outer, kind, context)

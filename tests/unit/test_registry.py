@@ -1,4 +1,4 @@
-"""`echod.registry`: makers by name, and what ``--list-protocols`` says of them."""
+"""`echod.server.registry`: makers by name, and what ``--list-protocols`` says of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from echod.protocols.discard import discard
 from echod.protocols.line import LineOptions, line
 from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import RawOptions, raw
-from echod.registry import BUILTIN, Offer, Registry
+from echod.server.registry import BUILTIN, Offer, Registry
 
 
 class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,7 +19,7 @@ from twisted.protocols.wire import Echo
 from echod.errors import ConfigurationError
 from echod.interfaces import IStreamProtocolMaker
 from echod.kit.makers import DatagramMaker, FactoryMaker
-from echod.registry import BUILTIN, Registry
+from echod.server.registry import BUILTIN, Registry
 from echod.transports.resting import PAUSE
 from tests.unit.outer import waitUntil
 from tests.unit.reloading import Listened, Reloading, freePort

@@ -16,7 +16,7 @@ import pytest
 from twisted.logger import capturedLogs, formatEvent
 
 from echod.errors import ConfigurationError, ListenError
-from echod.limits import RESERVED, RESERVED_EACH, descriptorsFor
+from echod.server.descriptors import RESERVED, RESERVED_EACH, descriptorsFor
 from tests.unit.outer import waitUntil
 from tests.unit.reloading import Listened, Reloading, freePort, planOf
 

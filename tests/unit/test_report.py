@@ -1,4 +1,4 @@
-"""`echod.report`: counters as JSON, connections as log lines."""
+"""`echod.server.counters`: counters as JSON, connections as log lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from zope.interface import implementer
 
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
-from echod.report import ConnectionLog, RefusalLog, SlowLog, Totals, formatPeer, toJSON
+from echod.server.connection_log import ConnectionLog, RefusalLog, SlowLog, formatPeer
+from echod.server.counters import Totals, toJSON
 
 SUMMED = {
     "bytes_in": "bytesIn",
@@ -30,19 +31,19 @@ SUMMED = {
 
 @implementer(ILogObserver)
 class LogLines:
-    """What `echod.report` logs, as text."""
+    """What `echod.server.counters` logs, as text."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def __call__(self, event: LogEvent) -> None:
-        if event.get("log_namespace") == "echod.report":
+        if event.get("log_namespace") == "echod.server.connection_log":
             self.lines.append(formatEvent(event))
 
 
 @pytest.fixture
 def logLines() -> Iterator[LogLines]:
-    """The lines logged by `echod.report` during the test."""
+    """The lines logged by `echod.server.counters` during the test."""
     observer = LogLines()
     globalLogPublisher.addObserver(observer)
     yield observer

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from echod.config.settings import Limits
 from echod.errors import ConfigurationError
-from echod.limits import SourceLimit
+from echod.server.admission import SourceLimit
 from echod.wire.networks import Networks, sourceOf
 
 
@@ -108,7 +108,7 @@ def test_countedOn() -> None:
         for prefix in ((32, 128), (24, 64))
     )
     for after in (same, other):
-        after.succeed(before)
+        after.takeOver(before)
     assert same.refusal("192.0.2.1", 0.0) == "source_full"
     assert other.refusal("192.0.2.1", 0.0) is None
     other.opened("192.0.2.1")

@@ -15,12 +15,12 @@ from echod import __version__
 from echod.config.endpoints import Endpoint, TCPEndpoint
 from echod.config.settings import Limits
 from echod.errors import ConfigurationError
-from echod.limits import RESERVED, RESERVED_EACH
-from echod.planning import Plan
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
 from echod.protocols.raw import RawOptions
-from echod.registry import BUILTIN
+from echod.server.descriptors import RESERVED, RESERVED_EACH
+from echod.server.plan import Plan
+from echod.server.registry import BUILTIN
 from echod.tap import Options
 
 Capture = pytest.CaptureFixture[str]

@@ -23,8 +23,8 @@ from OpenSSL import SSL
 from echod.config.endpoints import parseEndpoint
 from echod.config.settings import CertificateSettings, TLSSettings, convert
 from echod.errors import ConfigurationError, TLSFailed
-from echod.planning import ListenerRequest, _security
 from echod.protocols.whoami import whoami
+from echod.server.plan import ListenerRequest, _security
 from echod.tls.context import ClientTLS, ServerTLS
 from tests.certificates import Certificates
 from tests.chains import Issued

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from echod.activation import Passed
 from echod.config.endpoints import (
     DescriptorEndpoint,
     Endpoint,
@@ -27,9 +26,10 @@ from echod.config.endpoints import (
 from echod.config.settings import Configuration, Limits, TLSSettings, convert, resolveLimits
 from echod.errors import ConfigurationError
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
-from echod.limits import fitDescriptors
-from echod.planned import ListenerPlan
-from echod.registry import Registry
+from echod.server.descriptors import fitDescriptors
+from echod.server.listener import ListenerPlan
+from echod.server.registry import Registry
+from echod.server.socket_activation import PassedSockets
 from echod.tls.context import ServerTLS
 from echod.wire.networks import Networks
 
@@ -53,7 +53,7 @@ _ABOUT_SOURCES = ("allow", "deny", "max_per_source", "new_per_second")
 SHORTEST_STALL = 20
 
 #: Where no socket was passed; those that are open anyhow can be adopted.
-_NOTHING_PASSED = Passed()
+_NOTHING_PASSED = PassedSockets()
 
 #: What is served when nothing is asked for.
 DEFAULT_LISTENERS = (("raw", 1234), ("line", 1235), ("dns", 1236))
@@ -144,7 +144,7 @@ def plan(
     interface: str = "127.0.0.1",
     options: Mapping[str, Mapping[str, str]] | None = None,
     overrides: Mapping[str, Any] | None = None,
-    passed: Passed | None = _NOTHING_PASSED,
+    passed: PassedSockets | None = _NOTHING_PASSED,
     byDefault: bool = False,
     directory: str = "",
 ) -> Plan:
@@ -304,7 +304,7 @@ def _locate(
     requests: Sequence[ListenerRequest],
     registry: Registry,
     interface: str,
-    passed: Passed | None,
+    passed: PassedSockets | None,
     directory: str,
 ) -> Iterator[tuple[ListenerRequest, Any, Endpoint, int | None]]:
     """Each request with its maker and its endpoint, or each of the sockets that it means."""

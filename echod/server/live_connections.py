@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from twisted.internet.defer import Deferred
 
 from echod.connection.connection import Connection
-from echod.limits import ConnectionLimit
-from echod.report import Totals
+from echod.server.admission import ConnectionLimit
+from echod.server.counters import Totals
 
 __all__ = ["LiveConnections"]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from twisted.logger import Logger
 
 from echod.errors import AddressMissing, TriedInVain
-from echod.planned import PlannedListener
+from echod.server.listener import Listener
 
 __all__ = ["bindAll"]
 
@@ -27,7 +27,7 @@ STEP = 0.2
 
 
 def bindAll(
-    listeners: Iterable[PlannedListener],
+    listeners: Iterable[Listener],
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -41,7 +41,7 @@ def bindAll(
     """
     began = monotonic()
     missing = list(listeners)
-    told: dict[PlannedListener, str] = {}
+    told: dict[Listener, str] = {}
     while True:
         missing = [each for each in missing if not _bind(each, monotonic() - began, told)]
         if not missing:
@@ -49,7 +49,7 @@ def bindAll(
         sleep(STEP)
 
 
-def _bind(listener: PlannedListener, waited: float, told: dict[PlannedListener, str]) -> bool:
+def _bind(listener: Listener, waited: float, told: dict[Listener, str]) -> bool:
     """Whether it is bound; if not it may wait, and the log knows why since ``told`` does."""
     try:
         listener.privilegedStartService()

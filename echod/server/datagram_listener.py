@@ -1,8 +1,9 @@
 """
 One listener of datagrams: a protocol at an endpoint, and the guard before it.
 
-Unlike those of `echod.listening.Listener` its clients have no connections: nobody is admitted,
-drained or owed anything.  At the end what the kernel holds is answered, then the port closes.
+Unlike those of `echod.server.stream_listener.StreamListener` its clients have no connections:
+nobody is admitted, drained or owed anything.  At the end what the kernel holds is answered, then
+the port closes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any
 
 from echod.config.endpoints import UDPEndpoint, asBound
 from echod.connection.sweep import Sweep
-from echod.guard import REFLECTORS, Guard
-from echod.planned import ListenerPlan, PlannedListener
-from echod.report import RefusalLog
+from echod.server.connection_log import RefusalLog
+from echod.server.datagram_guard import REFLECTORS, DatagramGuard
+from echod.server.listener import Listener, ListenerPlan
 from echod.transports.adopted import adopting
 from echod.transports.udp import UDPPort
 from echod.wire.networks import Networks
@@ -24,7 +25,7 @@ from echod.wire.networks import Networks
 __all__ = ["DatagramListener"]
 
 
-class DatagramListener(PlannedListener):
+class DatagramListener(Listener):
     """
     See the module's docstring.
 
@@ -59,7 +60,7 @@ class DatagramListener(PlannedListener):
         reflectors = REFLECTORS if limits.reflector_ports is None else limits.reflector_ports
         networks = Networks(limits.allow, limits.deny)
         perSecond = limits.datagrams_per_second
-        self._guard = Guard(perSecond, reflectors, ownPorts, networks, limits.source_prefix)
+        self._guard = DatagramGuard(perSecond, reflectors, ownPorts, networks, limits.source_prefix)
         protocol = plan.make(plan.maker.makeDatagram)
         # Of somebody else's making, too.
         plan.make(lambda _: setattr(protocol, "noisy", False))
@@ -92,11 +93,11 @@ class DatagramListener(PlannedListener):
         """Be the same."""
         self._plan = plan
 
-    def succeed(self, other: PlannedListener) -> None:
-        """See `PlannedListener.succeed`: with what is left of its rates, too."""
+    def takeOver(self, other: Listener) -> None:
+        """See `Listener.takeOver`: with what is left of its rates, too."""
         assert isinstance(other, DatagramListener)
-        self._guard.succeed(other._guard)
-        super().succeed(other)
+        self._guard.takeOver(other._guard)
+        super().takeOver(other)
 
     def cut(self) -> None:
         """Nothing is left to abort."""

@@ -1,9 +1,9 @@
 """
 One listener: a protocol at an endpoint, from binding to the last connection's end.
 
-`Listener` owns its connections (`echod.connection.connection.Owner`), and its stopping is the drain
-(REQUIREMENTS O1): the accept queue is served, the port closes, each connection answers what it
-holds, sends FIN and lingers.
+`StreamListener` owns its connections (`echod.connection.connection.Owner`), and its stopping is
+the drain (REQUIREMENTS O1): the accept queue is served, the port closes, each connection answers
+what it holds, sends FIN and lingers.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from echod.connection.sweep import Sweep
 from echod.errors import whatFailed
 from echod.insight.fault_log import tellFault
 from echod.kit.twisted_protocol import asConnection, halfCloses
-from echod.limits import SourceLimit
-from echod.live import LiveConnections
-from echod.planned import ListenerPlan, PlannedListener
-from echod.report import ConnectionLog, RefusalLog, Totals
+from echod.server.admission import SourceLimit
+from echod.server.connection_log import ConnectionLog, RefusalLog
+from echod.server.counters import Totals
+from echod.server.listener import Listener, ListenerPlan
+from echod.server.live_connections import LiveConnections
 from echod.transports.adopted import adopting
 from echod.transports.layers.proxied import expectHeader
 from echod.transports.layers.secured import secure
 from echod.transports.tcp import TCPPort
 from echod.transports.unix import UNIXListeningPort
 
-__all__ = ["Listener"]
+__all__ = ["StreamListener"]
 
 _log = Logger()
 
 
-class Listener(PlannedListener):
+class StreamListener(Listener):
     """
     See the module's docstring.
 
@@ -145,15 +146,15 @@ class Listener(PlannedListener):
         if plan.security is not None:
             secure(self._port, plan.security)
 
-    def succeed(self, other: PlannedListener) -> None:
-        """See `PlannedListener.succeed`: with its counters and its places taken, too."""
-        assert isinstance(other, Listener)
+    def takeOver(self, other: Listener) -> None:
+        """See `Listener.takeOver`: with its counters and its places taken, too."""
+        assert isinstance(other, StreamListener)
         self._live = other._live
         self._live.admission.maximum = self.limits.max_connections
-        self._sources.succeed(other._sources)
+        self._sources.takeOver(other._sources)
         if self.limits.listener_bytes_per_second == other.limits.listener_bytes_per_second:
             self.byteRate = other.byteRate
-        super().succeed(other)
+        super().takeOver(other)
 
     def describe(self) -> str:
         """
@@ -170,7 +171,7 @@ class Listener(PlannedListener):
         return len(self._live)
 
     def neglects(self) -> bool:
-        """See `PlannedListener.neglects`; also if clients wait, and nobody accepts them."""
+        """See `Listener.neglects`; also if clients wait, and nobody accepts them."""
         return super().neglects() or self._port.neglects()
 
     def counters(self) -> dict[str, Any]:
@@ -260,7 +261,7 @@ class _ListenerFactory(Factory):
 
     noisy = False
 
-    def __init__(self, listener: Listener, inner: IProtocolFactory) -> None:
+    def __init__(self, listener: StreamListener, inner: IProtocolFactory) -> None:
         self._listener = listener
         self._inner = inner
 

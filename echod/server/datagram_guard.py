@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 from echod.wire.networks import Networks, sourceOf
 from echod.wire.token_buckets import SOURCES, Rate, Rates
 
-__all__ = ["REFLECTORS", "Guard", "isUnicast"]
+__all__ = ["REFLECTORS", "DatagramGuard", "isUnicast"]
 
 #: Source ports that answer by themselves: echo, discard, daytime, qotd, chargen, time, domain,
 #: tftp, portmap, ntp, netbios, snmp, ldap, rip, memcached, ssdp, ws-discovery, mdns, coap ...
@@ -31,7 +31,7 @@ HOSTS = (32, 128)
 TOGETHER = 10
 
 
-class Guard:
+class DatagramGuard:
     """
     See the module's docstring.
 
@@ -91,7 +91,7 @@ class Guard:
             return "rate"
         return None
 
-    def succeed(self, other: Guard) -> None:
+    def takeOver(self, other: DatagramGuard) -> None:
         """Go on with what is left of the rates of ``other``, where they mean the same."""
         if self._measure == other._measure:
             self._bySource, self._together = other._bySource, other._together

@@ -1,9 +1,9 @@
 """
 What one listener is to be, and what those of streams and of datagrams do alike.
 
-`ListenerPlan` is data, made by `echod.planning` before anything is bound.  `PlannedListener` is the
-Twisted service made of it: `echod.listening.Listener` serves streams,
-`echod.datagrams.DatagramListener` datagrams.
+`ListenerPlan` is data, made by `echod.server.plan` before anything is bound.  `Listener` is the
+Twisted service made of it: `echod.server.stream_listener.StreamListener` serves streams,
+`echod.server.datagram_listener.DatagramListener` datagrams.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from echod.errors import ConfigurationError, EchodError, whatFailed
 from echod.tls.context import ServerTLS
 from echod.wire.networks import Networks
 
-__all__ = ["Likeness", "ListenerPlan", "PlannedListener"]
+__all__ = ["Likeness", "Listener", "ListenerPlan"]
 
 _log = Logger()
 
@@ -116,7 +116,7 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
             ) from error
 
 
-class PlannedListener(Service):
+class Listener(Service):
     """
     A service that listens at one endpoint, from its start to its end.
 
@@ -133,7 +133,7 @@ class PlannedListener(Service):
         self._plan = plan
         # As planned, then, once bound, as the system gave it; written by _serve.
         self._endpoint = plan.endpoint
-        # Whether it could succeed another one; written by standBy, succeed and abandon.
+        # Whether it could take over from another one; written by standBy, takeOver and abandon.
         self._standing = False
         # Whether it has served since it began, whatever has become of its port.
         self._serving = False
@@ -163,23 +163,23 @@ class PlannedListener(Service):
         self.privilegedStartService()
         super().startService()
 
-    def standBy(self, other: PlannedListener) -> None:
+    def standBy(self, other: Listener) -> None:
         """
-        Be ready to `succeed` another listener, which serves on until then; `abandon` undoes it.
+        Be ready to `takeOver` another listener, which serves on until then; `abandon` undoes it.
 
         :raises ConfigurationError: the protocol raised.
         """
         self._plan.make(lambda _: self._port.standBy(other._port))
         self._standing = True
 
-    def succeed(self, other: PlannedListener) -> None:
+    def takeOver(self, other: Listener) -> None:
         """
         Go on at the endpoint of another listener, with its socket, after `standBy`.
 
         This does not fail.  Connections stay the other's, under the settings that they began with.
         """
         self._standing = False
-        self._port.succeed(other._port)
+        self._port.takeOver(other._port)
         other._finish()
         self._begin()
 

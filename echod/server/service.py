@@ -17,17 +17,18 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
 from echod import early
-from echod.bindall import bindAll
 from echod.config.endpoints import UDPEndpoint
 from echod.connection.sweep import Sweep
-from echod.datagrams import DatagramListener
 from echod.errors import ConfigurationError
-from echod.limits import descriptorsFor
-from echod.listening import Listener
-from echod.planned import Likeness, ListenerPlan
-from echod.planning import Plan
-from echod.report import SlowLog, toJSON
-from echod.succession import checkOwn, match
+from echod.server.connection_log import SlowLog
+from echod.server.counters import toJSON
+from echod.server.datagram_listener import DatagramListener
+from echod.server.descriptors import descriptorsFor
+from echod.server.late_addresses import bindAll
+from echod.server.listener import Likeness, ListenerPlan
+from echod.server.plan import Plan
+from echod.server.reload import checkOwn, match
+from echod.server.stream_listener import StreamListener
 from echod.transports.facade import Facade
 from echod.transports.loop.heartbeat import Heartbeat
 
@@ -86,17 +87,17 @@ class EchodService(MultiService):
         # Of all listeners of datagrams: they must not answer each other.
         self._ownPorts: Counter[int] = Counter()
         # Listeners that accept nobody any more, and may still have connections.
-        self._retired: list[Listener | DatagramListener] = []
+        self._retired: list[StreamListener | DatagramListener] = []
         self.listeners = [self._make(each, plan) for each in plan.listeners]
         for listener in self.listeners:
             listener.setServiceParent(self)
 
-    def _make(self, each: ListenerPlan, plan: Plan) -> Listener | DatagramListener:
+    def _make(self, each: ListenerPlan, plan: Plan) -> StreamListener | DatagramListener:
         if isinstance(each.endpoint, UDPEndpoint):
             return DatagramListener(
                 each, self._facade, self._sweep, self._ownPorts, self._monotonic
             )
-        return Listener(
+        return StreamListener(
             each,
             self._facade,
             self._sweep,
@@ -265,7 +266,7 @@ class EchodService(MultiService):
             raise
         # Nothing fails from here on.
         for listener, found in changed:
-            listener.succeed(found)
+            listener.takeOver(found)
             # Not as a service that ends: its connections go on.
             self.services.remove(found)
             self.listeners[self.listeners.index(found)] = listener
@@ -346,6 +347,6 @@ class EchodService(MultiService):
     def _owed(self) -> int:
         return sum(listener.cutCount for listener in self._everybody())
 
-    def _everybody(self) -> list[Listener | DatagramListener]:
+    def _everybody(self) -> list[StreamListener | DatagramListener]:
         """All listeners; of those that are gone, the ones that had connections since."""
         return [*self.listeners, *self._retired]

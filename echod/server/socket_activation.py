@@ -3,9 +3,9 @@ Socket activation: the sockets that this process was started with (sd_listen_fds
 
 systemd, or whoever does as it does, passes sockets as descriptors from 3 on and says in the
 environment how many (``LISTEN_FDS``), to which process (``LISTEN_PID``) and by which names
-(``LISTEN_FDNAMES``, with colons between).  `Passed.fromEnvironment` reads that, once, as the
-process starts: a daemon forks later, and its number is another then.  `Passed.find` gives the
-sockets that an endpoint word means.
+(``LISTEN_FDNAMES``, with colons between).  `PassedSockets.fromEnvironment` reads that, once, as the
+process starts: a daemon forks later, and its number is another then.  `PassedSockets.find` gives
+the sockets that an endpoint word means.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from echod.config.endpoints import DescriptorEndpoint, Endpoint, SystemdEndpoint
 from echod.errors import ConfigurationError
 from echod.transports.adopted import examine
 
-__all__ = ["Passed"]
+__all__ = ["PassedSockets"]
 
 #: The first one that is passed (``SD_LISTEN_FDS_START``).
 _FIRST = 3
@@ -25,7 +25,7 @@ _FIRST = 3
 _UNNAMED = "unknown"
 
 
-class Passed:
+class PassedSockets:
     """
     Descriptors that were passed, by name.
 
@@ -40,7 +40,7 @@ class Passed:
         self._absence = absence
 
     @classmethod
-    def fromEnvironment(cls, environment: MutableMapping[str, str], process: int) -> Passed:
+    def fromEnvironment(cls, environment: MutableMapping[str, str], process: int) -> PassedSockets:
         """
         Read what was passed; the variables are taken out, and nothing is left to inherit.
 

@@ -12,12 +12,12 @@ from typing import TypeVar
 
 from echod.config.endpoints import overlap
 from echod.errors import ListenError
-from echod.planned import Likeness, ListenerPlan, PlannedListener
+from echod.server.listener import Likeness, Listener, ListenerPlan
 
 __all__ = ["checkOwn", "match"]
 
 
-Kind = TypeVar("Kind", bound=PlannedListener)
+Kind = TypeVar("Kind", bound=Listener)
 
 
 def match(before: Sequence[Kind], plans: Sequence[ListenerPlan]) -> list[Kind | None]:
@@ -41,7 +41,7 @@ def match(before: Sequence[Kind], plans: Sequence[ListenerPlan]) -> list[Kind | 
     return found
 
 
-def checkOwn(before: Sequence[PlannedListener], plan: ListenerPlan) -> None:
+def checkOwn(before: Sequence[Listener], plan: ListenerPlan) -> None:
     """
     See that nobody of ``before`` has the address of a new listener.
 

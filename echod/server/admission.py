@@ -1,5 +1,5 @@
 """
-Who is admitted: sources and connections of a listener, and descriptors of the process.
+Who is admitted: sources, and connections of a listener.
 
 `ConnectionLimit` stands outermost, in the factory that the port calls.  At the limit the
 connection that has been idle longest makes room, gracefully (RFC 9210 section 4); if none
@@ -9,38 +9,19 @@ has been idle for a second, the new one is refused.  `SourceLimit` is asked befo
 from __future__ import annotations
 
 import math
-import resource
 from collections import Counter
-from collections.abc import Sequence
 
 from echod.config.settings import Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason
-from echod.errors import ConfigurationError
-from echod.transports.ports import ACCEPTS
+from echod.server.descriptors import extraFor
 from echod.wire.networks import Networks, Source, sourceOf
 from echod.wire.token_buckets import Rates
 
-__all__ = [
-    "ConnectionLimit",
-    "SourceLimit",
-    "descriptorsFor",
-    "fitDescriptors",
-    "raiseDescriptorLimit",
-]
+__all__ = ["ConnectionLimit", "SourceLimit"]
 
 #: Seconds a connection must have been idle before another may take its place.
 IDLE_ENOUGH = 1.0
-#: The share of the limit that connections which we ended may take besides.
-EXTRA = 0.05
-#: Descriptors for everything but connections: log, reactor, plugins; and for each listener
-#: its own, and a batch of connections that were aborted for those just accepted.
-RESERVED = 64
-RESERVED_EACH = 1 + ACCEPTS
-
-
-def _extra(maximum: int) -> int:
-    return math.ceil(maximum * EXTRA)
 
 
 class ConnectionLimit:
@@ -73,7 +54,7 @@ class ConnectionLimit:
         """One came; if that makes too many in all, the oldest that we ended is aborted."""
         self.open[connection] = None
         total = len(self.open) + len(self.lingering)
-        if self.lingering and total > self.maximum + _extra(self.maximum):
+        if self.lingering and total > self.maximum + extraFor(self.maximum):
             oldest = next(iter(self.lingering))
             del self.lingering[oldest]
             oldest.attempt(oldest.abort, oldest.reason or Reason.EVICTED)
@@ -146,7 +127,7 @@ class SourceLimit:
                 return "source_rate"
         return None
 
-    def succeed(self, other: SourceLimit) -> None:
+    def takeOver(self, other: SourceLimit) -> None:
         """Count those that ``other`` counts too, where both mean the same by a source."""
         if self._prefixes == other._prefixes:
             self._open = other._open
@@ -163,45 +144,3 @@ class SourceLimit:
         self._open[source] -= 1
         if not self._open[source]:
             del self._open[source]
-
-
-def raiseDescriptorLimit() -> int:
-    """Raise the soft limit of descriptors to the hard one; returns it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
-
-
-def descriptorsFor(maximum: int) -> int:
-    """How many the connections of a listener may take, those on their way out included."""
-    return maximum + _extra(maximum)
-
-
-def fitDescriptors(wanted: Sequence[tuple[int, bool]], limit: int, held: int = 0) -> list[int]:
-    """
-    Fit listeners' ``max_connections`` into a descriptor limit.
-
-    :param wanted: for each listener its maximum, and whether somebody asked for just that.
-    :param held: descriptors that connections of earlier listeners have.
-    :returns: the maxima to use: what was asked for stays, defaults share the rest.
-    :raises ConfigurationError: if what was asked for does not fit, or nothing is left.
-    """
-    reserved = RESERVED + RESERVED_EACH * len(wanted)
-    room = limit - reserved - held
-    asked = sum(descriptorsFor(count) for count, explicit in wanted if explicit)
-    defaults = [count for count, explicit in wanted if not explicit]
-    if asked > room or (defaults and room - asked < 2 * len(defaults)):
-        total = sum(count for count, explicit in wanted if explicit) or len(defaults)
-        raise ConfigurationError(
-            f"max_connections of {total} in all does not fit the descriptor limit of {limit}"
-            f" ({reserved} are kept, and {EXTRA:.0%} more are for connections on their way out)"
-            + f", of which {held} are with connections of before the reload" * (held > 0)
-            + ": lower it, or raise the limit (ulimit -Hn, LimitNOFILE=)"
-            + ", or wait until they have ended" * (held > 0)
-        )
-    if sum(map(descriptorsFor, defaults)) <= room - asked:
-        return [count for count, _ in wanted]
-    share = int((room - asked) / len(defaults) / (1 + EXTRA))
-    while descriptorsFor(share) > (room - asked) // len(defaults):
-        share -= 1
-    return [count if explicit else min(count, share) for count, explicit in wanted]
