@@ -2,32 +2,32 @@
 ``python -m echod``: the options of ``twistd echod`` without ``twistd``.
 
 In the foreground, with no pid file, no plugin discovery and the log on standard output.
-``python -m echod check`` is something else: a client, see `echod.check`.
+``python -m echod check`` is something else: a client, see `echod.client.check`.
 """
 
 from __future__ import annotations
 
 import sys
 
-from echod import early
+from echod import startup
 
 
 def main() -> None:
     """Run until a signal ends it; or check, and end."""
     if sys.argv[1:2] == ["check"]:
-        early.beCommand()
-        early.fillDescriptors()
-        from echod.check import main as check
+        startup.beCommand()
+        startup.fillDescriptors()
+        from echod.client.check import main as check
 
         raise SystemExit(check(sys.argv[2:]))
-    if early.printsAlone(sys.argv[1:]):
-        early.beCommand()
+    if startup.printsAlone(sys.argv[1:]):
+        startup.beCommand()
     else:
-        early.begin()
+        startup.begin()
     # Not before: a probe is there to be quick.
     from twisted.logger import globalLogBeginner, textFileLogObserver
 
-    from echod.tap import Options, makeService
+    from echod.daemon.options import Options, makeService
 
     options = Options()
     options.synopsis = "Usage: python -m echod [options], or python -m echod check ENDPOINT"

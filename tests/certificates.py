@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from echod.config.settings import TLSSettings
-from echod.testing.link import Security
+from echod.testing.links import Security
 from echod.tls.context import ServerTLS
 
 __all__ = ["Certificates"]

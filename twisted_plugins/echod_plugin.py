@@ -9,7 +9,7 @@ from twisted.application.service import ServiceMaker
 
 echod = ServiceMaker(
     "echod",
-    "echod.tap",
+    "echod.daemon.options",
     "An echo daemon: raw, line and length-prefixed echo that never loses a byte.",
     "echod",
 )

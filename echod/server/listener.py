@@ -18,8 +18,8 @@ from twisted.logger import Logger
 
 from echod.config.endpoints import Endpoint
 from echod.config.settings import Limits
-from echod.early import Ended
 from echod.errors import ConfigurationError, EchodError, whatFailed
+from echod.startup import Ended
 from echod.tls.context import ServerTLS
 from echod.wire.networks import Networks
 

@@ -22,7 +22,6 @@ from zope.interface.verify import verifyObject
 
 from echod import __version__
 from echod.config.settings import Limits, convert
-from echod.early import Ended
 from echod.errors import ConfigurationError, oneLine, whatFailed
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.protocols.chargen import chargen
@@ -36,6 +35,7 @@ from echod.protocols.prefixed import dns, int8, int32
 from echod.protocols.raw import raw
 from echod.protocols.upper import upper
 from echod.protocols.whoami import whoami
+from echod.startup import Ended
 
 __all__ = ["BUILTIN", "GROUP", "Offer", "Registry", "discover", "verify"]
 

@@ -16,7 +16,7 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
-from echod import early
+from echod import startup
 from echod.config.endpoints import UDPEndpoint
 from echod.connection.sweep import Sweep
 from echod.errors import ConfigurationError
@@ -121,7 +121,7 @@ class EchodService(MultiService):
             for listener in self.listeners:
                 listener.abandon()
             raise
-        early.bound()
+        startup.bound()
 
     def startService(self) -> None:
         """Begin to serve."""

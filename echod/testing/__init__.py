@@ -7,10 +7,10 @@ For those who test: what speaks to echod, and protocols of their own.
 """
 
 from echod.testing.conformance import checkProtocol
-from echod.testing.link import Link, memoryLink, tcpLink, unixLink
-from echod.testing.loop import Loop
+from echod.testing.links import Link, memoryLink, tcpLink, unixLink
+from echod.testing.memory_socket import MemorySocket
 from echod.testing.running import Running, running
-from echod.testing.sockets import MemorySocket
+from echod.testing.stepped_loop import Loop
 
 __all__ = [
     "Link",

@@ -25,7 +25,7 @@ from echod.connection.states import Reason, State
 from echod.errors import ConfigurationError
 from echod.interfaces import IStreamProtocolMaker
 from echod.server.registry import verify
-from echod.testing.link import Link, memoryLink
+from echod.testing.links import Link, memoryLink
 
 __all__ = ["SAMPLE", "checkProtocol"]
 

@@ -16,7 +16,7 @@ from echod.config.settings import Limits
 from echod.connection.states import State
 from echod.protocols.raw import RawOptions, raw
 from echod.testing import tcpLink
-from echod.testing.link import unixLink
+from echod.testing.links import unixLink
 
 #: Bytes a second from which on the README promises that a reader is not cut.
 PROMISED = {"tcp": 2500, "unix": 1000}

@@ -323,16 +323,16 @@ def test_whatOthersPrint(tmp_path: Path, command: list[str]) -> None:
                 task.LoopingCall(chatter).start(0.001)
 
             if "echod" in sys.orig_argv:
-                from echod import tap
+                from echod.daemon import options as words
 
-                makeService = tap.makeService
+                makeService = words.makeService
 
                 def make(options):
                     from twisted.internet import reactor
                     reactor.callWhenRunning(begin)
                     return makeService(options)
 
-                tap.makeService = make
+                words.makeService = make
         """)
     )
     reading, writing = fullPipe()

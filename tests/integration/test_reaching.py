@@ -1,4 +1,5 @@
-"""`echod.check` where nobody is there, a host has several addresses, or whoever is there resets."""
+"""`echod.client.check` where nobody is there, a host has several addresses, or whoever is there
+resets."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from echod.check import main
+from echod.client.check import main
 from tests.certificates import Certificates
 from tests.integration.daemon import PATIENCE, run
 from tests.integration.namespaces import namespace, needsRoot
@@ -52,7 +53,7 @@ def isFree():
         plain.bind(("127.0.0.1", 40000))
 """
 _CHECK_ITSELF = """
-from echod.check import main
+from echod.client.check import main
 hosts = ["127.0.0.1"] + [r"\\:\\:1"] * os.path.exists("/proc/net/if_inet6")
 for place in [f"{kind}:40000:host={host}" for kind in ("tcp", "tls", "udp") for host in hosts]:
     for arguments in [[place]] * 3 + [["--proxy", place]]:

@@ -28,7 +28,7 @@ from echod.testing import Running, running
 from echod.testing.running import PATIENCE, Process
 from tests.integration.daemon import MODULE, exchange
 
-pytest_plugins = ["echod.testing.fixtures"]
+pytest_plugins = ["echod.testing.pytest_plugin"]
 
 CLIENT = Path(__file__).parents[2] / "examples" / "client.py"
 Test = TypeVar("Test", bound=Callable[..., Any])

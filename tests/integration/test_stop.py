@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from echod.process import ONE_REQUEST
+from echod.daemon.signals import ONE_REQUEST
 from tests.integration.daemon import (
     MODULE,
     PATIENCE,

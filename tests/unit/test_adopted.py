@@ -14,7 +14,7 @@ from twisted.internet.protocol import Factory
 
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConfigurationError, ListenError
-from echod.testing.loop import Loop
+from echod.testing.stepped_loop import Loop
 from echod.transports.adopted import adopting, examine
 from echod.transports.tcp import TCPPort
 

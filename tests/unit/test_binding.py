@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory
 
 from echod.config.endpoints import ANY, TCPEndpoint, UDPEndpoint, UNIXEndpoint
 from echod.errors import AddressMissing, ListenError
-from echod.testing.loop import Loop
+from echod.testing.stepped_loop import Loop
 from echod.transports.binding import addressOf, makeSocket, refusals, setOptions
 from echod.transports.tcp import TCPPort
 from echod.transports.udp import UDPPort

@@ -1,4 +1,4 @@
-"""`echod.check`: what it refuses before it connects, and what it tells of itself."""
+"""`echod.client.check`: what it refuses before it connects, and what it tells of itself."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from echod.blocking import _Secured
-from echod.check import LOCAL, Status, main
+from echod.client.blocking import _Secured
+from echod.client.check import LOCAL, Status, main
 from echod.errors import CheckFailed, EchodError
 from echod.output import FAILED, NO_READER
 from echod.tls.context import ClientTLS
@@ -92,7 +92,7 @@ def test_importsLittle() -> None:
     """A probe is quick: no Twisted, no msgspec, no metadata; no ``ssl`` where there is no TLS."""
     program = (
         "import sys\n"
-        "from echod.check import main\n"
+        "from echod.client.check import main\n"
         "assert main(['tcp:1:host=127.0.0.1', '--timeout', '5']) in (0, 2, 4)\n"
         "print(*sys.modules)\n"
     )
@@ -100,7 +100,7 @@ def test_importsLittle() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     loaded = set(done.stdout.split())
-    assert "echod.check" in loaded
+    assert "echod.client.check" in loaded
     unwanted = {"twisted", "zope", "msgspec", "cryptography", "ssl", "importlib.metadata"}
     assert unwanted & loaded == set()
 

@@ -14,7 +14,7 @@ from twisted.internet.protocol import Factory
 
 from echod.config.endpoints import UNIXEndpoint
 from echod.errors import ListenError
-from echod.testing.loop import Loop
+from echod.testing.stepped_loop import Loop
 from echod.transports.path_lock import claimed
 from echod.transports.unix import UNIXListeningPort
 

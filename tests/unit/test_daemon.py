@@ -1,4 +1,5 @@
-"""`echod.daemon`: what one that cannot start says, and what one whose log hangs exits with."""
+"""`echod.daemon.process`: what one that cannot start says, and what one whose log hangs exits
+with."""
 
 from __future__ import annotations
 
@@ -14,13 +15,13 @@ import pytest
 from twisted.logger import LogBeginner, LogPublisher
 
 from echod.config.settings import Configuration
-from echod.daemon import Daemon, StandardError
-from echod.early import Ended
+from echod.daemon.log import Log
+from echod.daemon.process import Daemon, StandardError
 from echod.errors import Told
-from echod.logs import Log
 from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import Registry
 from echod.server.service import EchodService
+from echod.startup import Ended
 from tests.conftest import LoggedErrors
 from tests.unit.outer import Outer
 
@@ -96,7 +97,7 @@ def test_noStandardError(
 
 def test_nobodyReads(standardError: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever does not read why is waited for no longer than said."""
-    monkeypatch.setattr("echod.daemon.PATIENCE", 0.01)
+    monkeypatch.setattr("echod.daemon.process.PATIENCE", 0.01)
     error = StandardError()
     error.tell("x" * (1 << 17))
     assert len(os.read(standardError, 1 << 16)) == 1 << 16

@@ -18,7 +18,7 @@ from echod.kit.makers import DatagramMaker
 from echod.protocols.datagram import Echo
 from echod.server.datagram_listener import DatagramListener
 from echod.server.listener import ListenerPlan
-from echod.testing.loop import Loop
+from echod.testing.stepped_loop import Loop
 from echod.wire.networks import Networks
 from tests.unit.outer import waitUntil
 from tests.unit.proxyheaders import (

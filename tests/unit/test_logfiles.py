@@ -1,4 +1,4 @@
-"""`echod.logfiles`: whole lines go to a descriptor, whoever moves or truncates its file."""
+"""`echod.daemon.log_files`: whole lines go to a descriptor, whoever moves or truncates its file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from echod.logfiles import NamedFile, StandardStream, writeAll
+from echod.daemon.log_files import NamedFile, StandardStream, writeAll
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""`echod.logs`: whatever observers the process is given, they are waited for by nobody."""
+"""`echod.daemon.log`: whatever observers the process is given, they are waited for by nobody."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
-from echod.logs import Log
+from echod.daemon.log import Log
 
 PATIENCE = 20.0
 

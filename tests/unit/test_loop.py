@@ -1,11 +1,11 @@
-"""`echod.testing.loop`: a descriptor that misbehaves ends alone, as in a reactor."""
+"""`echod.testing.stepped_loop`: a descriptor that misbehaves ends alone, as in a reactor."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from echod.testing.loop import Loop
-from echod.testing.sockets import MemorySocket
+from echod.testing.memory_socket import MemorySocket
+from echod.testing.stepped_loop import Loop
 from tests.conftest import LoggedErrors
 
 

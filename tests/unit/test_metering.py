@@ -21,7 +21,7 @@ from echod.protocols.line import LineOptions, line
 from echod.protocols.raw import RawOptions, raw
 from echod.server.stream_listener import StreamListener
 from echod.testing import Link, memoryLink, tcpLink
-from echod.testing.link import unixLink
+from echod.testing.links import unixLink
 from tests.certificates import Certificates
 from tests.unit.served import Served
 

@@ -1,5 +1,5 @@
-"""`echod.notify` and `echod.transports.loop.heartbeat`: what a service manager is told, and earned
-by."""
+"""`echod.daemon.sd_notify` and `echod.transports.loop.heartbeat`: what a service manager is told,
+and earned by."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from echod.notify import Notifier
-from echod.testing.loop import Loop
+from echod.daemon.sd_notify import Notifier
+from echod.testing.stepped_loop import Loop
 from echod.transports.loop.heartbeat import Heartbeat
 
 

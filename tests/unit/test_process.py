@@ -1,4 +1,5 @@
-"""`echod.process`, where a daemon's tests do not come: the clock, and other people's errors."""
+"""`echod.daemon.signals`, where a daemon's tests do not come: the clock, and other people's
+errors."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ import pytest
 from twisted.internet.task import Clock
 
 import echod
+from echod.daemon.signals import printEchodErrors, useMonotonicClock
 from echod.errors import ConfigurationError
-from echod.process import printEchodErrors, useMonotonicClock
 
 
 def test_importsStartNothing() -> None:

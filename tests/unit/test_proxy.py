@@ -38,7 +38,7 @@ from echod.protocols.whoami import whoami
 from echod.server.listener import ListenerPlan
 from echod.server.stream_listener import StreamListener
 from echod.testing import memoryLink
-from echod.testing.tls import TLSSocket
+from echod.testing.tls_socket import TLSSocket
 from echod.transports.facade import Facade
 from echod.wire.networks import Networks
 from echod.wire.proxy_header import parseHeader

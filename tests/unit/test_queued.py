@@ -1,4 +1,4 @@
-"""`echod.queued`: nobody waits for a log's reader, and what is lost is counted."""
+"""`echod.daemon.log_queue`: nobody waits for a log's reader, and what is lost is counted."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from echod.daemon.log_queue import HELD, Queued
 from echod.errors import EchodError
-from echod.queued import HELD, Queued
 
 PATIENCE = 20.0
 

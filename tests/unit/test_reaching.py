@@ -1,4 +1,5 @@
-"""`echod.reaching`: what is said of each reason, and whether a socket is connected to itself."""
+"""`echod.client.reach`: what is said of each reason, and whether a socket is connected to
+itself."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from echod.client.reach import ask, left, reach
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint, parseTarget
 from echod.errors import ConnectFailed, NoAnswer
-from echod.reaching import ask, left, reach
 from echod.transports.self_connect import isItself
 
 

@@ -1,4 +1,4 @@
-"""`echod.tap`: options in, a plan or one line on standard error out; in process."""
+"""`echod.daemon.options`: options in, a plan or one line on standard error out; in process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from echod import __version__
 from echod.config.endpoints import Endpoint, TCPEndpoint
 from echod.config.settings import Limits
+from echod.daemon.options import Options
 from echod.errors import ConfigurationError
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
@@ -21,7 +22,6 @@ from echod.protocols.raw import RawOptions
 from echod.server.descriptors import RESERVED, RESERVED_EACH
 from echod.server.plan import Plan
 from echod.server.registry import BUILTIN
-from echod.tap import Options
 
 Capture = pytest.CaptureFixture[str]
 

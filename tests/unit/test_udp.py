@@ -14,7 +14,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 from echod.config.endpoints import UDPEndpoint
 from echod.errors import ListenError
-from echod.testing.loop import Loop
+from echod.testing.stepped_loop import Loop
 from echod.transports.udp import DATAGRAMS, LARGEST, UDPPort
 from tests.conftest import LoggedErrors
 

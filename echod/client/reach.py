@@ -7,7 +7,7 @@ attempts overlap: the next one begins when the last one fails, or has been silen
 
 Whoever is connected to itself (`echod.transports.self_connect`) has reached nobody.
 
-It imports little; see `echod.blocking`.
+It imports little; see `echod.client.blocking`.
 """
 
 from __future__ import annotations

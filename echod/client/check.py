@@ -5,9 +5,9 @@ One connection: random bytes go out, the same ones must come back, and then EOF,
 deadline.  The exit status is a `Status`; one line says what was found, on standard output if it is
 right, else on standard error with what to do.
 
-A probe runs every few seconds beside the daemon, so it does without a reactor (`echod.blocking`)
-and imports little: 45 ms of processor time (TLS: 125), where importing `echod.client` alone takes
-217.
+A probe runs every few seconds beside the daemon, so it does without a reactor
+(`echod.client.blocking`) and imports little: 45 ms of processor time (TLS: 125), where importing
+`echod.client` alone takes 217.
 TLS is that of a client of echod's (`echod.tls.context.ClientTLS`), loaded when it is needed.
 
 What is sent fits into the kernel's buffers, so that it can be sent whole before anything is read.
@@ -23,7 +23,7 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import Any, NoReturn
 
-from echod.blocking import Wire, connect, exchange
+from echod.client.blocking import Wire, exchange, openWire
 from echod.config.endpoints import (
     Target,
     TCPEndpoint,
@@ -244,7 +244,7 @@ def _check(target: Target, options: argparse.Namespace, security: Any) -> int:
     try:
         if isinstance(target, UDPEndpoint):
             return _datagram(target, header, options.size, options.timeout)
-        with connect(target, options.timeout, security) as wire:
+        with openWire(target, options.timeout, security) as wire:
             try:
                 wire.open(header)
                 return _CONVERSATIONS[options.protocol](wire, options.size)

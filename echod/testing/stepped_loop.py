@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from echod.testing.sockets import MemorySocket
+from echod.testing.memory_socket import MemorySocket
 
 __all__ = ["Loop"]
 

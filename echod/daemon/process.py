@@ -16,12 +16,12 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from echod.early import Ended
+from echod.daemon.log import Log
+from echod.daemon.log_files import writeAll
 from echod.errors import EchodError, Told
-from echod.logfiles import writeAll
-from echod.logs import Log
 from echod.server.plan import Plan
 from echod.server.service import EchodService
+from echod.startup import Ended
 
 __all__ = ["Daemon", "StandardError"]
 

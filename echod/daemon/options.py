@@ -20,21 +20,21 @@ from typing import Any, NoReturn
 import msgspec
 from twisted.python import usage
 
-from echod import __version__, early
+from echod import __version__, startup
 from echod.config.settings import Configuration, Limits, convert, parseConfiguration
 from echod.config.trusted_files import alsoBelieve, checkEncoding, readTrusted
-from echod.daemon import Daemon
+from echod.daemon.log import Log
+from echod.daemon.process import Daemon
+from echod.daemon.sd_notify import Notifier
+from echod.daemon.signals import Signals, printEchodErrors, shedGroups, useMonotonicClock
+from echod.daemon.supervision import Supervision
 from echod.errors import ConfigurationError, EchodError, OutputFailed, oneLine
-from echod.logs import Log
-from echod.notify import Notifier
 from echod.output import writeError, writeOut
-from echod.process import Signals, printEchodErrors, shedGroups, useMonotonicClock
 from echod.server.descriptors import raiseDescriptorLimit
 from echod.server.plan import ListenerRequest, Plan, plan, requestsOf
 from echod.server.registry import discover
 from echod.server.service import EchodService
 from echod.server.socket_activation import PassedSockets
-from echod.supervision import Supervision
 
 __all__ = ["Options", "makeService"]
 
@@ -175,7 +175,7 @@ class Options(usage.Options):
         """
         arguments = sys.argv[1:] if options is None else list(options)
         try:
-            if self.parent is not None and not early.printsAlone(arguments):
+            if self.parent is not None and not startup.printsAlone(arguments):
                 self._takeOver()
             _checkText(arguments)
             super().parseOptions(arguments)
@@ -189,13 +189,13 @@ class Options(usage.Options):
 
     def _takeOver(self) -> None:
         """Under `twistd`: the process is ours from here on."""
-        taken = early.taken()
+        taken = startup.taken()
         if taken and not self.parent.get("nodaemon", True):
             raise ConfigurationError(
                 f"descriptors {taken} were closed as twistd started, and --reactor has taken them:"
                 " redirect them, as in </dev/null, or leave --reactor out"
             )
-        early.begin()
+        startup.begin()
 
     def parseArgs(self, *rest: str) -> None:
         """Refuse what is no option."""

@@ -33,9 +33,9 @@ from echod.connection.metering import Turns
 from echod.connection.states import State
 from echod.connection.sweep import TICK, Sweep
 from echod.kit.twisted_protocol import asConnection
-from echod.testing.loop import Loop
-from echod.testing.sockets import MemorySocket
-from echod.testing.tls import RECORD, TLSSocket
+from echod.testing.memory_socket import MemorySocket
+from echod.testing.stepped_loop import Loop
+from echod.testing.tls_socket import RECORD, TLSSocket
 from echod.tls.context import ServerTLS
 from echod.transports.layers.proxied import Proxied, expectHeader
 from echod.transports.layers.secured import secure

@@ -1,8 +1,9 @@
 """
 The other end without a reactor: a connection that blocks, to one deadline.
 
-For what is started often and has one thing to ask, such as `echod.check`: neither Twisted nor, if
-there is no TLS, ``ssl`` is imported.  What needs both directions at once wants `echod.client`.
+For what is started often and has one thing to ask, such as `echod.client.check`: neither Twisted
+nor, if there is no TLS, ``ssl`` is imported.  What needs both directions at once wants
+`echod.client`.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from errno import ECONNRESET, ENOTCONN
 from types import TracebackType
 from typing import Any
 
+from echod.client.reach import RESETS, ask, left, reach
 from echod.config.endpoints import Target, UDPEndpoint
 from echod.errors import TLSFailed
-from echod.reaching import RESETS, ask, left, reach
 
-__all__ = ["Wire", "connect", "exchange"]
+__all__ = ["Wire", "exchange", "openWire"]
 
 #: Bytes of a read.
 READ = 65536
 
 
-def connect(target: Target, timeout: float, security: Any = None) -> Wire:
+def openWire(target: Target, timeout: float, security: Any = None) -> Wire:
     """
     Connect, to the first address of a host that answers.
 

@@ -1,11 +1,11 @@
 """
 The daemon's life as a service manager sees it: ready, well, reloading, ending.
 
-`Supervision` says so through `echod.notify.Notifier` (sd_notify(3)).  ``READY=1`` comes when every
-listener is bound and privileges are gone, ``STOPPING=1`` when the drain begins, with as much more
-time as it takes, a second at a time.  ``WATCHDOG=1`` is earned: between two looks, which are closer
-than the messages, a byte must have gone through the listeners' poller, and nobody may have waited
-at a listener all the while.
+`Supervision` says so through `echod.daemon.sd_notify.Notifier` (sd_notify(3)).  ``READY=1`` comes
+when every listener is bound and privileges are gone, ``STOPPING=1`` when the drain begins, with as
+much more time as it takes, a second at a time.  ``WATCHDOG=1`` is earned: between two looks, which
+are closer than the messages, a byte must have gone through the listeners' poller, and nobody may
+have waited at a listener all the while.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from echod.daemon.sd_notify import Notifier
 from echod.errors import EchodError
-from echod.notify import Notifier
 from echod.server.plan import Plan
 from echod.server.service import EchodService
 

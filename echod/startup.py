@@ -4,8 +4,8 @@ What the process sees to before anything else is loaded: signals, and descriptor
 A daemon takes a third of a second to load, and whoever sends it a signal cannot know whether it is
 done.  From `begin` on none is lost and none kills it by its default: SIGTERM and SIGINT end it,
 with status 0, until it has bound its sockets, and are kept from then on, as SIGHUP and SIGUSR1 are
-all the while, for `echod.process.Signals`.  The kernel keeps them, being blocked; so it does for
-process 1 of a container, which loses whatever else has no handler (pid_namespaces(7)).
+all the while, for `echod.daemon.signals.Signals`.  The kernel keeps them, being blocked; so it
+does for process 1 of a container, which loses whatever else has no handler (pid_namespaces(7)).
 
 It loads nothing that takes time.
 """

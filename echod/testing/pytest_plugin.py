@@ -1,5 +1,6 @@
 """
-`running` as a pytest fixture: ``pytest_plugins = ["echod.testing.fixtures"]`` in ``conftest.py``::
+`running` as a pytest fixture: ``pytest_plugins = ["echod.testing.pytest_plugin"]`` in
+``conftest.py``::
 
     def test_myClient(echod):
         echo = echod("line", prefix="Echo: ")

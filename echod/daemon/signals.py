@@ -21,11 +21,11 @@ from typing import Any
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
-from echod import early
+from echod import startup
+from echod.daemon.log import Log
+from echod.daemon.supervision import Supervision
 from echod.errors import EchodError, Told
-from echod.logs import Log
 from echod.server.service import EchodService
-from echod.supervision import Supervision
 
 __all__ = ["Signals", "printEchodErrors", "shedGroups", "useMonotonicClock"]
 
@@ -63,12 +63,12 @@ class Signals:
             (signal.SIGHUP, self._hangUp),
             (signal.SIGUSR1, self._tellCounters),
         ):
-            if early.ignored(number):
+            if startup.ignored(number):
                 _log.info("{name} stays ignored, as it was at the start", name=number.name)
             else:
                 signal.signal(number, self._inReactor(act))
         self._reactor.addSystemEventTrigger("after", "shutdown", self._setExitStatus)
-        early.ready()
+        startup.ready()
 
     def _inReactor(self, act: Callable[[str, float], None]) -> Any:
         def handler(number: int, frame: FrameType | None) -> None:

@@ -31,9 +31,9 @@ from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 from twisted.python.reflect import safe_str
 
+from echod.daemon.log_files import NamedFile, StandardStream, TextFile
+from echod.daemon.log_queue import Queued
 from echod.errors import EchodError
-from echod.logfiles import NamedFile, StandardStream, TextFile
-from echod.queued import Queued
 
 __all__ = ["Log"]
 
