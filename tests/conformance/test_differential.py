@@ -551,13 +551,13 @@ def batches(count: int, size: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("seeds", batches(6, 250))
-def testMemory(seeds: range) -> None:
+def test_memory(seeds: range) -> None:
     """Issue 3, 2: 1 500 sessions, each step settled: the same to the last event and byte."""
     assert differ("memory", seeds, racing=False) == 250
 
 
 @pytest.mark.parametrize("seeds", batches(3, 250))
-def testMemoryRacing(seeds: range) -> None:
+def test_memoryRacing(seeds: range) -> None:
     """750 sessions in which a step meets what the last ones have not finished."""
     assert differ("memory", seeds, racing=True) == 250
 
@@ -565,13 +565,13 @@ def testMemoryRacing(seeds: range) -> None:
 @pytest.mark.parametrize("nested", [False, True], ids=["loop", "poller"])
 @pytest.mark.parametrize("racing", [False, True], ids=["settled", "racing"])
 @pytest.mark.parametrize("seeds", batches(1, 200))
-def testUNIX(seeds: range, racing: bool, nested: bool) -> None:
+def test_uNIX(seeds: range, racing: bool, nested: bool) -> None:
     """800 sessions over socket pairs, where a real kernel delivers at once."""
     assert differ("unix", seeds, racing=racing, nested=nested) == 200
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["loop", "poller"])
 @pytest.mark.parametrize("seeds", batches(1, 150))
-def testTCP(seeds: range, nested: bool) -> None:
+def test_tCP(seeds: range, nested: bool) -> None:
     """300 sessions over loopback, RST in the middle of writing among them."""
     assert differ("tcp", seeds, racing=True, nested=nested) == 150

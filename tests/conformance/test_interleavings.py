@@ -93,7 +93,7 @@ class Client:
     steps=STEPS,
     last=st.sampled_from(["finish", "reset", "close", "stall"]),
 )
-def testEveryInterleavingEnds(
+def test_everyInterleavingEnds(
     protocol: int, buffers: int, steps: list[tuple[str, int]], last: str
 ) -> None:
     """What comes back is a prefix of the echo; it ends CLOSED or ABORTED, and nothing stays."""
@@ -146,7 +146,7 @@ def testEveryInterleavingEnds(
     buffers=st.sampled_from([1000, 4096, 65536]),
     pieces=st.lists(st.integers(300, 100_000), min_size=1, max_size=20),
 )
-def testWhoReadsGetsEverything(protocol: int, buffers: int, pieces: list[int]) -> None:
+def test_whoReadsGetsEverything(protocol: int, buffers: int, pieces: list[int]) -> None:
     """E1, F4: however the stream is split, one who reads gets every byte once, in order."""
     maker, settings, stream, expected = STREAMS[protocol]
     link = memoryLink(

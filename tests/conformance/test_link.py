@@ -120,7 +120,7 @@ def message(body: bytes) -> bytes:
 
 @pytest.mark.parametrize("buffers", [4096, 65536], ids=["4K", "64K"])
 @pytest.mark.parametrize("size", [0, 1, 5, 65535, 65536, 65537, 300_000])
-def testEverySizeComesBack(makeLink: MakeLink, size: int, buffers: int) -> None:
+def test_everySizeComesBack(makeLink: MakeLink, size: int, buffers: int) -> None:
     """E1, TRAPS 1.1: sent and half-closed, then identical bytes, then EOF, then gone."""
     data = random.Random(size).randbytes(size)
     link = connect(makeLink, sendBuffer=buffers, receiveBuffer=buffers)
@@ -133,7 +133,7 @@ def testEverySizeComesBack(makeLink: MakeLink, size: int, buffers: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", [LINE, DNS], ids=["line", "dns"])
-def testWholeMessagesComeBack(makeLink: MakeLink, protocol: tuple[Any, Any]) -> None:
+def test_wholeMessagesComeBack(makeLink: MakeLink, protocol: tuple[Any, Any]) -> None:
     """F3, F4, F8: every complete message, then EOF; the cut one is counted."""
     if protocol is LINE:
         whole, tail = b"".join(b"%d\r\n" % number * 9 for number in range(3000)), b"cut"
@@ -147,7 +147,7 @@ def testWholeMessagesComeBack(makeLink: MakeLink, protocol: tuple[Any, Any]) -> 
     link.close()
 
 
-def testHalfCloseBeforeAnythingIsRead(makeLink: MakeLink) -> None:
+def test_halfCloseBeforeAnythingIsRead(makeLink: MakeLink) -> None:
     """C1: the echo goes on after the peer's FIN for as long as the peer reads."""
     link = connect(makeLink, sendBuffer=4096, receiveBuffer=4096)
     sent = sendUntilFull(link)
@@ -161,7 +161,7 @@ def testHalfCloseBeforeAnythingIsRead(makeLink: MakeLink) -> None:
     link.close()
 
 
-def testStalledReaderIsBounded(makeLink: MakeLink) -> None:
+def test_stalledReaderIsBounded(makeLink: MakeLink) -> None:
     """C5, TRAPS 1.11: what echod holds for a peer that never reads is at most 192 KiB here."""
     link = connect(makeLink, sendBuffer=16384, receiveBuffer=16384)
     sent = sendUntilFull(link)
@@ -176,7 +176,7 @@ def testStalledReaderIsBounded(makeLink: MakeLink) -> None:
     link.close()
 
 
-def testOurEndWithPendingOutput(makeLink: MakeLink) -> None:
+def test_ourEndWithPendingOutput(makeLink: MakeLink) -> None:
     """C2, TRAPS 1.2, 1.3, 2.1: FIN follows more than 64 KiB, and no RST destroys any of it."""
     link = connect(makeLink, ECHO_UNTIL_QUIT, sendBuffer=65536, receiveBuffer=65536)
     sent = sendUntilFull(link)
@@ -206,7 +206,7 @@ def testOurEndWithPendingOutput(makeLink: MakeLink) -> None:
     link.close()
 
 
-def testOurEndWhilePaused(makeLink: MakeLink) -> None:
+def test_ourEndWhilePaused(makeLink: MakeLink) -> None:
     """TRAPS 1.2, 1.3: FIN follows although reading was paused when we ended it."""
     link = connect(makeLink, sendBuffer=16384, receiveBuffer=16384)
     sent = sendUntilFull(link)
@@ -221,7 +221,7 @@ def testOurEndWhilePaused(makeLink: MakeLink) -> None:
     link.close()
 
 
-def testLingeringEnds(makeLink: MakeLink) -> None:
+def test_lingeringEnds(makeLink: MakeLink) -> None:
     """C2: a peer that never finishes is aborted, linger_timeout after our FIN."""
     link = connect(makeLink, ECHO_UNTIL_QUIT, limits=Limits(linger_timeout=5))
     link.send(b"QUIT")
@@ -236,7 +236,7 @@ def testLingeringEnds(makeLink: MakeLink) -> None:
 
 
 @pytest.mark.parametrize("moment", ["open", "pending", "half-closed", "lingering"])
-def testResetIsNoticed(makeTCPLink: MakeLink, moment: str) -> None:
+def test_resetIsNoticed(makeTCPLink: MakeLink, moment: str) -> None:
     """C3, TRAPS 2.2: RST in each state ends the connection, and is told from FIN."""
     link = connect(makeTCPLink, ECHO_UNTIL_QUIT, sendBuffer=4096, receiveBuffer=4096)
     if moment == "lingering":
@@ -255,7 +255,7 @@ def testResetIsNoticed(makeTCPLink: MakeLink, moment: str) -> None:
     assert link.connection.reason is expected
 
 
-def testResetAfterBothEnds(makeLink: MakeLink) -> None:
+def test_resetAfterBothEnds(makeLink: MakeLink) -> None:
     """TRAPS 2.2: with both FINs out nothing is registered; the RST is noticed all the same."""
     link = connect(makeLink, sendBuffer=65536, receiveBuffer=4096)
     data = bytes(40000)
@@ -271,7 +271,7 @@ def testResetAfterBothEnds(makeLink: MakeLink) -> None:
     assert link.connection.reason is Reason.RESET
 
 
-def testStallEnds(makeLink: MakeLink) -> None:
+def test_stallEnds(makeLink: MakeLink) -> None:
     """TRAPS 1.2, 2.3: a reader that stopped is cut after stall_timeout, with what it was owed."""
     link = connect(
         makeLink, sendBuffer=4096, receiveBuffer=4096, limits=Limits(stall_timeout=60, max_age=0)
@@ -288,7 +288,7 @@ def testStallEnds(makeLink: MakeLink) -> None:
     link.close()
 
 
-def testIdleBeforeIsNoStall(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idleBeforeIsNoStall(monkeypatch: pytest.MonkeyPatch) -> None:
     """TRAPS 2.3: the deadline runs from when it began to owe, however long nothing was owed."""
     link = connect(memoryLink, limits=Limits(stall_timeout=10, idle_timeout=0))
     link.send(b"x")
@@ -304,7 +304,7 @@ def testIdleBeforeIsNoStall(monkeypatch: pytest.MonkeyPatch) -> None:
     link.close()
 
 
-def testMoreToSendIsNoProgress(makeTCPLink: MakeLink) -> None:
+def test_moreToSendIsNoProgress(makeTCPLink: MakeLink) -> None:
     """TRAPS 2.3: one that reads nothing is cut, however much it sends that is echoed behind."""
     link = connect(makeTCPLink, receiveBuffer=4096, limits=Limits(stall_timeout=3))
     for _ in range(8):
@@ -321,7 +321,7 @@ def testMoreToSendIsNoProgress(makeTCPLink: MakeLink) -> None:
     assert link.gone
 
 
-def testSlowReaderLives(makeLink: MakeLink) -> None:
+def test_slowReaderLives(makeLink: MakeLink) -> None:
     """TRAPS 2.3, F7: one that reads a little now and then is neither idle nor stalled."""
     link = connect(
         makeLink,
@@ -344,7 +344,7 @@ def testSlowReaderLives(makeLink: MakeLink) -> None:
     settle(link)
 
 
-def testHalfClosedReaderThatStops(makeLink: MakeLink) -> None:
+def test_halfClosedReaderThatStops(makeLink: MakeLink) -> None:
     """TRAPS 2.2: half-closed, the rest with the kernel alone: counted, swept and cut."""
     link = connect(makeLink, sendBuffer=65536, receiveBuffer=4096, limits=Limits(stall_timeout=10))
     data = bytes(40000)
@@ -361,7 +361,7 @@ def testHalfClosedReaderThatStops(makeLink: MakeLink) -> None:
     link.close()
 
 
-def testMaximumAge(makeLink: MakeLink) -> None:
+def test_maximumAge(makeLink: MakeLink) -> None:
     """DESIGN 6: however active, a connection ends gracefully at max_age."""
     link = connect(makeLink, limits=Limits(max_age=3.5))
     for _ in range(4):
@@ -375,7 +375,7 @@ def testMaximumAge(makeLink: MakeLink) -> None:
     assert link.gone
 
 
-def testMaximumAgeOfATrickle(makeLink: MakeLink) -> None:
+def test_maximumAgeOfATrickle(makeLink: MakeLink) -> None:
     """TRAPS 2.3: a reader that trickles after our end is bounded by max_age + linger."""
     link = connect(
         makeLink,
@@ -393,7 +393,7 @@ def testMaximumAgeOfATrickle(makeLink: MakeLink) -> None:
     settle(link)
 
 
-def testDripIsIdle(makeLink: MakeLink) -> None:
+def test_dripIsIdle(makeLink: MakeLink) -> None:
     """F6: idle time runs from the last whole message."""
     link = connect(makeLink, DNS, limits=Limits(idle_timeout=3))
     for byte in message(b"0123456789"):
@@ -407,7 +407,7 @@ def testDripIsIdle(makeLink: MakeLink) -> None:
     settle(link)
 
 
-def testActiveIsNotIdle(makeLink: MakeLink) -> None:
+def test_activeIsNotIdle(makeLink: MakeLink) -> None:
     """F6: whole messages keep it alive."""
     link = connect(makeLink, DNS, limits=Limits(idle_timeout=3))
     for _ in range(8):
@@ -418,7 +418,7 @@ def testActiveIsNotIdle(makeLink: MakeLink) -> None:
     link.close()
 
 
-def testStrictDiscards(makePlainLink: MakeLink) -> None:
+def test_strictDiscards(makePlainLink: MakeLink) -> None:
     """F8, RFC 7766 section 6.2.4: strict drops what is unsent when the peer finishes."""
     link = connect(
         makePlainLink, (dns, DNSOptions(strict=True)), sendBuffer=4096, receiveBuffer=4096
@@ -432,7 +432,7 @@ def testStrictDiscards(makePlainLink: MakeLink) -> None:
     link.close()
 
 
-def testDrainAnswersWhatIsThere(makeLink: MakeLink) -> None:
+def test_drainAnswersWhatIsThere(makeLink: MakeLink) -> None:
     """O1: a drain reads what the kernel holds by then, echoes it, sends FIN, and lingers."""
     link = connect(makeLink, sendBuffer=65536, receiveBuffer=65536)
     link.send(b"before")
@@ -450,7 +450,7 @@ def testDrainAnswersWhatIsThere(makeLink: MakeLink) -> None:
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-def testDrainWithinARecord(makeLink: MakeLink, turns: int) -> None:
+def test_drainWithinARecord(makeLink: MakeLink, turns: int) -> None:
     """O1: what has been read of a TLS record counts with what the kernel holds of it."""
     link = connect(makeLink)
     # Reads are of 2 KiB at first, and of twice as much each time.
@@ -467,7 +467,7 @@ def testDrainWithinARecord(makeLink: MakeLink, turns: int) -> None:
     link.close()
 
 
-def testDrainOfAStalledConnection(makeLink: MakeLink) -> None:
+def test_drainOfAStalledConnection(makeLink: MakeLink) -> None:
     """O1: also when the peer has to read first."""
     link = connect(makeLink, sendBuffer=16384, receiveBuffer=16384)
     sent = sendUntilFull(link)
@@ -485,7 +485,7 @@ def testDrainOfAStalledConnection(makeLink: MakeLink) -> None:
     assert link.gone
 
 
-def testIdleConnectionDrainsAtOnce(makeLink: MakeLink) -> None:
+def test_idleConnectionDrainsAtOnce(makeLink: MakeLink) -> None:
     """O1."""
     link = connect(makeLink)
     link.connection.drain()
@@ -500,7 +500,7 @@ class Faulty(Connection):
         raise ZeroDivisionError("by the protocol")
 
 
-def testProtocolThatRaises(makeTCPLink: MakeLink, loggedErrors: Any) -> None:
+def test_protocolThatRaises(makeTCPLink: MakeLink, loggedErrors: Any) -> None:
     """O4, TRAPS 1.14: it costs this connection, with one logged error, and nothing else."""
     link = makeTCPLink(Faulty())
     link.send(b"x")
@@ -518,7 +518,7 @@ class FaultyAtOnce(Connection):
         super().makeConnection(transport)
 
 
-def testConnectionMadeThatRaises(loggedErrors: Any) -> None:
+def test_connectionMadeThatRaises(loggedErrors: Any) -> None:
     """TRAPS 1.14: an exception in connectionMade must not leave the socket open."""
     link = memoryLink(FaultyAtOnce())
     with pytest.raises(ConnectionResetError):
@@ -527,7 +527,7 @@ def testConnectionMadeThatRaises(loggedErrors: Any) -> None:
     assert len(loggedErrors.flush()) == 1
 
 
-def testEndedTwice(makeLink: MakeLink) -> None:
+def test_endedTwice(makeLink: MakeLink) -> None:
     """TRAPS 1.4: a second FIN notice and a second end change nothing."""
     link = connect(makeLink)
     sendUntilFull(link)
@@ -546,7 +546,7 @@ def testEndedTwice(makeLink: MakeLink) -> None:
     assert link.gone
 
 
-def testUnreadAndUnsent(makePlainLink: MakeLink) -> None:
+def test_unreadAndUnsent(makePlainLink: MakeLink) -> None:
     """What the transport says of the kernel's queues is what the client did."""
     link = connect(makePlainLink)
     transport = link.connection.transport
@@ -563,7 +563,7 @@ def testUnreadAndUnsent(makePlainLink: MakeLink) -> None:
     settle(link)
 
 
-def testInputBeforeReset(makeLink: MakeLink) -> None:
+def test_inputBeforeReset(makeLink: MakeLink) -> None:
     """What a client sent before its RST is still read, as Linux has it, or the RST is seen."""
     link = connect(makeLink)
     link.send(b"last words")

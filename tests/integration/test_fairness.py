@@ -70,7 +70,7 @@ def flooded(daemon: Daemon, protocol: str) -> Iterator[Flood]:
 
 
 @pytest.mark.parametrize("protocol", sorted(FLOODS))
-def testNinthClient(protocol: str) -> None:
+def test_ninthClient(protocol: str) -> None:
     """
     Issue 3, 4: while eight flood, a ninth's 64 bytes come back, and signals are answered.
 

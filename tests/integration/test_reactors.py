@@ -50,7 +50,7 @@ STEPPED_ASIDE = [("poll", False), ("select", False)]
     REACTORS + STEPPED_ASIDE,
     ids=[it if epoll else f"{it}-without-epoll" for it, epoll in REACTORS + STEPPED_ASIDE],
 )
-def testReactor(name: str, epoll: bool) -> None:
+def test_reactor(name: str, epoll: bool) -> None:
     """
     Issue 3, 1: works under it, or steps aside where there is no epoll.
 

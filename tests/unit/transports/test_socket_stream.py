@@ -159,7 +159,7 @@ class Rig:
         return data
 
 
-def testAcceptMeans() -> None:
+def test_acceptMeans() -> None:
     """``socket._accept``: the number of a descriptor that is not inherited, and the address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         private: Any = listening
@@ -210,7 +210,7 @@ def listed(tree: ast.Module) -> set[str]:
 TWISTEDS_OWN = (tcp, tcp.Server, tcp.Port, udp.Port, unix.Server, unix.Port)
 
 
-def testPrivatePartsAreListed() -> None:
+def test_privatePartsAreListed() -> None:
     """Issue 3, 1: each private attribute of Twisted is known by name, in one place, and used."""
     trees = sources()
     own = ownNames(trees)
@@ -244,13 +244,13 @@ def named_elsewhere(trees: dict[str, ast.Module], name: str) -> set[str]:
 
 
 @pytest.mark.parametrize("name", stream._PRIVATE)
-def testCheckedAtImport(name: str) -> None:
+def test_checkedAtImport(name: str) -> None:
     """Issue 3, 1: `_PRIVATE` is listed in the docstring, and Twisted has it."""
     assert name in listed(sources()["socket_stream.py"])
     assert hasattr(tcp.Server, name)
 
 
-def testMissingPrivatePart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missingPrivatePart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Issue 3, 1: a Twisted without one of them is refused at import, by name."""
     assert stream.__file__ is not None
     code = compile(Path(stream.__file__).read_text(), "stream", "exec")
@@ -265,7 +265,7 @@ def stock() -> Rig:
     return Rig(tcp.Server)
 
 
-def testBuffersMean(stock: Rig) -> None:
+def test_buffersMean(stock: Rig) -> None:
     """``_tempDataLen``: not joined yet; ``dataBuffer`` from ``offset``: joined, not sent."""
     it = stock.transport
     assert (it.dataBuffer, it.offset, it._tempDataLen) == (b"", 0, 0)
@@ -285,7 +285,7 @@ def testBuffersMean(stock: Rig) -> None:
     assert stock.read() == b"x" * 1_048_586 + b"y" * 5
 
 
-def testSentFromOurOffset(stock: Rig) -> None:
+def test_sentFromOurOffset(stock: Rig) -> None:
     """What `Stream.write` does: a buffer and an offset set from outside are sent from there."""
     it = stock.transport
     it.dataBuffer, it.offset = b"gone, left", 6
@@ -295,7 +295,7 @@ def testSentFromOurOffset(stock: Rig) -> None:
     assert stock.read() == b"left, more"
 
 
-def testFINMeans(stock: Rig) -> None:
+def test_fINMeans(stock: Rig) -> None:
     """``_writeDisconnecting``: asked for; ``_writeDisconnected``: ``_closeWriteConnection`` ran."""
     it = stock.transport
     calls = []
@@ -316,7 +316,7 @@ def testFINMeans(stock: Rig) -> None:
     assert stock.client.recv(1) == b""
 
 
-def testWriteAfterFINMeans(stock: Rig) -> None:
+def test_writeAfterFINMeans(stock: Rig) -> None:
     """``_writeDisconnected`` drops writes, and has loseConnection end at once (TRAPS 1.13)."""
     it = stock.transport
     it._writeDisconnected = True
@@ -326,7 +326,7 @@ def testWriteAfterFINMeans(stock: Rig) -> None:
     assert stock.events == [ConnectionDone]
 
 
-def testAbortingMeans(stock: Rig) -> None:
+def test_abortingMeans(stock: Rig) -> None:
     """``_aborting``: an abort was asked for, and comes in a later turn."""
     it = stock.transport
     assert it._aborting is False
@@ -337,7 +337,7 @@ def testAbortingMeans(stock: Rig) -> None:
     assert stock.events == [ConnectionAborted]
 
 
-def testPausingMeans(stock: Rig) -> None:
+def test_pausingMeans(stock: Rig) -> None:
     """``_maybePauseProducer`` pauses when ``_isSendBufferFull``, which asks `bufferSize`."""
     it = stock.transport
     it.registerProducer(stock.protocol, True)
@@ -357,14 +357,14 @@ def testPausingMeans(stock: Rig) -> None:
     it.unregisterProducer()
 
 
-def testBuildAddrMeans() -> None:
+def test_buildAddrMeans() -> None:
     """``Port._buildAddr``: accept's address as an IAddress, for either family."""
     address = tcp.Port(0, Factory(), reactor=Loop())._buildAddr(("127.0.0.1", 5))
     assert (address.host, address.port) == ("127.0.0.1", 5)
     assert unix.Port("/a", Factory(), reactor=Loop())._buildAddr("/b").name == b"/b"  # type: ignore[arg-type]  # a str will do
 
 
-def testRealPortNumberMeans() -> None:
+def test_realPortNumberMeans() -> None:
     """``Port._realPortNumber``: what the system gave; getHost tells it, repr needs it."""
     loop = Loop()
     port = tcp.Port(0, QuietFactory(Recorder), 5, "127.0.0.1", loop)
@@ -377,7 +377,7 @@ def testRealPortNumberMeans() -> None:
     assert port._realPortNumber is None
 
 
-def testPreexistingSocketMeans() -> None:
+def test_preexistingSocketMeans() -> None:
     """``Port._preexistingSocket``: set by ``_fromListeningDescriptor``, listened on as it is."""
     loop = Loop()
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -394,12 +394,12 @@ def testPreexistingSocketMeans() -> None:
         stop(port, loop)
 
 
-def testResolveIPv6Means() -> None:
+def test_resolveIPv6Means() -> None:
     """``tcp._resolveIPv6``: a literal address as bind wants it, with its scope."""
     assert tcp._resolveIPv6("::1", 7) == ("::1", 7, 0, 0)
 
 
-def testLogConnectionLostMeans() -> None:
+def test_logConnectionLostMeans() -> None:
     """``Port._logConnectionLostMsg``: called once, at the end, and for nothing else."""
     loop = Loop()
     port = tcp.Port(0, QuietFactory(Recorder), 5, "127.0.0.1", loop)
@@ -414,7 +414,7 @@ def testLogConnectionLostMeans() -> None:
 # -- Immediate write -------------------------------------------------------------------------
 
 
-def testSentAtOnce() -> None:
+def test_sentAtOnce() -> None:
     """DESIGN 2: nothing waits, so it is with the kernel before write returns."""
     rig = Rig()
     rig.transport.write(b"0123456789")
@@ -423,7 +423,7 @@ def testSentAtOnce() -> None:
     assert rig.loop.getWriters() == []
 
 
-def testKernelTakesPart() -> None:
+def test_kernelTakesPart() -> None:
     """DESIGN 2: the rest is buffered without loss, and what follows stays behind it."""
     rig = Rig(sendBuffer=10, receiveBuffer=1)
     rig.transport.write(b"0123456789ABCDEF")
@@ -440,7 +440,7 @@ def testKernelTakesPart() -> None:
     assert rig.client.recv(9) == b"!"
 
 
-def testKernelTakesNothing() -> None:
+def test_kernelTakesNothing() -> None:
     """DESIGN 2: a full queue is no error."""
     rig = Rig(sendBuffer=2, receiveBuffer=1)
     rig.transport.write(b"012")
@@ -456,7 +456,7 @@ def testKernelTakesNothing() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def testAnyWritesStayInOrder(seed: int) -> None:
+def test_anyWritesStayInOrder(seed: int) -> None:
     """DESIGN 2: sizes, sequences, room and turns at random: each byte once, in order."""
     rng = random.Random(seed)
     rig = Rig(sendBuffer=rng.choice((1, 10, 1000)), receiveBuffer=rng.choice((1, 10, 1000)))
@@ -480,7 +480,7 @@ def testAnyWritesStayInOrder(seed: int) -> None:
 
 
 @pytest.mark.parametrize("data", ["text", bytearray(b"x"), memoryview(b"x"), None])
-def testOnlyBytes(data: Any) -> None:
+def test_onlyBytes(data: Any) -> None:
     """TRAPS 1.12: refused whether the kernel has room or not; a bytearray could still change."""
     rig = Rig(sendBuffer=1, receiveBuffer=1)
     for _ in range(2):
@@ -490,7 +490,7 @@ def testOnlyBytes(data: Any) -> None:
     assert rig.read() == b"fullfull"
 
 
-def testNothingIsWritten() -> None:
+def test_nothingIsWritten() -> None:
     """An empty write changes nothing."""
     rig = Rig()
     rig.transport.write(b"")
@@ -499,7 +499,7 @@ def testNothingIsWritten() -> None:
     assert rig.loop.getReaders() == [rig.transport]
 
 
-def testSendBufferFullIsExact() -> None:
+def test_sendBufferFullIsExact() -> None:
     """TRAPS 1.11: sent bytes do not count; full is more than `bufferSize`."""
     rig = Rig(sendBuffer=100, receiveBuffer=100)
     it = rig.transport
@@ -518,7 +518,7 @@ def testSendBufferFullIsExact() -> None:
     it.unregisterProducer()
 
 
-def testWriteAfterLoseConnection() -> None:
+def test_writeAfterLoseConnection() -> None:
     """As Twisted: what is written while the rest is flushed goes behind it, then the end."""
     rig = Rig(sendBuffer=2, receiveBuffer=2)
     rig.transport.write(b"012345")
@@ -530,7 +530,7 @@ def testWriteAfterLoseConnection() -> None:
     assert rig.client.recv(9) == b""
 
 
-def testWriteBetweenLoseConnectionAndItsTurn() -> None:
+def test_writeBetweenLoseConnectionAndItsTurn() -> None:
     """As Twisted: it is still sent, though nothing waited."""
     rig = Rig()
     rig.transport.loseConnection()
@@ -542,7 +542,7 @@ def testWriteBetweenLoseConnectionAndItsTurn() -> None:
     assert rig.events == [ConnectionDone]
 
 
-def testWriteAfterAbort() -> None:
+def test_writeAfterAbort() -> None:
     """TRAPS 1.13: nothing of it, nor of what waited, reaches the peer."""
     rig = Rig(sendBuffer=2, receiveBuffer=2)
     rig.transport.write(b"012345")
@@ -555,7 +555,7 @@ def testWriteAfterAbort() -> None:
         rig.client.recv(9)
 
 
-def testWriteBetweenAbortAndItsTurn() -> None:
+def test_writeBetweenAbortAndItsTurn() -> None:
     """TRAPS 1.13: not even where nothing waited."""
     rig = Rig()
     rig.transport.abortConnection()
@@ -569,7 +569,7 @@ def testWriteBetweenAbortAndItsTurn() -> None:
 # -- FIN -------------------------------------------------------------------------------------
 
 
-def testFINAtOnce() -> None:
+def test_fINAtOnce() -> None:
     """DESIGN 5: nothing waits, so FIN is sent before loseWriteConnection returns."""
     rig = Rig()
     rig.transport.write(b"x")
@@ -586,7 +586,7 @@ def testFINAtOnce() -> None:
 
 
 @pytest.mark.parametrize("how", ["dataBuffer", "_tempDataLen", "producer"])
-def testFINDelayed(how: str) -> None:
+def test_fINDelayed(how: str) -> None:
     """DESIGN 5: something waits, or a producer may bring more: flushed first."""
     rig = Rig(sendBuffer=2, receiveBuffer=2)
     it = rig.transport
@@ -607,7 +607,7 @@ def testFINDelayed(how: str) -> None:
     it.unregisterProducer()
 
 
-def testFINTwice() -> None:
+def test_fINTwice() -> None:
     """Asked for twice it is sent, and told, once; Twisted would end the connection."""
     ours, client = tcpPair()
     facade: Any = Facade(Outer())
@@ -625,7 +625,7 @@ def testFINTwice() -> None:
     client.close()
 
 
-def testFINThenClose() -> None:
+def test_fINThenClose() -> None:
     """TRAPS 1.13: after FIN loseConnection ends at once, in the middle of the call."""
     rig = Rig()
     rig.transport.loseWriteConnection()
@@ -635,7 +635,7 @@ def testFINThenClose() -> None:
 
 
 @pytest.mark.parametrize("first", ["loseConnection", "abortConnection"])
-def testFINAfterAnEnd(first: str) -> None:
+def test_fINAfterAnEnd(first: str) -> None:
     """An end that was asked for already is the end."""
     rig = Rig()
     getattr(rig.transport, first)()
@@ -654,7 +654,7 @@ def testFINAfterAnEnd(first: str) -> None:
 
 
 @pytest.mark.parametrize("nested", [True, False], ids=["poller", "loop"])
-def testResetThatAWriteMeets(nested: bool) -> None:
+def test_resetThatAWriteMeets(nested: bool) -> None:
     """The kernel tells an RST once.  A write that is told leaves no EOF for the next read."""
     reactor: Any = Facade(Outer()) if nested else Loop()
     ours, client = tcpPair()
@@ -671,7 +671,7 @@ def testResetThatAWriteMeets(nested: bool) -> None:
     assert protocol.events == ["made", b"hello", ConnectionLost]
 
 
-def testBrokenPipeIsNoReset() -> None:
+def test_brokenPipeIsNoReset() -> None:
     """EPIPE takes nothing from the next read: a UNIX peer that closed has sent EOF."""
     ours, theirs = socket.socketpair()
     loop = Loop()
@@ -690,7 +690,7 @@ def testBrokenPipeIsNoReset() -> None:
     assert protocol.events[3:] == [ConnectionLost]
 
 
-def testTransientErrorIsNoReset() -> None:
+def test_transientErrorIsNoReset() -> None:
     """ENOBUFS: it is tried again, and a later EOF is an EOF."""
     rig = Rig()
     send = rig.socket.send
@@ -712,7 +712,7 @@ def testTransientErrorIsNoReset() -> None:
 # -- Reads -----------------------------------------------------------------------------------
 
 
-def testReadsGrowAndShrink() -> None:
+def test_readsGrowAndShrink() -> None:
     """DESIGN 3: doubled while they come back full, halved when three quarters stay empty."""
     rig = Rig(sendBuffer=1 << 21, receiveBuffer=1 << 21)
     sizes = [FIRST_READ]
@@ -737,7 +737,7 @@ def testReadsGrowAndShrink() -> None:
 
 
 @pytest.mark.parametrize("largest", [1, 1000, FIRST_READ, 5000, 65536])
-def testLimitReads(largest: int) -> None:
+def test_limitReads(largest: int) -> None:
     """IConnectionTransport.limitReads: never more, from now on, however much there is."""
     rig = Rig(sendBuffer=1 << 20)
     rig.client.send(bytes(300_000))
@@ -754,7 +754,7 @@ def testLimitReads(largest: int) -> None:
     assert max(rig.sizes) == largest
 
 
-def testReadErrors() -> None:
+def test_readErrors() -> None:
     """A spurious event is nothing; an error is the end."""
     rig = Rig()
     assert rig.transport.doRead() is None
@@ -767,7 +767,7 @@ def testReadErrors() -> None:
 # -- TLS, descriptors --------------------------------------------------------------------------
 
 
-def testStartTLSWritesNoPlainText(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_startTLSWritesNoPlainText(monkeypatch: pytest.MonkeyPatch) -> None:
     """TRAPS 1.10: after startTLS a write goes through TLS, never at once to the kernel."""
     rig = Rig(sendBuffer=1 << 20)
     # Else it would be the real reactor's, and install that.
@@ -784,7 +784,7 @@ def testStartTLSWritesNoPlainText(monkeypatch: pytest.MonkeyPatch) -> None:
     rig.rest()
 
 
-def testPassingADescriptor() -> None:
+def test_passingADescriptor() -> None:
     """IUNIXTransport: a descriptor travels with bytes; none of them may overtake it."""
     ours, theirs = socket.socketpair()
     loop = Loop()
@@ -898,7 +898,7 @@ def pairs(stack: ExitStack, count: int) -> list[Any]:
 @pytest.mark.parametrize(
     "code", [errno.ECONNABORTED, errno.EINTR, errno.EPERM, errno.EPROTO], ids=errno.errorcode.get
 )
-def testOneClientIsGone(accepting: Accepted, code: int) -> None:
+def test_oneClientIsGone(accepting: Accepted, code: int) -> None:
     """accept(2): that one is not to be had; the next is served in the same turn."""
     with ExitStack() as stack:
         accepting.port.socket = Script(
@@ -913,7 +913,7 @@ def testOneClientIsGone(accepting: Accepted, code: int) -> None:
 @pytest.mark.parametrize(
     "code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM], ids=errno.errorcode.get
 )
-def testNoDescriptorLeft(accepting: Accepted, code: int) -> None:
+def test_noDescriptorLeft(accepting: Accepted, code: int) -> None:
     """TRAPS 3.1: accepting rests for a moment, then goes on; nobody's connection is closed."""
     with ExitStack() as stack:
         accepting.port.socket = script = Script(
@@ -931,7 +931,7 @@ def testNoDescriptorLeft(accepting: Accepted, code: int) -> None:
         assert script.answers == []
 
 
-def testWhoCannotBeWatched(accepting: Accepted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoCannotBeWatched(accepting: Accepted, monkeypatch: pytest.MonkeyPatch) -> None:
     """O2, O5: ENOSPC of epoll_ctl(2) closes one; accepting rests: no traceback for each."""
     addReader = accepting.loop.addReader
 
@@ -955,7 +955,7 @@ def testWhoCannotBeWatched(accepting: Accepted, monkeypatch: pytest.MonkeyPatch)
         assert accepting.protocols[1].transport.connected
 
 
-def testStoppedWhileItRests(accepting: Accepted) -> None:
+def test_stoppedWhileItRests(accepting: Accepted) -> None:
     """Closed while it rests, the port does not wake."""
     accepting.port.socket = Script(accepting.port.socket, errno.EMFILE)
     accepting.port.doRead()
@@ -963,7 +963,7 @@ def testStoppedWhileItRests(accepting: Accepted) -> None:
     # The fixture stops it, and looks for what is left.
 
 
-def testRealDescriptorLimit(accepting: Accepted) -> None:
+def test_realDescriptorLimit(accepting: Accepted) -> None:
     """TRAPS 3.1: EMFILE from the kernel: no spin, no client lost, served once there is room."""
     with accepting.connect() as client:
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -984,7 +984,7 @@ def testRealDescriptorLimit(accepting: Accepted) -> None:
         assert client.recv(9) == b"x"
 
 
-def testBoundedAccepting(accepting: Accepted) -> None:
+def test_boundedAccepting(accepting: Accepted) -> None:
     """Issue 3, 4: ACCEPTS connections a turn at most."""
     with ExitStack() as stack:
         accepting.port.socket = Script(accepting.port.socket, *pairs(stack, ACCEPTS + 3))
@@ -995,7 +995,7 @@ def testBoundedAccepting(accepting: Accepted) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit])
-def testBuildProtocolThatRaises(
+def test_buildProtocolThatRaises(
     accepting: Accepted, error: type[BaseException], loggedErrors: Any
 ) -> None:
     """TRAPS 1.14: its socket is closed at once; the next client is served."""
@@ -1013,7 +1013,7 @@ def testBuildProtocolThatRaises(
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit])
-def testConnectionMadeThatRaises(
+def test_connectionMadeThatRaises(
     accepting: Accepted, error: type[BaseException], loggedErrors: Any
 ) -> None:
     """TRAPS 1.14: it is aborted, learns so, and nothing of it stays; the next is served."""
@@ -1036,7 +1036,7 @@ def testConnectionMadeThatRaises(
     assert "not this one" in loggedErrors.flush()[0]
 
 
-def testRefusedByTheFactory(accepting: Accepted) -> None:
+def test_refusedByTheFactory(accepting: Accepted) -> None:
     """A factory that makes no protocol has the socket closed."""
     accepting.make = lambda: None
     with accepting.connect() as refused:
@@ -1044,7 +1044,7 @@ def testRefusedByTheFactory(accepting: Accepted) -> None:
         assert refused.recv(9) == b""
 
 
-def testLinkLocalPeer(accepting: Accepted) -> None:
+def test_linkLocalPeer(accepting: Accepted) -> None:
     """A link-local address keeps its interface."""
     ours, theirs = socket.socketpair()
     addresses: list[Any] = []
@@ -1058,7 +1058,7 @@ def testLinkLocalPeer(accepting: Accepted) -> None:
 
 
 @pytest.mark.parametrize("adopted", [False, True], ids=["bound", "adopted"])
-def testServeQueue(adopted: bool) -> None:
+def test_serveQueue(adopted: bool) -> None:
     """TRAPS 3.3: every connection that is complete already, and then no further one."""
     accepted = Accepted(backlog=100)
     if adopted:
@@ -1082,7 +1082,7 @@ def testServeQueue(adopted: bool) -> None:
         accepted.close()
 
 
-def testServeQueueIsBounded(accepting: Accepted) -> None:
+def test_serveQueueIsBounded(accepting: Accepted) -> None:
     """TRAPS 3.3: clients that arrive all the while cannot hold it up."""
     with ExitStack() as stack:
         stack.enter_context(accepting.connect())
@@ -1094,7 +1094,7 @@ def testServeQueueIsBounded(accepting: Accepted) -> None:
             ours.close()
 
 
-def testServeQueueWithoutDescriptors(accepting: Accepted) -> None:
+def test_serveQueueWithoutDescriptors(accepting: Accepted) -> None:
     """TRAPS 3.1, 3.3: when there is none left it does not try again and again."""
     with accepting.connect():
         accepting.port.socket = script = Script(accepting.port.socket, errno.EMFILE, errno.EMFILE)
@@ -1168,7 +1168,7 @@ def listened(deferred: Any) -> Any:
     return port
 
 
-def testFacadeInterfaces() -> None:
+def test_facadeInterfaces() -> None:
     """It passes for the reactor: whatever that provides, and an IReactorFDSet."""
     outer = Outer()
     directlyProvides(outer, IReactorTime, IReactorTCP, IReactorUNIX, IReactorSocket)
@@ -1183,14 +1183,14 @@ def testFacadeInterfaces() -> None:
     assert facade.removeAll() == []
 
 
-def testListenTCP(net: Net) -> None:
+def test_listenTCP(net: Net) -> None:
     """Issue 3, 1: IReactorTCP.listenTCP, as Twisted's in every argument."""
     port = net.facade.listenTCP(0, net.factory, 7, interface="127.0.0.1")
     assert (type(port), port.backlog) == (Port, 7)
     net.serves(port, Server)
 
 
-def testListenUNIX(net: Net, tmp_path: Path) -> None:
+def test_listenUNIX(net: Net, tmp_path: Path) -> None:
     """Issue 3, 1: IReactorUNIX.listenUNIX."""
     path = tmp_path / "socket"
     port = net.facade.listenUNIX(str(path), net.factory, mode=0o600, wantPID=True)
@@ -1201,7 +1201,7 @@ def testListenUNIX(net: Net, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def testAdoptTCP(net: Net) -> None:
+def test_adoptTCP(net: Net) -> None:
     """Issue 3, 1: IReactorSocket.adoptStreamPort; the caller keeps its descriptor."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
@@ -1212,7 +1212,7 @@ def testAdoptTCP(net: Net) -> None:
             listening.accept()[0].close()  # it listens on
 
 
-def testAdoptUNIX(net: Net, tmp_path: Path) -> None:
+def test_adoptUNIX(net: Net, tmp_path: Path) -> None:
     """TRAPS 3.7: the same for a UNIX socket, whose file is not ours either."""
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as listening:
@@ -1229,7 +1229,7 @@ def testAdoptUNIX(net: Net, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix", "TCP4", "adopted"])
-def testEndpoints(net: Net, tmp_path: Path, kind: str) -> None:
+def test_endpoints(net: Net, tmp_path: Path, kind: str) -> None:
     """Issue 3, 1: any endpoint that is given the facade serves through our transports."""
     transport: Any = Server
     if kind == "TCP4":
@@ -1246,7 +1246,7 @@ def testEndpoints(net: Net, tmp_path: Path, kind: str) -> None:
     net.serves(listened(endpoint.listen(net.factory)), transport)
 
 
-def testWithoutEpoll(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_withoutEpoll(monkeypatch: pytest.MonkeyPatch) -> None:
     """Issue 3, 1: where there is no epoll the real reactor watches; the transports are ours."""
     monkeypatch.delattr(select, "epoll")
     loop = Loop()
@@ -1282,7 +1282,7 @@ def unixPort(net: Net, tmp_path: Path) -> Iterator[Any]:
     stop(port, net.facade)
 
 
-def testUNIXTransport(net: Net, unixPort: Any) -> None:
+def test_uNIXTransport(net: Net, unixPort: Any) -> None:
     """It provides what a connection asks of a transport, as TCP's does."""
     protocol, _ = net.connect(unixPort)
     verifyObject(IConnectionTransport, protocol.transport)
@@ -1291,7 +1291,7 @@ def testUNIXTransport(net: Net, unixPort: Any) -> None:
     assert not protocol.transport.failed()
 
 
-def testUNIXHalfClose(net: Net, unixPort: Any) -> None:
+def test_uNIXHalfClose(net: Net, unixPort: Any) -> None:
     """TRAPS 0, 1.1: the echo of what precedes the peer's FIN arrives whole, then ours."""
     protocol, client = net.connect(unixPort)
     data = random.Random(1).randbytes(300_000)
@@ -1316,7 +1316,7 @@ def testUNIXHalfClose(net: Net, unixPort: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
-def testUnsentAndUnread(net: Net, unixPort: Any, kind: str) -> None:
+def test_unsentAndUnread(net: Net, unixPort: Any, kind: str) -> None:
     """IConnectionTransport: in user space and in the kernel; a FIN is not counted; exact 0."""
     port = unixPort
     if kind == "tcp":
@@ -1351,7 +1351,7 @@ def testUnsentAndUnread(net: Net, unixPort: Any, kind: str) -> None:
         stop(port, net.facade)
 
 
-def testUnsentWithoutFIN(net: Net) -> None:
+def test_unsentWithoutFIN(net: Net) -> None:
     """TIOCOUTQ counts a FIN that waits behind unacknowledged bytes; `unsent` does not."""
     port = net.facade.listenTCP(0, net.factory, interface="127.0.0.1")
     protocol, client = net.connect(port)
@@ -1371,7 +1371,7 @@ def testUnsentWithoutFIN(net: Net) -> None:
     stop(port, net.facade)
 
 
-def testUNIXBackpressure(net: Net, unixPort: Any) -> None:
+def test_uNIXBackpressure(net: Net, unixPort: Any) -> None:
     """DESIGN 5: over 64 KiB waiting pause the producer, none waiting resumes it, none is lost."""
     protocol, client = net.connect(unixPort)
     it = protocol.transport
@@ -1392,7 +1392,7 @@ def testUNIXBackpressure(net: Net, unixPort: Any) -> None:
     it.unregisterProducer()
 
 
-def testUNIXPeerGone(net: Net, unixPort: Any) -> None:
+def test_uNIXPeerGone(net: Net, unixPort: Any) -> None:
     """A peer that closes with unread input resets: told as a lost connection, once."""
     protocol, client = net.connect(unixPort)
     protocol.transport.write(b"unread")

@@ -26,7 +26,7 @@ from tests.certificates import Certificates
 from tests.unit.outer import Outer, waitUntil
 from tests.unit.proxyheaders import formatV2
 from tests.unit.served import Served
-from tests.unit.test_stream import Rig, reservedDescriptor
+from tests.unit.transports.test_socket_stream import Rig, reservedDescriptor
 
 __all__ = ["reservedDescriptor"]
 

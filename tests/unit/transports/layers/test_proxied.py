@@ -59,7 +59,7 @@ from tests.unit.proxyheaders import (
     formatV1,
     formatV2,
 )
-from tests.unit.test_proxyheader import (
+from tests.unit.wire.test_proxy_header import (
     REFUSED_BINARY,
     REFUSED_EARLY,
     REFUSED_LATE,

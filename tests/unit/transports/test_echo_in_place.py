@@ -176,7 +176,7 @@ class Link:
         return len(data) - len(rest)
 
 
-def testBulkGoesUnseen() -> None:
+def test_bulkGoesUnseen() -> None:
     """All comes back in order and none of it was shown; no descriptor is left."""
     before = descriptors()
     with Link() as link:
@@ -185,7 +185,7 @@ def testBulkGoesUnseen() -> None:
     assert descriptors() == before
 
 
-def testThereAndBack() -> None:
+def test_thereAndBack() -> None:
     """Small, bulk, small, bulk: small reads after bulk, and all in order."""
     source = random.Random(3)
     with Link() as link:
@@ -199,7 +199,7 @@ def testThereAndBack() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
-def testRandomSessions(family: int, seed: int) -> None:
+def test_randomSessions(family: int, seed: int) -> None:
     """Random sizes, buffers, pauses of both sides, and writes of ours between; then FIN."""
     source = random.Random(seed)
     with Link(family) as link:
@@ -236,7 +236,7 @@ def testRandomSessions(family: int, seed: int) -> None:
         assert link.protocol.seen + link.protocol.unseen == len(data)
 
 
-def testWhoNeverReads() -> None:
+def test_whoNeverReads() -> None:
     """C5: nothing of what it sends is held in user space; `unsent` and `unread` know of all."""
     with Link() as link:
         sent = link.stall()
@@ -261,7 +261,7 @@ def testWhoNeverReads() -> None:
         waitUntil(link.outer.turn, lambda: transport.disconnected)
 
 
-def testWhoReadsAgain() -> None:
+def test_whoReadsAgain() -> None:
     """C5: when it reads again, all that the kernel took of it comes back."""
     with Link() as link:
         sent = link.stall()
@@ -271,7 +271,7 @@ def testWhoReadsAgain() -> None:
 
 
 @pytest.mark.parametrize("reads", [False, True])
-def testReset(reads: bool) -> None:
+def test_reset(reads: bool) -> None:
     """TRAPS 2.2: RST ends it, whether it is stalled or in full flight."""
     before = descriptors()
     link = Link()
@@ -286,7 +286,7 @@ def testReset(reads: bool) -> None:
     assert descriptors() == before
 
 
-def testEndedWhileCounted() -> None:
+def test_endedWhileCounted() -> None:
     """A protocol that aborts as it is told of an echo, of a part too, is not spoken to again."""
     link = Link()
     # So that not all can be sent at one go.
@@ -301,7 +301,7 @@ def testEndedWhileCounted() -> None:
     assert link.protocol.pauses == pauses
 
 
-def testClosedWhileCounted() -> None:
+def test_closedWhileCounted() -> None:
     """A protocol may close the transport as it is told of an echo, which is sent by then."""
     link = Link()
     link.protocol.echoed = lambda count: link.transport.closeNow()  # type: ignore[method-assign]  # to look at it
@@ -313,7 +313,7 @@ def testClosedWhileCounted() -> None:
     assert link.protocol.ends == ["stop", ConnectionDone]
 
 
-def testAfterWhatWaits() -> None:
+def test_afterWhatWaits() -> None:
     """What was written before, and waits in user space, goes before what is echoed."""
     with Link() as link:
         link.exchange(noise(1_000_000))
@@ -326,7 +326,7 @@ def testAfterWhatWaits() -> None:
         assert link.answer[1_000_000:-1_000_000] == b"x" * written
 
 
-def testOurEndWhileStalled() -> None:
+def test_ourEndWhileStalled() -> None:
     """TRAPS 2.1: our FIN while nothing more can be sent: it stays open, and nothing is lost."""
     with Link() as link:
         link.stall()
@@ -342,7 +342,7 @@ def testOurEndWhileStalled() -> None:
         assert bytes(link.answer) == noise(24_000_000)[:echoed]
 
 
-def testAfterASequence() -> None:
+def test_afterASequence() -> None:
     """The same for what was written with ``writeSequence``, which never goes at once."""
     with Link() as link:
         link.transport.writeSequence([b"before, "])
@@ -352,7 +352,7 @@ def testAfterASequence() -> None:
         assert link.answer == b"before, after"
 
 
-def testReadsMuch() -> None:
+def test_readsMuch() -> None:
     """Issue 3, 4: the transport says whether its last read came back full."""
     with Link() as link:
         link.client.send(bytes(FIRST_READ + 5))
@@ -363,7 +363,7 @@ def testReadsMuch() -> None:
         link.receive()
 
 
-def testAfterOurEnd() -> None:
+def test_afterOurEnd() -> None:
     """Input after our FIN is shown, as there is nowhere to echo it."""
     with Link() as link:
         link.exchange(noise(1_000_000))
@@ -379,7 +379,7 @@ def testAfterOurEnd() -> None:
         assert link.protocol.unseen == unseen
 
 
-def testUrgentByte() -> None:
+def test_urgentByte() -> None:
     """Urgent bytes within bulk, where reads stop (tcp(7)), come back in their places."""
     source = random.Random(5)
     with Link() as link:
@@ -389,7 +389,7 @@ def testUrgentByte() -> None:
         assert link.protocol.unseen > 1_000_000
 
 
-def testUrgentByteOverUNIX() -> None:
+def test_urgentByteOverUNIX() -> None:
     """
     Over a UNIX socket (unix(7), since Linux 5.15) it is a byte as any other.
 
@@ -406,7 +406,7 @@ def testUrgentByteOverUNIX() -> None:
             assert link.answer[got:] == bytes([number])
 
 
-def testForbidden() -> None:
+def test_forbidden() -> None:
     """Once it is not allowed any more, everything is shown."""
     with Link() as link:
         link.exchange(noise(1_000_000))
@@ -417,7 +417,7 @@ def testForbidden() -> None:
         assert link.protocol.unseen == unseen
 
 
-def testNobodyToPause() -> None:
+def test_nobodyToPause() -> None:
     """Without a producer nobody stops reading: what cannot be sent is buffered, not asked again."""
     with Link() as link:
         link.transport.unregisterProducer()
@@ -429,7 +429,7 @@ def testNobodyToPause() -> None:
         assert bytes(link.answer) == noise(sent)
 
 
-def testAnswersBetween() -> None:
+def test_answersBetween() -> None:
     """What is written of one's own keeps its place among what is echoed in place."""
     with Link() as link:
         link.exchange(noise(1_000_000))

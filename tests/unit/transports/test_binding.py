@@ -18,7 +18,7 @@ from echod.transports.binding import addressOf, makeSocket, refusals, setOptions
 from echod.transports.tcp import TCPPort
 from echod.transports.udp import UDPPort
 from echod.transports.unix import UNIXListeningPort
-from tests.unit.test_udp import Door, Echo
+from tests.unit.transports.test_udp import Door, Echo
 
 KINDS = [socket.SOCK_STREAM, socket.SOCK_DGRAM]
 

@@ -145,7 +145,7 @@ def drain(skt: socket.socket) -> None:
 # -- Adding and removing ---------------------------------------------------------------------
 
 
-def testInterfaces(rig: Rig) -> None:
+def test_interfaces(rig: Rig) -> None:
     """DESIGN 1: an IReactorFDSet that is one reader of the real reactor."""
     verifyObject(IReactorFDSet, rig.poller)
     verifyObject(IReadDescriptor, rig.poller)
@@ -153,7 +153,7 @@ def testInterfaces(rig: Rig) -> None:
     assert available()
 
 
-def testReadsAndWrites(rig: Rig) -> None:
+def test_readsAndWrites(rig: Rig) -> None:
     """Each is told what it asked for, and nothing else."""
     descriptor, peer = rig.reading()
     peer.send(b"one")
@@ -177,7 +177,7 @@ def testReadsAndWrites(rig: Rig) -> None:
     assert descriptor.calls[5:] == [b"three"]
 
 
-def testAddedAndRemovedTwice(rig: Rig) -> None:
+def test_addedAndRemovedTwice(rig: Rig) -> None:
     """Asking twice is asking once; removing a stranger is nothing (IReactorFDSet)."""
     descriptor, peer = rig.reading()
     stranger, _ = rig.pair()
@@ -193,7 +193,7 @@ def testAddedAndRemovedTwice(rig: Rig) -> None:
     assert rig.poller.getReaders() == []
 
 
-def testGetReadersAndWriters(rig: Rig) -> None:
+def test_getReadersAndWriters(rig: Rig) -> None:
     """They tell who asks for what; a paused one asks for nothing."""
     one, _ = rig.reading()
     two, _ = rig.reading()
@@ -204,7 +204,7 @@ def testGetReadersAndWriters(rig: Rig) -> None:
     assert rig.poller.getWriters() == [two]
 
 
-def testRemoveAll(rig: Rig) -> None:
+def test_removeAll(rig: Rig) -> None:
     """It returns everybody, paused ones too, and lets go of the epoll object."""
     one, peer = rig.reading()
     two, _ = rig.pair()
@@ -219,7 +219,7 @@ def testRemoveAll(rig: Rig) -> None:
     assert one.calls == []
 
 
-def testEpollLivesFromFirstToLast(rig: Rig) -> None:
+def test_epollLivesFromFirstToLast(rig: Rig) -> None:
     """The epoll object goes with the last descriptor: an idle poller holds nothing."""
     before = len(os.listdir("/proc/self/fd"))
     assert rig.empty
@@ -239,7 +239,7 @@ def testEpollLivesFromFirstToLast(rig: Rig) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def testWithoutConnected(rig: Rig) -> None:
+def test_withoutConnected(rig: Rig) -> None:
     """IReadDescriptor knows no ``connected``: one without it is not kept once it is removed."""
 
     class Bare:
@@ -266,7 +266,7 @@ def testWithoutConnected(rig: Rig) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("where", ["onRead", "onWrite", "onLost"])
-def testOneThatRaises(rig: Rig, where: str, error: type[BaseException], loggedErrors: Any) -> None:
+def test_oneThatRaises(rig: Rig, where: str, error: type[BaseException], loggedErrors: Any) -> None:
     """DESIGN 1: whatever one raises costs that one, is logged, and costs nobody else."""
 
     def fail() -> None:
@@ -291,7 +291,7 @@ def testOneThatRaises(rig: Rig, where: str, error: type[BaseException], loggedEr
     assert rig.poller.getWriters() == []
 
 
-def testReadConnectionLostThatRaises(rig: Rig, loggedErrors: Any) -> None:
+def test_readConnectionLostThatRaises(rig: Rig, loggedErrors: Any) -> None:
     """The same of readConnectionLost."""
 
     class Bad(HalfCloseable):
@@ -307,7 +307,7 @@ def testReadConnectionLostThatRaises(rig: Rig, loggedErrors: Any) -> None:
     assert "its own fault" in loggedErrors.flush()[0]
 
 
-def testHalfClose(rig: Rig) -> None:
+def test_halfClose(rig: Rig) -> None:
     """EOF ends the reading alone of one that can be half-closed; it writes on."""
     descriptor, peer = rig.reading(HalfCloseable)
     rig.poller.addWriter(descriptor)
@@ -323,7 +323,7 @@ def testHalfClose(rig: Rig) -> None:
     assert rig.empty
 
 
-def testEOFOfOneThatCannotBeHalfClosed(rig: Rig) -> None:
+def test_eOFOfOneThatCannotBeHalfClosed(rig: Rig) -> None:
     """EOF ends it."""
     descriptor, peer = rig.reading()
     peer.close()
@@ -331,7 +331,7 @@ def testEOFOfOneThatCannotBeHalfClosed(rig: Rig) -> None:
     assert descriptor.calls == [b"", ConnectionDone]
 
 
-def testHangUpWithoutInput(rig: Rig) -> None:
+def test_hangUpWithoutInput(rig: Rig) -> None:
     """EPOLLHUP alone, as of a pipe, is EOF to a reader."""
     readEnd, writeEnd = os.pipe()
     descriptor, _ = rig.pair(HalfCloseable)
@@ -344,7 +344,7 @@ def testHangUpWithoutInput(rig: Rig) -> None:
     os.close(readEnd)
 
 
-def testErrorWithoutOutput(rig: Rig) -> None:
+def test_errorWithoutOutput(rig: Rig) -> None:
     """EPOLLERR, as of a full pipe whose reader has gone, ends a writer as a lost connection."""
     readEnd, writeEnd = os.pipe()
     os.set_blocking(writeEnd, False)
@@ -367,7 +367,7 @@ def testErrorWithoutOutput(rig: Rig) -> None:
 # -- epoll_ctl fails -------------------------------------------------------------------------
 
 
-def testRefusedByEpoll(rig: Rig, tmp_path: Path) -> None:
+def test_refusedByEpoll(rig: Rig, tmp_path: Path) -> None:
     """DESIGN 1: epoll takes no regular file (EPERM): the caller learns it, nothing is left."""
     refused, _ = rig.pair()
     with open(tmp_path / "file", "wb") as file:
@@ -380,7 +380,7 @@ def testRefusedByEpoll(rig: Rig, tmp_path: Path) -> None:
         assert rig.empty
 
 
-def testRefusedByEpollWithinATurn(rig: Rig, tmp_path: Path, loggedErrors: Any) -> None:
+def test_refusedByEpollWithinATurn(rig: Rig, tmp_path: Path, loggedErrors: Any) -> None:
     """DESIGN 1: the one that asked for it ends, the others stay."""
     asking, askingPeer = rig.reading()
     good, goodPeer = rig.reading()
@@ -401,7 +401,7 @@ def testRefusedByEpollWithinATurn(rig: Rig, tmp_path: Path, loggedErrors: Any) -
 # -- Vanished descriptors --------------------------------------------------------------------
 
 
-def testClosedWithoutRemoval(rig: Rig) -> None:
+def test_closedWithoutRemoval(rig: Rig) -> None:
     """TRAPS 10.2: one that is closed first is removed all the same, and found by identity."""
     descriptor, _ = rig.reading()
     rig.poller.addWriter(descriptor)
@@ -418,7 +418,7 @@ def testClosedWithoutRemoval(rig: Rig) -> None:
     assert rig.empty
 
 
-def testClosedBehindItsBack(rig: Rig) -> None:
+def test_closedBehindItsBack(rig: Rig) -> None:
     """TRAPS 10.2: fileno() still names it, epoll knows it no more (EBADF): it ends whole."""
     ours, theirs = socket.socketpair()
     number = ours.detach()
@@ -439,7 +439,7 @@ def testClosedBehindItsBack(rig: Rig) -> None:
     theirs.close()
 
 
-def testClosedButDuplicated(rig: Rig) -> None:
+def test_closedButDuplicated(rig: Rig) -> None:
     """TRAPS 10.2: events of a file that lives on under another number end nobody."""
     ghost, ghostPeer = rig.reading()
     other, otherPeer = rig.reading()
@@ -456,7 +456,7 @@ def testClosedButDuplicated(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("removed", [True, False], ids=["removed", "not removed"])
-def testNumberReusedWithinABatch(rig: Rig, removed: bool) -> None:
+def test_numberReusedWithinABatch(rig: Rig, removed: bool) -> None:
     """DESIGN 1: the new bearer of a number does not get its predecessor's events."""
     newcomers: list[Any] = []
 
@@ -499,7 +499,7 @@ def testNumberReusedWithinABatch(rig: Rig, removed: bool) -> None:
     assert newcomer.calls == [b"mine"]
 
 
-def testForgottenWithinItsOwnRead(rig: Rig) -> None:
+def test_forgottenWithinItsOwnRead(rig: Rig) -> None:
     """One that ends itself in doRead is not told to write in the same turn."""
     descriptor, peer = rig.reading()
     rig.poller.addWriter(descriptor)
@@ -531,7 +531,7 @@ def stoppingPair(rig: Rig, stop: Callable[[Any], None]) -> tuple[Any, socket.soc
     return stopped, stoppedPeer
 
 
-def testReadingStoppedWithinABatch(rig: Rig) -> None:
+def test_readingStoppedWithinABatch(rig: Rig) -> None:
     """Stopped by another's turn, with output still to come: it is not read, but written."""
     stopped, peer = stoppingPair(rig, rig.poller.removeReader)
     fill(stopped.socket)
@@ -546,7 +546,7 @@ def testReadingStoppedWithinABatch(rig: Rig) -> None:
     assert stopped.calls == ["write"]
 
 
-def testWritingStoppedWithinABatch(rig: Rig) -> None:
+def test_writingStoppedWithinABatch(rig: Rig) -> None:
     """Its output stopped by another's turn: that is no EOF."""
     stopped, peer = stoppingPair(rig, rig.poller.removeWriter)
     rig.poller.addReader(stopped)
@@ -558,7 +558,7 @@ def testWritingStoppedWithinABatch(rig: Rig) -> None:
     assert stopped.calls == [b"x"]
 
 
-def testPausedWithinABatch(rig: Rig) -> None:
+def test_pausedWithinABatch(rig: Rig) -> None:
     """TRAPS 2.2: paused by another's turn it stays registered, so that RST is noticed."""
     stopper, stopperPeer = rig.reading()
     stopped, peer = rig.tcp()
@@ -581,7 +581,7 @@ def testPausedWithinABatch(rig: Rig) -> None:
 # -- Paused ----------------------------------------------------------------------------------
 
 
-def testPausedNoticesReset(rig: Rig) -> None:
+def test_pausedNoticesReset(rig: Rig) -> None:
     """TRAPS 2.2: a peer's RST ends a paused connection at once, unread input or not."""
     for unread in (b"", b"x"):
         descriptor, peer = rig.tcp(HalfCloseable)
@@ -596,7 +596,7 @@ def testPausedNoticesReset(rig: Rig) -> None:
         assert rig.empty
 
 
-def testPausedDoesNotRead(rig: Rig) -> None:
+def test_pausedDoesNotRead(rig: Rig) -> None:
     """Neither input nor the peer's FIN is told to a paused one, and they do not spin."""
     descriptor, peer = rig.tcp(HalfCloseable)
     rig.poller.addReader(descriptor)
@@ -614,7 +614,7 @@ def testPausedDoesNotRead(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
-def testHangUpDoesNotSpin(rig: Rig, kind: str) -> None:
+def test_hangUpDoesNotSpin(rig: Rig, kind: str) -> None:
     """DESIGN 1: EPOLLHUP is reported for ever to an empty mask: told once, then never."""
     descriptor, peer = rig.pair(HalfCloseable) if kind == "unix" else rig.tcp(HalfCloseable)
     other, _ = rig.reading()
@@ -640,7 +640,7 @@ def testHangUpDoesNotSpin(rig: Rig, kind: str) -> None:
 # -- Fairness --------------------------------------------------------------------------------
 
 
-def testBoundedBatch(rig: Rig) -> None:
+def test_boundedBatch(rig: Rig) -> None:
     """Issue 3, 4: a turn takes BATCH events at most, and then the others come first."""
     assert BATCH <= 256
     size = BATCH + 20
@@ -657,7 +657,7 @@ def testBoundedBatch(rig: Rig) -> None:
     assert min(len(descriptor.calls) for descriptor in descriptors) == 1
 
 
-def testWhoIsSlow(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoIsSlow(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Issue 5, 3: each is blamed for its own time alone, not for a batch's."""
     now = 0.0
     told: list[Any] = []
@@ -687,7 +687,7 @@ class Flood(Descriptor):
     readsMuch = True
 
 
-def testLittleGoesFirst(rig: Rig) -> None:
+def test_littleGoesFirst(rig: Rig) -> None:
     """Issue 3, 4: in one batch those that read much come last, each once."""
     order: list[str] = []
 
@@ -704,7 +704,7 @@ def testLittleGoesFirst(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(("count", "turns"), [(3, 1), (BATCH - 1, 13)])
-def testLittleGoesBetween(
+def test_littleGoesBetween(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, count: int, turns: int
 ) -> None:
     """
@@ -739,7 +739,7 @@ def testLittleGoesBetween(
 
 @pytest.mark.parametrize("count", [BATCH + 1, 2 * BATCH, 3 * BATCH, 4 * BATCH])
 @pytest.mark.parametrize("seconds", [0.2 * LOOK, 0.7 * LOOK, 2 * LOOK])
-def testFloodsTakeTurns(
+def test_floodsTakeTurns(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, count: int, seconds: float
 ) -> None:
     """Issue 3, 4: of more than a batch none is passed over for ever, however looks fall."""
@@ -761,7 +761,7 @@ def testFloodsTakeTurns(
     assert max(turns) - min(turns) <= 1
 
 
-def testWriterThatStopsWhileItWaits(rig: Rig) -> None:
+def test_writerThatStopsWhileItWaits(rig: Rig) -> None:
     """What epoll said of one that waits may be old: it writes only if it still asks to."""
     floods = [rig.reading(Flood) for _ in range(2)]
     (first, _), (second, _) = floods
@@ -774,7 +774,7 @@ def testWriterThatStopsWhileItWaits(rig: Rig) -> None:
     assert (first.calls, second.calls) == (["read", "write"], ["read"])
 
 
-def testFloodsNumberForAnother(rig: Rig) -> None:
+def test_floodsNumberForAnother(rig: Rig) -> None:
     """One that waits and is gone is not served, nor is who has its number then."""
     floods = [rig.reading(Flood) for _ in range(BATCH + 1)]
     for descriptor, peer in floods:
@@ -789,7 +789,7 @@ def testFloodsNumberForAnother(rig: Rig) -> None:
     assert all(descriptor.calls for descriptor, _ in floods if descriptor is not last)
 
 
-def testFloodGoneMeanwhile(rig: Rig) -> None:
+def test_floodGoneMeanwhile(rig: Rig) -> None:
     """One that was left for later and removed before its turn is not served."""
     first, peer = rig.reading(Flood)
     second, other = rig.reading(Flood)
@@ -807,7 +807,7 @@ def testFloodGoneMeanwhile(rig: Rig) -> None:
     assert (first.calls, second.calls) == ([b"x"], [])
 
 
-def testLastFloodGoes(rig: Rig) -> None:
+def test_lastFloodGoes(rig: Rig) -> None:
     """The last one ends in its turn, and the epoll object with it."""
     flood, peer = rig.reading(Flood)
     peer.close()
@@ -816,7 +816,7 @@ def testLastFloodGoes(rig: Rig) -> None:
     assert rig.empty
 
 
-def testReactorGoesDown(rig: Rig, loggedErrors: Any) -> None:
+def test_reactorGoesDown(rig: Rig, loggedErrors: Any) -> None:
     """As the reactor's disconnectAll: everybody's connectionLost, whatever one of them raises."""
 
     def fail() -> None:
@@ -833,7 +833,7 @@ def testReactorGoesDown(rig: Rig, loggedErrors: Any) -> None:
     assert "at the end" in loggedErrors.flush()[0]
 
 
-def testUsedAgain(rig: Rig) -> None:
+def test_usedAgain(rig: Rig) -> None:
     """When everybody has gone, another may come: within the same batch too."""
     last, lastPeer = rig.reading()
     successors: list[Any] = []
