@@ -1,6 +1,6 @@
 """
-The command: ``python -m benchmarks``, and ``python -m benchmarks soak`` and ``start``; see
-``README.md`` here.
+The command: ``python -m benchmarks``, and ``python -m benchmarks soak``, ``start`` and ``gate``;
+see ``README.md`` here.
 
 Exit status 0: every chosen row was measured for echod; 1: one was not, or nothing could be; it
 says nothing about targets, which a shared machine may miss.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import signal
 import sys
 import tempfile
@@ -20,9 +19,10 @@ from typing import NoReturn
 
 from benchmarks.chart import chart
 from benchmarks.figures import RowResult, spread, verdicts
+from benchmarks.gate import main as gate
 from benchmarks.report import bound, environment, json_, markdown, measured
 from benchmarks.rows import ECHOD, PEERS, ROWS, Row, chooseRows
-from benchmarks.run import Bench, Progress, chooseCPUs, siblingsOf
+from benchmarks.run import Bench, Progress, allDescriptors, chooseCPUs, siblingsOf
 from benchmarks.servers import Children, ServerError, build, missing, secure
 from benchmarks.soak import main as soak
 from benchmarks.start import main as start
@@ -155,9 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ended)
-    # Servers inherit it; not all raise it themselves.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    allDescriptors()
     allowed = os.sched_getaffinity(0)
     cpus = chooseCPUs(allowed, siblingsOf(allowed))
     whole = not options.only and options.peers is None
@@ -203,6 +201,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    others = {"soak": soak, "start": start}
+    others = {"soak": soak, "start": start, "gate": gate}
     other = others.get(sys.argv[1]) if len(sys.argv) > 1 else None
     sys.exit(main() if other is None else other(sys.argv[2:]))

@@ -34,6 +34,8 @@ class Peer:
     :ivar needs: what must be there: a program, or a Python package after ``python:``.
     :ivar forks: whether it makes processes, whose cost is counted too.
     :ivar checkBytes: how much is echoed at once to see whether it works.
+    :ivar isEchod: whether it is started with a row's options for echod.
+    :ivar folder: where it is started; the project's folder, unless said.
     """
 
     title: str
@@ -41,6 +43,8 @@ class Peer:
     needs: tuple[str, ...] = ()
     forks: bool = False
     checkBytes: int = 200_000
+    isEchod: bool = False
+    folder: str = ""
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -52,6 +56,7 @@ PEERS: dict[str, Peer] = {
         "**echod**",
         ("{python}", "-m", "echod", "{listener}", "{place}"),
         ("python:msgspec", "python:twisted"),
+        isEchod=True,
     ),
     "c": Peer("C, epoll", ("{build}/epoll_echo", "{port}", "4096"), ("gcc",)),
     "c-64k": Peer("C, epoll, 64 KiB buffers", ("{build}/epoll_echo", "{port}", "65536"), ("gcc",)),
@@ -169,6 +174,11 @@ class Row:
     halfCloses: bool = False
     tls: bool = False
     options: tuple[str, ...] = ()
+
+    @property
+    def measuresMemory(self) -> bool:
+        """Whether memory is looked at when all are connected, and nothing is done after that."""
+        return self.metrics[0] == "memory"
 
     def keys(self, seconds: float) -> dict[str, object]:
         """The load generator's keys, for a run of so many seconds."""

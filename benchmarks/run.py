@@ -10,19 +10,20 @@ counted to the next.
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from benchmarks.figures import RowResult, Sample
 from benchmarks.load import Generator, LoadError
 from benchmarks.measure import cpuSeconds, residentBytes, settle
-from benchmarks.rows import ECHOD, PEERS, Row
+from benchmarks.rows import ECHOD, PEERS, Peer, Row
 from benchmarks.servers import Children, Server, ServerError, checkEcho, checkHalfClose
 
-__all__ = ["Bench", "Progress", "chooseCPUs", "turns"]
+__all__ = ["Bench", "Progress", "allDescriptors", "chooseCPUs", "siblingsOf", "turns"]
 
 #: Seconds before memory is read, for buffers to come and go.
 QUIET = 0.5
@@ -81,6 +82,12 @@ def siblingsOf(allowed: set[int]) -> dict[int, set[int]]:
     return found
 
 
+def allDescriptors() -> None:
+    """Raise the limit of open files to what is allowed: servers inherit it, not all raise it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def turns(peers: Sequence[str], repetition: int) -> list[str]:
     """Whose turn it is, in order: each repetition begins with the next one."""
     first = repetition % len(peers) if peers else 0
@@ -98,6 +105,7 @@ class Bench:
     :ivar pem: the certificate and key for rows with TLS; without, ``noTLS`` says why.
     :ivar seconds: of one turn; ``repeat``: turns of each server.
     :ivar cpus: of the servers, and of the load generator.
+    :ivar peers: the servers that rows name.
     """
 
     children: Children
@@ -109,6 +117,7 @@ class Bench:
     progress: Progress
     pem: str = ""
     noTLS: str = ""
+    peers: Mapping[str, Peer] = field(default_factory=lambda: PEERS)
 
     def measure(self, row: Row, chosen: Sequence[str] | None = None, label: str = "") -> RowResult:
         """
@@ -147,6 +156,8 @@ class Bench:
                     try:
                         if row.fresh:
                             with self._start(row, peer) as server:
+                                if not row.measuresMemory:
+                                    self._turn(row, server, self.seconds * WARM)
                                 sample = self._turn(row, server, self.seconds)
                         else:
                             sample = self._turn(row, servers[peer], self.seconds)
@@ -159,8 +170,8 @@ class Bench:
 
     def _start(self, row: Row, name: str) -> Server:
         """A server that listens and has been seen to echo."""
-        peer = PEERS[name]
-        options = row.options if name == ECHOD else ()
+        peer = self.peers[name]
+        options = row.options if peer.isEchod else ()
         pem = self.pem if row.tls else ""
         server = Server(self.children, peer, row.pattern, self.folder, self.cpus[0], options, pem)
         try:
@@ -196,7 +207,7 @@ class Bench:
         resident = residentBytes(server.pid, forks)
         with Generator(self.children, command, self.cpus[1], seconds) as load:
             sent = load.connected()
-            if row.metrics[0] == "memory":
+            if row.measuresMemory:
                 time.sleep(QUIET)
                 grown = residentBytes(server.pid, forks) - resident
                 return {"memory": grown / row.connections, "sent": sent / row.connections}

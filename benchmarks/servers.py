@@ -67,8 +67,9 @@ class Children:
         stdin: int = subprocess.DEVNULL,
         stdout: int | IO[bytes] = subprocess.DEVNULL,
         stderr: int | IO[bytes] = subprocess.DEVNULL,
+        folder: str = "",
     ) -> subprocess.Popen[bytes]:
-        """Start it on that CPU."""
+        """Start it on that CPU, in that folder; the project's folder for none."""
 
         def prepare() -> None:
             os.sched_setaffinity(0, {cpu})
@@ -76,7 +77,7 @@ class Children:
 
         process = subprocess.Popen(
             command,
-            cwd=HERE.parent,
+            cwd=folder or HERE.parent,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -241,6 +242,7 @@ class Server:
                 cpu,
                 stdout=self._log,
                 stderr=self._log,
+                folder=peer.folder,
             )
         except OSError as error:
             self._log.close()

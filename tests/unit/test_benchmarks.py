@@ -1,9 +1,12 @@
-"""`benchmarks`: its pure parts.  No server is started, nothing is compiled."""
+"""`benchmarks`: its pure parts.  No server is started, no generator is compiled."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,13 +15,23 @@ import pytest
 
 import benchmarks
 from benchmarks.chart import chart
-from benchmarks.figures import RowResult, Sample, judge, ratios, spread, verdicts
+from benchmarks.figures import (
+    Estimate,
+    RowResult,
+    Sample,
+    estimate,
+    judge,
+    ratios,
+    spread,
+    verdicts,
+)
+from benchmarks.gate import AGAIN, BASE, NAMES, checkOut, gateRow, peersOf, table, word
 from benchmarks.load import LoadError, parseLine, parseOutcome
 from benchmarks.measure import childrenTicks, totalKilobytes
 from benchmarks.report import bound, json_, markdown
 from benchmarks.rows import ECHOD, PEERS, ROWS, Row, Target, chooseRows
 from benchmarks.run import chooseCPUs, turns
-from benchmarks.servers import commandOf, message
+from benchmarks.servers import ServerError, commandOf, message
 from benchmarks.units import axis, number, show
 
 
@@ -227,6 +240,98 @@ def test_missingPeers() -> None:
     assert judge(Target("cpu", (), 1, 1), {}).word == "not measured"
     with pytest.raises(ValueError, match="no values"):
         spread([])
+
+
+@pytest.mark.parametrize(("count", "place"), [(5, 1), (8, 6), (10, 11), (20, 61)])
+def test_estimateBounds(count: int, place: int) -> None:
+    """As printed tables of the signed-rank test have them (one-sided, 0.05), one counted from 0."""
+    values = [1.001 ** (3**index % 101 + index) for index in range(count)]
+    means = sorted(math.sqrt(one * other) for at, one in enumerate(values) for other in values[at:])
+    found = estimate(values)
+    assert found.lower == pytest.approx(means[place - 1])
+    assert found.upper == pytest.approx(means[-place])
+    assert found.lower < found.ratio < found.upper
+
+
+def test_estimateOfTheOther() -> None:
+    """What is compared with what does not matter; one that was disturbed hardly does."""
+    values = [1.01, 0.99, 1.02, 1.00, 0.98, 1.03, 1.01, 0.97, 1.02, 1.04]
+    found, other = estimate(values), estimate([1 / value for value in values])
+    assert other.ratio == pytest.approx(1 / found.ratio)
+    assert other.lower == pytest.approx(1 / found.upper)
+    assert estimate([*values, 9.0]).ratio == pytest.approx(found.ratio, abs=0.01)
+
+
+def test_estimateOfFew() -> None:
+    """Four values bound nothing, whatever they are; none are an error."""
+    assert estimate([1.0] * 4) == Estimate(1.0, 0.0, math.inf)
+    with pytest.raises(ValueError, match="no values"):
+        estimate([])
+
+
+# -- The gate ------------------------------------------------------------------------------
+
+
+def test_gateRows() -> None:
+    """The rows exist; each of the three is started as echod is, with its options, in its folder."""
+    rows = [gateRow(row) for row in ROWS if row.name in NAMES]
+    assert len(rows) == len(NAMES)
+    peers = peersOf({name: Path("/", name) for name in (ECHOD, BASE, AGAIN)})
+    for row in rows:
+        assert set(row.peers) == set(peers)
+        assert row.fresh
+    for name, peer in peers.items():
+        assert commandOf(peer, "raw", 7, "/b") == commandOf(PEERS[ECHOD], "raw", 7, "/b")
+        assert (peer.isEchod, peer.folder) == (True, f"/{name}")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Estimate(1.0, 0.98, 1.03), "passes"),
+        (Estimate(1.02, 1.01, 1.029), "passes"),
+        (Estimate(1.02, 0.99, 1.031), "cannot tell"),
+        (Estimate(1.04, 1.01, 1.05), "costs more"),
+        (None, "not measured"),
+    ],
+)
+def test_gateWords(found: Estimate | None, said: str) -> None:
+    """The bound decides, not the estimate; at 1.03 is within it."""
+    assert word(found) == said
+
+
+def test_gateTable() -> None:
+    """Ratios are made within an alternation; a row without a peer is told, and breaks nothing."""
+    row = gateRow(next(row for row in ROWS if row.name == "raw-50"))
+    steps = [1.0, 2.0, 1.5, 3.0, 1.2]
+    result = RowResult(row)
+    result.samples = {
+        ECHOD: cpu(*(1.02e-6 * step for step in steps)),
+        BASE: cpu(*(1e-6 * step for step in steps)),
+        AGAIN: cpu(*(1e-6 * step for step in steps)),
+    }
+    *_, first, second = table([result, RowResult(row)]).splitlines()
+    assert "1.50 µs | 1.53 µs | 1.020 (1.020 … 1.020) | 1.000 (1.000 … 1.000) | passes |" in first
+    assert second.endswith("| — | — | — | — | not measured |")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git on the PATH")
+def test_gateChecksOut(tmp_path: Path) -> None:
+    """A revision's package, not what lies in the folder or is installed; a wrong one is told."""
+    repository, folder = tmp_path / "repository", tmp_path / "folder"
+    package = repository / "echod" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    package.write_text("which = 'old'\n")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "the first"]):
+        subprocess.run([*git, *words], check=True)
+    package.write_text("which = 'new'\n")
+    folder.mkdir()
+    assert checkOut(repository, "HEAD", folder).endswith(" the first")
+    assert (folder / "echod" / "__init__.py").read_text() == "which = 'old'\n"
+    assert list((folder / "echod" / "__pycache__").iterdir())
+    with pytest.raises(ServerError, match=r"git archive: .*nowhere"):
+        checkOut(repository, "nowhere", folder)
 
 
 # -- Order ---------------------------------------------------------------------------------
