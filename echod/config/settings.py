@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from echod.errors import ConfigurationError
+from echod.wire.keys import keyOf
 from echod.wire.networks import Networks
 
 __all__ = [
@@ -41,51 +42,49 @@ _YEAR = 365 * 24 * 3600
 Seconds = Annotated[float, Meta(ge=0, le=_YEAR)]
 
 
-class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=keyOf):
     """What a listener allows; the keys of ``[defaults]`` and of each ``[[listener]]``."""
 
-    max_connections: Annotated[
+    maxConnections: Annotated[
         int, Meta(ge=1, le=1_000_000, description="connections at a time")
     ] = 1000
     backlog: Annotated[
         int, Meta(ge=1, le=65535, description="connections that wait to be accepted")
     ] = 4096
-    bind_timeout: Annotated[
+    bindTimeout: Annotated[
         Seconds, Meta(description="seconds to try an address that is not there yet; 0: once")
     ] = 0.0
-    idle_timeout: Annotated[Seconds, Meta(description="seconds without a byte; 0: never")] = 0.0
-    stall_timeout: Annotated[
+    idleTimeout: Annotated[Seconds, Meta(description="seconds without a byte; 0: never")] = 0.0
+    stallTimeout: Annotated[
         Seconds, Meta(description="seconds that unsent bytes may stand still; 0: for ever")
     ] = 60.0
-    linger_timeout: Annotated[
+    lingerTimeout: Annotated[
         Seconds, Meta(description="seconds to wait for the peer's end after ours; 0: none")
     ] = 5.0
-    max_age: Annotated[Seconds, Meta(description="seconds a connection may live; 0: for ever")] = (
-        0.0
-    )
-    handshake_timeout: Annotated[
+    maxAge: Annotated[Seconds, Meta(description="seconds a connection may live; 0: for ever")] = 0.0
+    handshakeTimeout: Annotated[
         float,
         Meta(gt=0, le=_YEAR, description="seconds for a PROXY header and the TLS handshake"),
     ] = 10.0
-    first_byte_timeout: Annotated[
+    firstByteTimeout: Annotated[
         Seconds, Meta(description="seconds until a peer must have sent something; 0: never")
     ] = 0.0
-    max_bytes: Annotated[
+    maxBytes: Annotated[
         int, Meta(ge=0, le=1 << 53, description="bytes that one connection may send; 0: no limit")
     ] = 0
-    bytes_per_second: Annotated[
+    bytesPerSecond: Annotated[
         int, Meta(ge=0, le=1 << 40, description="bytes a second read of a connection; 0: no limit")
     ] = 0
-    listener_bytes_per_second: Annotated[
+    listenerBytesPerSecond: Annotated[
         int, Meta(ge=0, le=1 << 40, description="bytes a second read of all; 0: no limit")
     ] = 0
-    max_per_source: Annotated[
+    maxPerSource: Annotated[
         int, Meta(ge=0, le=1_000_000, description="connections of one source; 0: no limit")
     ] = 0
-    new_per_second: Annotated[
+    newPerSecond: Annotated[
         int, Meta(ge=0, le=1_000_000, description="new connections a second of one source; 0: any")
     ] = 0
-    source_prefix: Annotated[
+    sourcePrefix: Annotated[
         tuple[Annotated[int, Meta(ge=0, le=32)], Annotated[int, Meta(ge=0, le=128)]],
         Meta(description="bits of IPv4 and IPv6 addresses that tell sources apart [32,128]"),
     ] = (32, 128)
@@ -95,11 +94,11 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     deny: Annotated[list[str], Meta(description="networks that may not come")] = msgspec.field(
         default_factory=list
     )
-    datagrams_per_second: Annotated[
+    datagramsPerSecond: Annotated[
         int,
         Meta(ge=0, le=10_000_000, description="datagrams a second of one source; 0: no limit"),
     ] = 10_000
-    reflector_ports: Annotated[
+    reflectorPorts: Annotated[
         list[Annotated[int, Meta(ge=0, le=65535)]] | None,
         Meta(description="ports whose datagrams are not answered; those of known reflectors"),
     ] = None
@@ -115,7 +114,9 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise ValueError(str(error)) from error
 
 
-class CertificateSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CertificateSettings(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=keyOf
+):
     """
     A certificate and its key, as paths of PEM files.
 
@@ -127,19 +128,19 @@ class CertificateSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     key: str = ""
 
 
-class TLSSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TLSSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=keyOf):
     """
     ``[listener.tls]``.
 
     :ivar cert: see `CertificateSettings`; also for clients that ask for no name in ``names``.
     :ivar ca: a PEM file: the authorities of clients' certificates.
-    :ivar client_auth: whether a client must show a certificate, may, or is not asked.
+    :ivar clientAuth: whether a client must show a certificate, may, or is not asked.
     :ivar alpn: protocols that may be chosen (RFC 7301).  A client that offers others alone is
         served without: the standard library cannot refuse it, as section 3.2 there wants.
     :ivar tickets: whether sessions can be resumed with tickets (RFC 8446 section 2.2).  Those of
         TLS 1.2 without one OpenSSL remembers whatever is said here: 20 480 a listener, for two
         hours, of 1 KiB each, and of 12 KiB with a client's certificate.
-    :ivar minimum_version: the oldest version that is spoken.
+    :ivar minimumVersion: the oldest version that is spoken.
     :ivar names: other certificates, by the name that the client asks for (SNI, RFC 6066 section
         3): ``a.example`` or ``*.example``, in ASCII and without a dot at the end.
     """
@@ -147,12 +148,12 @@ class TLSSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     cert: Annotated[str, Meta(min_length=1)]
     key: str = ""
     ca: str = ""
-    client_auth: Literal["none", "optional", "require"] = "none"
+    clientAuth: Literal["none", "optional", "require"] = "none"
     alpn: list[Annotated[str, Meta(pattern="^[!-~]{1,255}$")]] = msgspec.field(
         default_factory=lambda: ["echo"]
     )
     tickets: bool = False
-    minimum_version: Literal["1.2", "1.3"] = "1.2"
+    minimumVersion: Literal["1.2", "1.3"] = "1.2"
     names: dict[str, CertificateSettings] = msgspec.field(default_factory=dict)
 
     def within(self, directory: str) -> TLSSettings:
@@ -173,7 +174,7 @@ class TLSSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         )
 
     def __post_init__(self) -> None:
-        if (self.client_auth == "none") == bool(self.ca):
+        if (self.clientAuth == "none") == bool(self.ca):
             raise ValueError(
                 "client_auth 'optional' or 'require' and ca, the authorities, go together"
             )
@@ -185,7 +186,7 @@ class TLSSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
                 )
 
 
-class ListenerSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ListenerSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=keyOf):
     """One ``[[listener]]`` of the file, as far as it can be read without its protocol."""
 
     protocol: str
@@ -195,20 +196,20 @@ class ListenerSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=
     proxy: list[str] | None = None
 
 
-class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=keyOf):
     """
     A whole configuration.
 
-    :ivar drain_delay: from SIGTERM until the drain begins, for balancers to find that it will.
-    :ivar drain_timeout: from there to the end of the last connection.
+    :ivar drainDelay: from SIGTERM until the drain begins, for balancers to find that it will.
+    :ivar drainTimeout: from there to the end of the last connection.
     :ivar defaults: ``[defaults]`` as written: only the keys that are there, checked.
     :ivar listener: the listeners as written, checked; ``None`` where the file has none.
     """
 
-    drain_delay: Seconds = 0.0
-    drain_timeout: Seconds = 10.0
-    log_connections: bool = False
-    log_payload: bool = False
+    drainDelay: Seconds = 0.0
+    drainTimeout: Seconds = 10.0
+    logConnections: bool = False
+    logPayload: bool = False
     defaults: dict[str, Any] = msgspec.field(default_factory=dict)
     listener: list[dict[str, Any]] | None = None
 
@@ -302,5 +303,5 @@ def resolveLimits(*layers: Mapping[str, Any]) -> Limits:
     """
     merged: dict[str, Any] = {}
     for layer in layers:
-        merged.update((key, layer[key]) for key in Limits.__struct_fields__ if key in layer)
+        merged.update((key, layer[key]) for key in Limits.__struct_encode_fields__ if key in layer)
     return convert(merged, Limits)

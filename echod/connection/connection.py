@@ -290,7 +290,7 @@ class Connection(TwistedProtocol):
                 self._paused &= ~_RATE
                 self._waitNoMore()
                 self._readOn()
-            most = self.owner.limits.max_bytes or math.inf
+            most = self.owner.limits.maxBytes or math.inf
             self._quota = int(min(self.transport.unread(), most - self.bytesIn))
             if self._quota:
                 self.state = State.DRAINING
@@ -337,28 +337,28 @@ class Connection(TwistedProtocol):
             return
         limits = self.owner.limits
         if state is State.OPENING:
-            if now - self.openedAt >= limits.handshake_timeout:
+            if now - self.openedAt >= limits.handshakeTimeout:
                 self.abort(Reason.HANDSHAKE)
             return
         active = state is State.OPEN or state is State.DRAINING
         if self._paused & _RATE:
             self._restOrReadOn(now)
         if (
-            limits.first_byte_timeout
+            limits.firstByteTimeout
             and active
             and not self.bytesIn
             # Who waits for its turn, or has it from this moment on, has sent something.
             and not (self._paused & _RATE or self._progressAt == now)
-            and now - self.openedAt >= limits.first_byte_timeout
+            and now - self.openedAt >= limits.firstByteTimeout
         ):
             self.end(Reason.FIRST_BYTE)
             return
-        if limits.max_age:
+        if limits.maxAge:
             age = now - self.openedAt
-            if active and age >= limits.max_age:
+            if active and age >= limits.maxAge:
                 self.end(Reason.MAX_AGE)
                 return
-            if age >= limits.max_age + limits.linger_timeout and not active:
+            if age >= limits.maxAge + limits.lingerTimeout and not active:
                 self.abort(self.reason or Reason.MAX_AGE)
                 return
         settling = self._inputEnded and self._outputEnded
@@ -381,16 +381,16 @@ class Connection(TwistedProtocol):
         unanswered = not (unsent or self._outputEnding) and self._waits()
         if unsent or (unanswered and not active):
             since = self._deliveredAt if unsent else max(self._progressAt, self._deliveredAt)
-            if limits.stall_timeout and now - since >= limits.stall_timeout:
+            if limits.stallTimeout and now - since >= limits.stallTimeout:
                 self.abort(Reason.STALLED)
         elif settling:
             self._close()
         elif state is State.LINGERING:
-            if now - self._deliveredAt >= limits.linger_timeout:
+            if now - self._deliveredAt >= limits.lingerTimeout:
                 self.abort(self.reason or Reason.EOF)
-        elif active and limits.idle_timeout and not unanswered:
+        elif active and limits.idleTimeout and not unanswered:
             idle = now - max(self._progressAt, self._deliveredAt)
-            if idle >= limits.idle_timeout:
+            if idle >= limits.idleTimeout:
                 self.end(Reason.IDLE)
 
     # -- What the transport calls --------------------------------------------------------
@@ -464,7 +464,7 @@ class Connection(TwistedProtocol):
         except BaseException:
             # As `attempt`, without a call more for each read.
             Connection.fault(self, Failure(), type(self).__name__)
-        if self._metered and 0 < self.owner.limits.max_bytes <= self.bytesIn:
+        if self._metered and 0 < self.owner.limits.maxBytes <= self.bytesIn:
             self.end(Reason.MAX_BYTES)
 
     def echoed(self, count: int) -> None:
@@ -565,10 +565,10 @@ class Connection(TwistedProtocol):
 
     def _beginToMeter(self) -> None:
         owner, limits = self.owner, self.owner.limits
-        if limits.bytes_per_second or owner.byteRate is not None:
-            self._meter = Meter(limits.bytes_per_second, owner.byteRate)
+        if limits.bytesPerSecond or owner.byteRate is not None:
+            self._meter = Meter(limits.bytesPerSecond, owner.byteRate)
             self.transport.meterReads(self._allowed)
-        self._metered = bool(self._meter or limits.max_bytes or owner.payload)
+        self._metered = bool(self._meter or limits.maxBytes or owner.payload)
 
     def _allowed(self) -> int:
         """How many bytes may be read now (`IConnectionTransport.meterReads`); if none, it rests."""
@@ -587,7 +587,7 @@ class Connection(TwistedProtocol):
         # A drain waits for nothing: there is a deadline, and what may be read is known.
         if self._meter is not None and self.state is _OPEN:
             self._meter.spend(self._sweep.now, len(data))
-        most = self.owner.limits.max_bytes
+        most = self.owner.limits.maxBytes
         if most and len(data) > most - self.bytesIn:
             self.discarded += len(data) - (most - self.bytesIn)
             return data[: most - self.bytesIn]

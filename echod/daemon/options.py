@@ -35,6 +35,7 @@ from echod.server.plan import ListenerRequest, Plan, plan, requestsOf
 from echod.server.registry import discover
 from echod.server.service import EchodService
 from echod.server.socket_activation import PassedSockets
+from echod.wire.keys import keyOf
 
 __all__ = ["Options", "makeService"]
 
@@ -49,7 +50,7 @@ _PORTS = (
 )
 #: Limits that are lists, on the command line with commas.
 _LISTS = frozenset(
-    field.name
+    field.encode_name
     for field in msgspec.structs.fields(Limits)
     if not isinstance(field.default, int | float)
 )
@@ -65,8 +66,8 @@ def _limitParameters() -> list[list[str | None]]:
     for field in msgspec.structs.fields(Limits):
         info: Any = msgspec.inspect.type_info(field.type)
         words = (info.extra_json_schema or {}).get("description", "")
-        default = "" if field.name in _LISTS else f" [{field.default:g}]"
-        parameters.append([_option(field.name), None, None, f"{words}{default}"])
+        default = "" if field.encode_name in _LISTS else f" [{field.default:g}]"
+        parameters.append([_option(field.encode_name), None, None, f"{words}{default}"])
     return parameters
 
 
@@ -242,9 +243,9 @@ class Options(usage.Options):
         """
         configuration = self._configuration()
         overrides = {
-            key: getattr(_fromText({key: text}, Limits), key)
-            for key in Limits.__struct_fields__
-            if (text := self[_option(key)]) is not None
+            field.encode_name: getattr(_fromText({field.encode_name: text}, Limits), field.name)
+            for field in msgspec.structs.fields(Limits)
+            if (text := self[_option(field.encode_name)]) is not None
         }
         interface = self["interface"]
         requests = self._requests or requestsOf(configuration, interface)
@@ -276,14 +277,14 @@ class Options(usage.Options):
             except ConfigurationError as error:
                 raise self._inFile(error) from error
         changes: dict[str, Any] = {}
-        for key in ("drain_delay", "drain_timeout"):
-            text = self[_option(key)]
+        for name in ("drainDelay", "drainTimeout"):
+            text = self[_option(keyOf(name))]
             if text is not None:
-                changes[key] = getattr(_fromText({key: text}, Configuration), key)
+                changes[name] = getattr(_fromText({keyOf(name): text}, Configuration), name)
         if self["log-connections"]:
-            changes["log_connections"] = True
+            changes["logConnections"] = True
         if self["log-payload"]:
-            changes["log_payload"] = True
+            changes["logPayload"] = True
         return msgspec.structs.replace(configuration, **changes)
 
     def _read(self, name: str) -> str:

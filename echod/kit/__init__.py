@@ -22,6 +22,7 @@ from echod.kit.makers import (
     StreamMaker,
 )
 from echod.kit.messages import AnsweringConnection
+from echod.kit.protocol_options import ProtocolOptions
 
 __all__ = [
     "SLICE",
@@ -34,6 +35,7 @@ __all__ = [
     "FactoryMaker",
     "FramedConnection",
     "MessageMaker",
+    "ProtocolOptions",
     "Reason",
     "State",
     "Stream",

@@ -485,7 +485,7 @@ class StreamConnection(Connection):
             return
         if told or reason.check(ConnectionDone):
             # It knows, or somebody whom it has asked to read does; it has a while for its cleanup.
-            grace = self.owner.limits.linger_timeout
+            grace = self.owner.limits.lingerTimeout
             self._deadline = self.transport.reactor.callLater(grace, running.cancel)
         else:
             running.cancel()

@@ -107,9 +107,9 @@ class MessageMaker:
         ``netstring``, ``fixed(n)``, or ``cutting(…)`` for one of your own.
     :param answer: from a payload to an answer's payload, a Deferred or coroutine of it, or
         ``None``; with options, ``answer(payload, settings)``.
-    :param maxLength: bytes of a payload, unless the options have a ``max_length``.
+    :param maxLength: bytes of a payload, unless the options have a ``maxLength``.
     :param inFlight: how many messages are being answered at a time, unless the options have an
-        ``in_flight``.
+        ``inFlight``.
     :raises ValueError: ``inFlight`` is below 1 or ``maxLength`` below 0.
     """
 
@@ -129,8 +129,8 @@ class MessageMaker:
     def makeFactory(self, settings: Any) -> IProtocolFactory:
         """See `IStreamProtocolMaker.makeFactory`."""
         answer: Answer = _with(settings, self.answer)
-        maxLength = getattr(settings, "max_length", self.maxLength)
-        inFlight = getattr(settings, "in_flight", self.inFlight)
+        maxLength = getattr(settings, "maxLength", self.maxLength)
+        inFlight = getattr(settings, "inFlight", self.inFlight)
         return ConnectionFactory(
             lambda: AnsweringConnection(self.framing(maxLength), answer, inFlight)
         )

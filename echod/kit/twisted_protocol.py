@@ -109,7 +109,7 @@ class TwistedProtocolConnection(Connection):
             and not self._heardEOF
             and (self.state is State.FINISHING or self.state is State.LINGERING)
             and not self.transport.unsent()
-            and now - max(self._progressAt, self._deliveredAt) >= self.owner.limits.linger_timeout
+            and now - max(self._progressAt, self._deliveredAt) >= self.owner.limits.lingerTimeout
         ):
             producer, self._producer = self._producer, None
             self.attempt(producer.stopProducing)

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from echod.kit import SLICE, Connection, ConnectionMaker, FramedConnection, Reason
+from echod.kit import SLICE, Connection, ConnectionMaker, FramedConnection, ProtocolOptions, Reason
 from echod.wire.framing import Lines
 
 __all__ = ["LineOptions", "line"]
@@ -22,7 +22,7 @@ __all__ = ["LineOptions", "line"]
 _Word = Annotated[str, Meta(max_length=256, pattern=r"\A[^\r\n]*\Z")]
 
 
-class LineOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LineOptions(ProtocolOptions, frozen=True):
     """Options of ``line``."""
 
     prefix: Annotated[str, Meta(max_length=256, description="stands before each answered line")] = (
@@ -31,21 +31,21 @@ class LineOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     quit: Annotated[_Word, Meta(description="a line that ends the connection; empty: none")] = ""
     goodbye: Annotated[_Word, Meta(description="the answer to quit")] = "Bye."
     # Not above SLICE: a connection's memory is promised.
-    max_length: Annotated[
+    maxLength: Annotated[
         int, Meta(ge=1, le=SLICE, description="bytes of a line without its end")
     ] = SLICE
 
 
 class _Line(FramedConnection):
     def __init__(self, settings: LineOptions) -> None:
-        super().__init__(Lines(settings.max_length))
+        super().__init__(Lines(settings.maxLength))
 
 
 class _AnsweredLine(FramedConnection):
     """With a prefix, a word to quit, or both."""
 
     def __init__(self, settings: LineOptions) -> None:
-        super().__init__(Lines(settings.max_length))
+        super().__init__(Lines(settings.maxLength))
         self._prefix = settings.prefix.encode()
         self._quit = settings.quit.encode()
         self._goodbye = settings.goodbye.encode()

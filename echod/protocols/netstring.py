@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from echod.kit import SLICE, Connection, ConnectionMaker, FramedConnection
+from echod.kit import SLICE, Connection, ConnectionMaker, FramedConnection, ProtocolOptions
 from echod.wire import framing
 
 __all__ = ["NetstringOptions", "netstring"]
 
 
-class NetstringOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NetstringOptions(ProtocolOptions, frozen=True):
     """Options of ``netstring``."""
 
     # Not above SLICE: a connection's memory is promised.
-    max_length: Annotated[
+    maxLength: Annotated[
         int, Meta(ge=0, le=SLICE, description="bytes of a string without its length and comma")
     ] = SLICE
 
 
 def _connection(settings: NetstringOptions) -> Connection:
-    return FramedConnection(framing.netstring(settings.max_length))
+    return FramedConnection(framing.netstring(settings.maxLength))
 
 
 netstring = ConnectionMaker("netstring", "netstrings come back", _connection, NetstringOptions)

@@ -9,19 +9,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from echod.kit import SLICE, BothMaker, Connection, ConnectionMaker, FramedConnection, Reason
+from echod.kit import (
+    SLICE,
+    BothMaker,
+    Connection,
+    ConnectionMaker,
+    FramedConnection,
+    ProtocolOptions,
+    Reason,
+)
 from echod.protocols.datagram import Echo
 from echod.wire import framing
 
 __all__ = ["DNSOptions", "Int8Options", "Int32Options", "dns", "int8", "int32"]
 
 
-class DNSOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DNSOptions(ProtocolOptions, frozen=True):
     """Options of ``dns``."""
 
-    max_length: Annotated[
+    maxLength: Annotated[
         int, Meta(ge=0, le=65535, description="bytes of a message without its length")
     ] = 65535
     strict: Annotated[
@@ -31,7 +39,7 @@ class DNSOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 class _DNS(FramedConnection):
     def __init__(self, settings: DNSOptions) -> None:
-        super().__init__(framing.int16(settings.max_length))
+        super().__init__(framing.int16(settings.maxLength))
         self._strict = settings.strict
 
     def inputFinished(self) -> None:
@@ -44,7 +52,7 @@ class _DNSDatagram(Echo):
     """A datagram is a message without its length (RFC 1035 section 4.2.1)."""
 
     def __init__(self, settings: DNSOptions) -> None:
-        self._maxLength = settings.max_length
+        self._maxLength = settings.maxLength
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         if len(datagram) <= self._maxLength:
@@ -62,29 +70,29 @@ dns = BothMaker(
 )
 
 
-class Int8Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Int8Options(ProtocolOptions, frozen=True):
     """Options of ``int8``."""
 
-    max_length: Annotated[
+    maxLength: Annotated[
         int, Meta(ge=0, le=255, description="bytes of a message without its length")
     ] = 255
 
 
-class Int32Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Int32Options(ProtocolOptions, frozen=True):
     """Options of ``int32``."""
 
     # Not above SLICE: a connection's memory is promised.
-    max_length: Annotated[
+    maxLength: Annotated[
         int, Meta(ge=0, le=SLICE, description="bytes of a message without its length")
     ] = SLICE
 
 
 def _int8(settings: Int8Options) -> Connection:
-    return FramedConnection(framing.int8(settings.max_length))
+    return FramedConnection(framing.int8(settings.maxLength))
 
 
 def _int32(settings: Int32Options) -> Connection:
-    return FramedConnection(framing.int32(settings.max_length))
+    return FramedConnection(framing.int32(settings.maxLength))
 
 
 int8 = ConnectionMaker("int8", "messages with a 1-byte length come back", _int8, Int8Options)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-from echod.kit import Connection, ConnectionMaker, Reason
+from echod.kit import Connection, ConnectionMaker, ProtocolOptions, Reason
 
 __all__ = ["RawOptions", "raw"]
 
 
-class RawOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RawOptions(ProtocolOptions, frozen=True):
     """Options of ``raw``."""
 
     quit: Annotated[

@@ -3,7 +3,7 @@ r"""
 
 For those who want to know how they arrive: behind which address, through which balancer.
 The name of a UNIX socket may be any bytes; those that are no UTF-8 are told as ``\xff``
-(`echod.config.endpoints.formatName`).
+(`echod.wire.addresses.formatName`).
 """
 
 from __future__ import annotations

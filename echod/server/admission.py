@@ -103,12 +103,12 @@ class SourceLimit:
 
     def __init__(self, limits: Limits) -> None:
         self._networks = Networks(limits.allow, limits.deny)
-        self._maximum = limits.max_per_source
-        self._prefixes = limits.source_prefix
-        self._newPerSecond = limits.new_per_second
-        self._rates = Rates(limits.new_per_second)
-        self.counts = bool(limits.max_per_source)
-        self._sources = bool(limits.max_per_source or limits.new_per_second)
+        self._maximum = limits.maxPerSource
+        self._prefixes = limits.sourcePrefix
+        self._newPerSecond = limits.newPerSecond
+        self._rates = Rates(limits.newPerSecond)
+        self.counts = bool(limits.maxPerSource)
+        self._sources = bool(limits.maxPerSource or limits.newPerSecond)
         self._open: Counter[Source] = Counter()
 
     def refusal(self, host: str, now: float) -> str | None:

@@ -62,7 +62,7 @@ class ConnectionLog:
 
     def secured(self, connection: Connection) -> None:
         """``tls … version=TLSv1.3 cipher=… alpn=echo subject='CN=alice'``: after a handshake."""
-        facts = msgspec.structs.asdict(connection.transport.tls)
+        facts = msgspec.to_builtins(connection.transport.tls)
         _log.info(
             "tls {listener} peer={peer} {facts}",
             listener=self._listener,

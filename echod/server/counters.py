@@ -16,6 +16,7 @@ import msgspec
 
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
+from echod.wire.keys import keyOf
 
 __all__ = ["Totals", "toJSON"]
 
@@ -24,7 +25,7 @@ _NEVER_OPEN = (Reason.HANDSHAKE.value, Reason.HEADER.value, Reason.TLS.value)
 
 _SUMMED = ("bytesIn", "bytesOut", "discarded", "messages", "truncated", "pauses")
 _summed = operator.attrgetter(*_SUMMED)
-_KEYS = ("bytes_in", "bytes_out", "discarded", "messages", "truncated", "pauses")
+_KEYS = tuple(map(keyOf, _SUMMED))
 
 
 class Totals:

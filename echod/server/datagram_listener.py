@@ -57,10 +57,10 @@ class DatagramListener(Listener):
         self._sweep = sweep
         self._ownPorts = ownPorts
         limits = plan.limits
-        reflectors = REFLECTORS if limits.reflector_ports is None else limits.reflector_ports
+        reflectors = REFLECTORS if limits.reflectorPorts is None else limits.reflectorPorts
         networks = Networks(limits.allow, limits.deny)
-        perSecond = limits.datagrams_per_second
-        self._guard = DatagramGuard(perSecond, reflectors, ownPorts, networks, limits.source_prefix)
+        perSecond = limits.datagramsPerSecond
+        self._guard = DatagramGuard(perSecond, reflectors, ownPorts, networks, limits.sourcePrefix)
         protocol = plan.make(plan.maker.makeDatagram)
         # Of somebody else's making, too.
         plan.make(lambda _: setattr(protocol, "noisy", False))

@@ -54,7 +54,7 @@ def _bind(listener: Listener, waited: float, told: dict[Listener, str]) -> bool:
     try:
         listener.privilegedStartService()
     except AddressMissing as error:
-        timeout = listener.plan.limits.bind_timeout
+        timeout = listener.plan.limits.bindTimeout
         if not timeout:
             raise
         if waited >= timeout:

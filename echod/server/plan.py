@@ -217,10 +217,10 @@ def plan(
         asked=listeners,
         descriptorLimit=descriptorLimit,
         byDefault=byDefault,
-        drainDelay=configuration.drain_delay,
-        drainTimeout=configuration.drain_timeout,
-        logConnections=configuration.log_connections,
-        logPayload=configuration.log_payload,
+        drainDelay=configuration.drainDelay,
+        drainTimeout=configuration.drainTimeout,
+        logConnections=configuration.logConnections,
+        logPayload=configuration.logPayload,
         notes=[
             *registry.problems,
             *notes,
@@ -232,7 +232,7 @@ def plan(
                 if listener.security is not None
                 for note in listener.security.notes
             ),
-            *(["log_payload is on: what clients send is in the log"] * configuration.log_payload),
+            *(["log_payload is on: what clients send is in the log"] * configuration.logPayload),
         ],
     )
 
@@ -240,10 +240,10 @@ def plan(
 def _stalls(listeners: Sequence[ListenerPlan]) -> list[str]:
     """What is to be said of deadlines that cut who reads slowly; one line for each value."""
     short = {
-        listener.limits.stall_timeout
+        listener.limits.stallTimeout
         for listener in listeners
         if not isinstance(listener.endpoint, UDPEndpoint)
-        and 0 < listener.limits.stall_timeout < SHORTEST_STALL
+        and 0 < listener.limits.stallTimeout < SHORTEST_STALL
     }
     return [
         f"stall_timeout is {seconds:g} s: a client that reads slowly is cut, because of what it"
@@ -361,7 +361,7 @@ def _fit(
     wanted = [
         (0, True)
         if isinstance(listener.endpoint, UDPEndpoint)
-        else (listener.limits.max_connections, listener.maximumPlace is not None)
+        else (listener.limits.maxConnections, listener.maximumPlace is not None)
         for listener in listeners
     ]
     try:
@@ -373,8 +373,8 @@ def _fit(
     fitted: list[ListenerPlan] = []
     notes = set()
     for listener, maximum in zip(listeners, maxima, strict=True):
-        if 0 < maximum != listener.limits.max_connections:
-            limits: Limits = msgspec.structs.replace(listener.limits, max_connections=maximum)
+        if 0 < maximum != listener.limits.maxConnections:
+            limits: Limits = msgspec.structs.replace(listener.limits, maxConnections=maximum)
             listener = msgspec.structs.replace(listener, limits=limits)
             notes.add(
                 f"max_connections is {maximum} a listener:"

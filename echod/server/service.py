@@ -299,7 +299,7 @@ class EchodService(MultiService):
         while True:
             # Where fewer may come than there are, those above it stay too.
             above = sum(
-                max(0, found.connectionCount - descriptorsFor(each.limits.max_connections))
+                max(0, found.connectionCount - descriptorsFor(each.limits.maxConnections))
                 for each, found in zip(fitted.listeners, matched, strict=True)
                 if found is not None
             )

@@ -69,9 +69,9 @@ class StreamListener(Listener):
         self.sweep = sweep
         self.limits = plan.limits
         # Shared with whoever succeeds this one.
-        self._live = LiveConnections(plan.limits.max_connections)
+        self._live = LiveConnections(plan.limits.maxConnections)
         self._sources = SourceLimit(plan.limits)
-        rate = plan.limits.listener_bytes_per_second
+        rate = plan.limits.listenerBytesPerSecond
         self.byteRate = Turns(rate) if rate else None
         self.payload: Callable[[Connection, bytes], None] | None = None
         self._logPayload = logPayload
@@ -150,9 +150,9 @@ class StreamListener(Listener):
         """See `Listener.takeOver`: with its counters and its places taken, too."""
         assert isinstance(other, StreamListener)
         self._live = other._live
-        self._live.admission.maximum = self.limits.max_connections
+        self._live.admission.maximum = self.limits.maxConnections
         self._sources.takeOver(other._sources)
-        if self.limits.listener_bytes_per_second == other.limits.listener_bytes_per_second:
+        if self.limits.listenerBytesPerSecond == other.limits.listenerBytesPerSecond:
             self.byteRate = other.byteRate
         super().takeOver(other)
 

@@ -35,7 +35,7 @@ SAMPLE = b"Hello, world!\r\n" + bytes(range(256)) + b"\nthe end\n"
 FLOOD = 1 << 20
 HELD = 384 * 1024
 
-_LIMITS = Limits(stall_timeout=60.0, linger_timeout=5.0)
+_LIMITS = Limits(stallTimeout=60.0, lingerTimeout=5.0)
 #: Small enough to fill, and not a multiple of anything.
 _BUFFER = 4099
 
@@ -171,7 +171,7 @@ class _Kit:
         waiting = link.connection.transport.unsent()
         assert waiting <= HELD + 2 * _BUFFER, f"stalledReader: {waiting} bytes wait for it"
         if link.connection.state is State.OPEN:
-            link.advance(_LIMITS.stall_timeout / 2)
+            link.advance(_LIMITS.stallTimeout / 2)
             state = link.connection.state
             assert state is State.OPEN, f"stalledReader: {state} after half of the stall timeout"
         pieces = []
@@ -187,7 +187,7 @@ class _Kit:
         link, _ = self._stall()
         owed = link.connection.owes()
         link.finish()
-        link.advance(_LIMITS.stall_timeout + _LIMITS.linger_timeout + 3)
+        link.advance(_LIMITS.stallTimeout + _LIMITS.lingerTimeout + 3)
         assert link.gone, f"neverReads: still there, {link.connection.state}, owing: {owed}"
 
     def slowReader(self) -> None:
@@ -225,7 +225,7 @@ class _Kit:
         self._same("drain", link.readAll(), self._expected(sent))
         link.finish()
         link.pump()
-        link.advance(_LIMITS.linger_timeout + 1.5)
+        link.advance(_LIMITS.lingerTimeout + 1.5)
         assert link.gone, f"drain: still there, {link.connection.state}"
 
     # -- Their tools -----------------------------------------------------------------------

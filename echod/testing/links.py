@@ -79,7 +79,7 @@ class _Owner:
         self.sweep = Sweep(loop, loop.seconds)
         self.sweep.start()
         self.limits = limits
-        rate = limits.listener_bytes_per_second
+        rate = limits.listenerBytesPerSecond
         self.byteRate = Turns(rate) if rate else None
         self.payload = None
         self.openConnections = 0

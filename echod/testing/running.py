@@ -302,7 +302,7 @@ class running:  # noqa: N801  # it reads as a function
             options=self._options,
             limits=self._limits,
         )
-        configuration = Configuration(drain_timeout=DRAIN)
+        configuration = Configuration(drainTimeout=DRAIN)
         # So few connections fit any limit of descriptors.
         service = EchodService(plan(configuration, [request], known, 1 << 16), reactor)
         service.privilegedStartService()

@@ -132,7 +132,7 @@ class ServerTLS:
 
     def _makeContext(self, cert: str, key: str) -> ssl.SSLContext:
         settings = self.settings
-        context = _newContext(ssl.PROTOCOL_TLS_SERVER, settings.minimum_version)
+        context = _newContext(ssl.PROTOCOL_TLS_SERVER, settings.minimumVersion)
         context.sslobject_class = _NamedObject
         if not settings.tickets:
             context.options |= ssl.OP_NO_TICKET
@@ -141,8 +141,8 @@ class ServerTLS:
         self.notes += _loadPair(context, cert, key)
         if anybodyReads(key or cert):
             self.notes.append(f"anybody may read the key {key or cert}: chmod o-r it")
-        if settings.client_auth != "none":
-            context.verify_mode = _REQUIREMENTS[settings.client_auth]
+        if settings.clientAuth != "none":
+            context.verify_mode = _REQUIREMENTS[settings.clientAuth]
             self.notes += _loadAuthorities(context, settings.ca)
         return context
 

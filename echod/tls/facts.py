@@ -16,18 +16,19 @@ from cryptography import x509
 from msgspec import Struct
 
 from echod.errors import TLSFailed
+from echod.wire.keys import keyOf
 
 __all__ = ["TLSFacts", "reasonOf", "silently", "tlsFacts"]
 
 
-class TLSFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TLSFacts(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=keyOf):
     """
     What a handshake has agreed on.
 
     :ivar version: ``TLSv1.3``.
     :ivar cipher: its name as OpenSSL has it.
     :ivar alpn: the protocol that was chosen (RFC 7301), if any.
-    :ivar server_name: that the client asked for, if any.
+    :ivar serverName: that the client asked for, if any.
     :ivar subject: of the peer's verified certificate (RFC 4514), if it has shown one.
     :ivar names: its subject alternative names, as ``DNS:alice.example``.
     """
@@ -35,7 +36,7 @@ class TLSFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str
     cipher: str
     alpn: str | None = None
-    server_name: str | None = None
+    serverName: str | None = None
     subject: str | None = None
     names: tuple[str, ...] = ()
 
@@ -71,7 +72,7 @@ def tlsFacts(tls: ssl.SSLObject) -> TLSFacts:
         version=tls.version() or "none",
         cipher=cipher[0] if cipher else "none",
         alpn=tls.selected_alpn_protocol(),
-        server_name=getattr(tls, "serverName", None),
+        serverName=getattr(tls, "serverName", None),
         subject=subject,
         names=names,
     )

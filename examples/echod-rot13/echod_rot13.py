@@ -6,10 +6,9 @@ Served by ``twistd -n echod --listen rot13=tcp:1313`` once this is installed.
 
 from __future__ import annotations
 
-from msgspec import Struct
 from twisted.internet.protocol import Factory, Protocol
 
-from echod.kit import FactoryMaker, MessageMaker, Stream, StreamMaker
+from echod.kit import FactoryMaker, MessageMaker, ProtocolOptions, Stream, StreamMaker
 from echod.wire.framing import lines
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
@@ -33,7 +32,7 @@ rot13 = StreamMaker("rot13", "each letter is moved by thirteen", _rot13)
 # 2. A framing and a function: each line is answered with one; here with an option.
 
 
-class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Options(ProtocolOptions, frozen=True):
     """Options of ``rot13-lines``."""
 
     prefix: str = ""

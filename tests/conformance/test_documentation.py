@@ -102,10 +102,10 @@ def test_files() -> None:
 
 def test_everyKey() -> None:
     """Every key of a listener is in the README's table, every one of TLS in its example."""
-    keys = {*ListenerSettings.__struct_fields__} - {"protocol", "endpoint", "options"}
+    keys = {*ListenerSettings.__struct_encode_fields__} - {"protocol", "endpoint", "options"}
     lines = "\n".join(line for line in README.splitlines() if line.startswith("|"))
     assert [key for key in sorted(keys) if f"`{key}`" not in lines] == []
     example = "\n".join(blocks("toml", README))
-    names = {*TLSSettings.__struct_fields__} - {"names"}
+    names = {*TLSSettings.__struct_encode_fields__} - {"names"}
     assert [key for key in sorted(names) if f"\n{key} = " not in example] == []
     assert "\n[listener.tls.names]" in example

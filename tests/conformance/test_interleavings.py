@@ -34,7 +34,7 @@ STREAMS: list[tuple[Any, Any, bytes, bytes]] = [
     (dns, DNSOptions(), _MESSAGES, _MESSAGES),
 ]
 
-LIMITS = Limits(stall_timeout=20, linger_timeout=5, idle_timeout=30)
+LIMITS = Limits(stallTimeout=20, lingerTimeout=5, idleTimeout=30)
 
 STEPS = st.lists(
     st.one_of(

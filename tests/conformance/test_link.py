@@ -223,7 +223,7 @@ def test_ourEndWhilePaused(makeLink: MakeLink) -> None:
 
 def test_lingeringEnds(makeLink: MakeLink) -> None:
     """C2: a peer that never finishes is aborted, linger_timeout after our FIN."""
-    link = connect(makeLink, ECHO_UNTIL_QUIT, limits=Limits(linger_timeout=5))
+    link = connect(makeLink, ECHO_UNTIL_QUIT, limits=Limits(lingerTimeout=5))
     link.send(b"QUIT")
     assert link.readAll() == b"QUIT"
     link.advance(4)
@@ -274,7 +274,7 @@ def test_resetAfterBothEnds(makeLink: MakeLink) -> None:
 def test_stallEnds(makeLink: MakeLink) -> None:
     """TRAPS 1.2, 2.3: a reader that stopped is cut after stall_timeout, with what it was owed."""
     link = connect(
-        makeLink, sendBuffer=4096, receiveBuffer=4096, limits=Limits(stall_timeout=60, max_age=0)
+        makeLink, sendBuffer=4096, receiveBuffer=4096, limits=Limits(stallTimeout=60, maxAge=0)
     )
     sendUntilFull(link)
     link.advance(55)
@@ -290,7 +290,7 @@ def test_stallEnds(makeLink: MakeLink) -> None:
 
 def test_idleBeforeIsNoStall(monkeypatch: pytest.MonkeyPatch) -> None:
     """TRAPS 2.3: the deadline runs from when it began to owe, however long nothing was owed."""
-    link = connect(memoryLink, limits=Limits(stall_timeout=10, idle_timeout=0))
+    link = connect(memoryLink, limits=Limits(stallTimeout=10, idleTimeout=0))
     link.send(b"x")
     assert receiveExactly(link, 1) == b"x"
     link.advance(40)
@@ -306,7 +306,7 @@ def test_idleBeforeIsNoStall(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_moreToSendIsNoProgress(makeTCPLink: MakeLink) -> None:
     """TRAPS 2.3: one that reads nothing is cut, however much it sends that is echoed behind."""
-    link = connect(makeTCPLink, receiveBuffer=4096, limits=Limits(stall_timeout=3))
+    link = connect(makeTCPLink, receiveBuffer=4096, limits=Limits(stallTimeout=3))
     for _ in range(8):
         link.send(bytes(4096))
         link.pump()
@@ -327,7 +327,7 @@ def test_slowReaderLives(makeLink: MakeLink) -> None:
         makeLink,
         sendBuffer=4096,
         receiveBuffer=4096,
-        limits=Limits(stall_timeout=4, idle_timeout=2),
+        limits=Limits(stallTimeout=4, idleTimeout=2),
     )
     sent = sendUntilFull(link)
     got = 0
@@ -346,7 +346,7 @@ def test_slowReaderLives(makeLink: MakeLink) -> None:
 
 def test_halfClosedReaderThatStops(makeLink: MakeLink) -> None:
     """TRAPS 2.2: half-closed, the rest with the kernel alone: counted, swept and cut."""
-    link = connect(makeLink, sendBuffer=65536, receiveBuffer=4096, limits=Limits(stall_timeout=10))
+    link = connect(makeLink, sendBuffer=65536, receiveBuffer=4096, limits=Limits(stallTimeout=10))
     data = bytes(40000)
     while data:
         data = data[link.send(data) :]
@@ -363,7 +363,7 @@ def test_halfClosedReaderThatStops(makeLink: MakeLink) -> None:
 
 def test_maximumAge(makeLink: MakeLink) -> None:
     """DESIGN 6: however active, a connection ends gracefully at max_age."""
-    link = connect(makeLink, limits=Limits(max_age=3.5))
+    link = connect(makeLink, limits=Limits(maxAge=3.5))
     for _ in range(4):
         link.send(b"x")
         link.advance(1)
@@ -381,7 +381,7 @@ def test_maximumAgeOfATrickle(makeLink: MakeLink) -> None:
         makeLink,
         sendBuffer=4096,
         receiveBuffer=4096,
-        limits=Limits(max_age=3, linger_timeout=2, stall_timeout=60),
+        limits=Limits(maxAge=3, lingerTimeout=2, stallTimeout=60),
     )
     sendUntilFull(link)
     for _ in range(7):
@@ -395,7 +395,7 @@ def test_maximumAgeOfATrickle(makeLink: MakeLink) -> None:
 
 def test_dripIsIdle(makeLink: MakeLink) -> None:
     """F6: idle time runs from the last whole message."""
-    link = connect(makeLink, DNS, limits=Limits(idle_timeout=3))
+    link = connect(makeLink, DNS, limits=Limits(idleTimeout=3))
     for byte in message(b"0123456789"):
         link.send(bytes([byte]))
         link.advance(1)
@@ -409,7 +409,7 @@ def test_dripIsIdle(makeLink: MakeLink) -> None:
 
 def test_activeIsNotIdle(makeLink: MakeLink) -> None:
     """F6: whole messages keep it alive."""
-    link = connect(makeLink, DNS, limits=Limits(idle_timeout=3))
+    link = connect(makeLink, DNS, limits=Limits(idleTimeout=3))
     for _ in range(8):
         link.send(message(b"x"))
         link.advance(1)

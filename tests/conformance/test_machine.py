@@ -33,7 +33,7 @@ from echod.testing import Link, memoryLink
 from echod.wire.framing import fixed
 
 POOL = random.Random(5).randbytes(1 << 20)
-LIMITS = Limits(stall_timeout=30, linger_timeout=5)
+LIMITS = Limits(stallTimeout=30, lingerTimeout=5)
 HELD = 384 * 1024
 
 
@@ -81,7 +81,7 @@ class Client(RuleBasedStateMachine):
         rate=st.sampled_from([0, 0, 0, 20_000]),
     )
     def connect(self, echo: Callable[[], IProtocol], buffers: int, rate: int) -> None:
-        limits = Limits(stall_timeout=30, linger_timeout=5, bytes_per_second=rate)
+        limits = Limits(stallTimeout=30, lingerTimeout=5, bytesPerSecond=rate)
         self.link = memoryLink(echo(), limits=limits, sendBuffer=buffers, receiveBuffer=buffers)
 
     def cutOff(self) -> None:
@@ -189,7 +189,7 @@ class Client(RuleBasedStateMachine):
         if not self.vanished:
             link.close()
         link.pump()
-        link.advance(LIMITS.stall_timeout + LIMITS.linger_timeout + 5)
+        link.advance(LIMITS.stallTimeout + LIMITS.lingerTimeout + 5)
         assert link.gone, link.connection.state
 
 

@@ -99,7 +99,7 @@ def test_lowerMaximum() -> None:
     """Settings that are given are those that are used."""
     with pytest.raises(AssertionError, match="wholeInput: 17 bytes came back instead of 219"):
         checkProtocol(
-            MAKERS["dns"], DNSOptions(max_length=20), sample=frames(2), answer=wholeFrames(2)
+            MAKERS["dns"], DNSOptions(maxLength=20), sample=frames(2), answer=wholeFrames(2)
         )
 
 

@@ -38,7 +38,7 @@ from tests.conftest import LoggedErrors
 from tests.unit.proxyheaders import formatV2
 
 STREAM = random.Random(0).randbytes(1 << 20)
-LIMITS = Limits(stall_timeout=20, linger_timeout=5)
+LIMITS = Limits(stallTimeout=20, lingerTimeout=5)
 HEADER = formatV2(("192.0.2.1", 1000), ("192.0.2.2", 7))
 #: Bytes that surely fit into buffers of so many, both ways.
 SMALL = {4096: 1000, 65536: 30_000}

@@ -52,7 +52,7 @@ def test_stepsOfProgress(kind: str) -> None:
         if delivered() != before:
             longest, since, before = max(longest, since), 0, delivered()
     longest = max(longest, since)
-    assert 0 < longest <= PROMISED[kind] * (Limits().stall_timeout - LOOKS), longest
+    assert 0 < longest <= PROMISED[kind] * (Limits().stallTimeout - LOOKS), longest
     assert connection.state is State.OPEN
     link.close()
     link.pump()

@@ -35,7 +35,7 @@ class Late(Echo):
 
 def test_slowAnswersWhileOpen() -> None:
     """An answer that takes long is no stall while the peer still listens and may send."""
-    link = memoryLink(Late(), limits=Limits(stall_timeout=5))
+    link = memoryLink(Late(), limits=Limits(stallTimeout=5))
     link.send(b"x")
     link.pump()
     link.advance(20)
@@ -46,7 +46,7 @@ def test_slowAnswersWhileOpen() -> None:
 
 def test_answerDeadlineIsFromTheLastProgress() -> None:
     """What was acknowledged before the input came does not shorten the wait for the answer."""
-    link = memoryLink(Late(), limits=Limits(stall_timeout=10))
+    link = memoryLink(Late(), limits=Limits(stallTimeout=10))
     link.connection.reply(b"hello")
     link.pump()
     link.advance(9)
@@ -127,7 +127,7 @@ def test_quitDuringADrain() -> None:
     """What is thrown away after the end is owed to nobody."""
     connection = line.makeFactory(LineOptions(quit="q")).buildProtocol(None)  # type: ignore[arg-type]  # no address
     assert connection is not None
-    link = memoryLink(connection, limits=Limits(linger_timeout=3))
+    link = memoryLink(connection, limits=Limits(lingerTimeout=3))
     link.send(b"q\n" + b"x\n" * 30_000)
     link.connection.drain()
     assert link.readAll() == b"Bye.\n"

@@ -37,7 +37,7 @@ def serve(limits: Limits, maker: Any = raw, settings: Any = None, make: Any = me
 @pytest.mark.parametrize("pieces", [[b"x" * 10], [b"x" * 9, b"xxx"], [b"x" * 4, b"x" * 6, b"x"]])
 def test_maxBytes(make: Any, pieces: list[bytes]) -> None:
     """What it may send comes back, no more; then our FIN, counted as that."""
-    link = serve(Limits(max_bytes=10), make=make)
+    link = serve(Limits(maxBytes=10), make=make)
     for piece in pieces:
         link.send(piece)
         link.pump()
@@ -53,7 +53,7 @@ def test_maxBytes(make: Any, pieces: list[bytes]) -> None:
 
 def test_maxBytesAndMessages() -> None:
     """A message that is cut by the limit is not answered; those before it are."""
-    link = serve(Limits(max_bytes=10), line, LineOptions())
+    link = serve(Limits(maxBytes=10), line, LineOptions())
     link.send(b"one\ntwo\nthree\n")
     assert link.readAll() == b"one\ntwo\n"
     assert link.connection.reason is Reason.MAX_BYTES
@@ -62,7 +62,7 @@ def test_maxBytesAndMessages() -> None:
     assert link.gone
 
 
-@pytest.mark.parametrize("key", ["bytes_per_second", "listener_bytes_per_second"])
+@pytest.mark.parametrize("key", ["bytesPerSecond", "listenerBytesPerSecond"])
 def test_bytesPerSecond(key: str) -> None:
     """A rate is a pause, never a drop: a second's worth at once, then as it grows back."""
     link = serve(Limits(**{key: 10_000}))  # type: ignore[arg-type]  # a number
@@ -87,7 +87,7 @@ def test_bytesPerSecond(key: str) -> None:
 
 
 def test_restingIsNotIdle() -> None:
-    link = serve(Limits(bytes_per_second=100, idle_timeout=2))
+    link = serve(Limits(bytesPerSecond=100, idleTimeout=2))
     link.send(bytes(600))
     got = 0
     for _ in range(60):
@@ -105,7 +105,7 @@ def test_restingIsNotIdle() -> None:
 def test_restIsAPauseOfItsOwn() -> None:
     """TRAPS 6.4: a rate does not resume what waits for its peer, nor the other way round."""
     connection: Any = raw.makeFactory(RawOptions()).buildProtocol(None)  # type: ignore[arg-type]  # no address
-    limits = Limits(bytes_per_second=50_000)
+    limits = Limits(bytesPerSecond=50_000)
     link = memoryLink(connection, limits=limits, sendBuffer=4 * KIB, receiveBuffer=4 * KIB)
     sent = 0
     for _ in range(100):
@@ -131,7 +131,7 @@ def test_restIsAPauseOfItsOwn() -> None:
 
 def test_drainDoesNotRest() -> None:
     """O1: what the kernel held is read at any speed once the daemon stops."""
-    link = serve(Limits(bytes_per_second=1000))
+    link = serve(Limits(bytesPerSecond=1000))
     link.send(bytes(20_000))
     link.pump()
     assert link.connection.bytesIn < 20_000
@@ -153,7 +153,7 @@ def test_drainAnswersNoMoreThanMaxBytes(most: int, kind: str, certificates: Cert
         "unix": unixLink,
         "tls": partial(tcpLink, security=certificates.security("1.3")),
     }
-    limits = Limits(max_bytes=most, bytes_per_second=100)
+    limits = Limits(maxBytes=most, bytesPerSecond=100)
     link = serve(limits, make=makers[kind])
     link.send(bytes(8_000))
     link.pump(lambda: link.connection.bytesIn > 0)
@@ -169,7 +169,7 @@ def test_drainAnswersNoMoreThanMaxBytes(most: int, kind: str, certificates: Cert
 
 def test_drainOwesNoMoreThanMaxBytes() -> None:
     """Who had its bytes is not one that was cut, however much more it has sent."""
-    link = serve(Limits(max_bytes=1000, bytes_per_second=1000))
+    link = serve(Limits(maxBytes=1000, bytesPerSecond=1000))
     link.send(bytes(999))
     link.pump()
     link.send(bytes(20_000))
@@ -184,7 +184,7 @@ def test_drainOwesNoMoreThanMaxBytes() -> None:
 
 def test_firstByte() -> None:
     """Who says nothing at all is ended; who has said something is not."""
-    limits = Limits(first_byte_timeout=3)
+    limits = Limits(firstByteTimeout=3)
     silent, talking = serve(limits), serve(limits)
     for link in (silent, talking):
         link.advance(2)
@@ -235,7 +235,7 @@ def test_payloadIsShown() -> None:
 
 def test_payloadIsShownInADrain() -> None:
     """What is answered after the drain has begun is shown as before it; what is not, is not."""
-    with Served(None, limits=Limits(bytes_per_second=100), logPayload=True) as served:
+    with Served(None, limits=Limits(bytesPerSecond=100), logPayload=True) as served:
         with socket.create_connection(served.address) as client:
             client.sendall(b"a" * 100 + b"b" * 100)
             served.until(lambda: served.connection.bytesIn == 100)
@@ -250,7 +250,7 @@ def test_payloadIsShownInADrain() -> None:
 
 # -- What all connections of a listener share ------------------------------------------------------
 
-TOGETHER = Limits(listener_bytes_per_second=10_000)
+TOGETHER = Limits(listenerBytesPerSecond=10_000)
 
 
 def reset(client: socket.socket) -> None:
@@ -315,7 +315,7 @@ def test_turns(greedy: int) -> None:
 
 def test_sharedByFoldedRates() -> None:
     """Its own rate holds for one that could have more of what all share."""
-    limits = Limits(listener_bytes_per_second=10_000, bytes_per_second=1000)
+    limits = Limits(listenerBytesPerSecond=10_000, bytesPerSecond=1000)
     with Served(None, limits=limits) as served, connected(served) as client:
         client.send(bytes(20_000))
         served.advance(3)
@@ -324,7 +324,7 @@ def test_sharedByFoldedRates() -> None:
 
 def test_aWaitHasAnEnd() -> None:
     """Who waits for its turn longer than idle_timeout is ended, and is not taken for silent."""
-    limits = Limits(listener_bytes_per_second=10, idle_timeout=3, first_byte_timeout=1)
+    limits = Limits(listenerBytesPerSecond=10, idleTimeout=3, firstByteTimeout=1)
     with Served(None, limits=limits) as served, ExitStack() as stack:
         clients = [stack.enter_context(connected(served)) for _ in range(60)]
         for client in clients:
@@ -340,7 +340,7 @@ def test_aWaitHasAnEnd() -> None:
 
 def test_whoWaitsIsNotIdle() -> None:
     """At the limit it makes no room for another: it has sent what is not answered yet."""
-    limits = Limits(listener_bytes_per_second=10, max_connections=2)
+    limits = Limits(listenerBytesPerSecond=10, maxConnections=2)
     with Served(None, limits=limits) as served, ExitStack() as stack:
         clients = [stack.enter_context(connected(served)) for _ in range(2)]
         for client in clients:
@@ -382,7 +382,7 @@ def test_reload(rate: int) -> None:
         served.rest()
         assert served.counters()["bytes_in"] == 10_000
         plan = msgspec.structs.replace(
-            served.listener.plan, limits=Limits(listener_bytes_per_second=rate)
+            served.listener.plan, limits=Limits(listenerBytesPerSecond=rate)
         )
         heir = StreamListener(plan, served.loop, served.sweep)
         heir.standBy(served.listener)

@@ -316,7 +316,7 @@ def test_theReactorsClockMayStep() -> None:
     """TRAPS 2.4: the wall clock steps by an hour, and nobody is disconnected."""
     times = Times()
     times.sweep.start()
-    limits = Limits(idle_timeout=10.0, max_age=20.0)
+    limits = Limits(idleTimeout=10.0, maxAge=20.0)
     links = [connectionWith(times, limits) for _ in range(20)]
     noted = Noted()
     times.sweep.hurry(noted)
@@ -352,7 +352,7 @@ def test_aLateTimerKeepsTheDeadline() -> None:
     """TRAPS 2.4: a loop that stood still for an hour sees in the next second who is too old."""
     times = Times()
     times.sweep.start()
-    links = [connectionWith(times, Limits(idle_timeout=10.0)) for _ in range(20)]
+    links = [connectionWith(times, Limits(idleTimeout=10.0)) for _ in range(20)]
     times.now += 3600.0
     for _ in range(SHARDS):
         times.reactor.advance(TICK)

@@ -13,7 +13,7 @@ import pytest
 
 from echod import __version__
 from echod.config.endpoints import Endpoint, TCPEndpoint
-from echod.config.settings import Limits
+from echod.config.settings import Limits, convert
 from echod.daemon.options import Options
 from echod.errors import ConfigurationError
 from echod.protocols.line import LineOptions
@@ -148,7 +148,7 @@ def test_aFile(config: Path) -> None:
         assert served(made) == [("line", TCPEndpoint("127.0.0.1", 7))]
         (listener,) = made.listeners
         assert listener.options == LineOptions(prefix="> ", quit="q")
-        assert listener.limits == Limits(idle_timeout=6.0, max_age=5.0)
+        assert listener.limits == Limits(idleTimeout=6.0, maxAge=5.0)
         assert made.drainTimeout == 3.0
     made = parse("-c", str(config), "--interface", "::1")
     assert served(made) == [("line", TCPEndpoint("::1", 7))]
@@ -160,7 +160,7 @@ def test_listenersReplaceTheFiles(config: Path, arguments: tuple[str, ...]) -> N
     made = parse("-c", str(config), *arguments)
     assert served(made) == [("raw", TCPEndpoint("127.0.0.1", 9))]
     assert made.listeners[0].options == RawOptions()
-    assert made.listeners[0].limits == Limits(idle_timeout=4.0, max_age=5.0)
+    assert made.listeners[0].limits == Limits(idleTimeout=4.0, maxAge=5.0)
     assert made.drainTimeout == 3.0
 
 
@@ -170,7 +170,7 @@ def test_aFileWithoutListeners(tmp_path: Path) -> None:
     path.write_text("[defaults]\nidle_timeout = 4\n")
     made = parse("-c", str(path))
     assert len(made.listeners) == 3
-    assert all(listener.limits.idle_timeout == 4.0 for listener in made.listeners)
+    assert all(listener.limits.idleTimeout == 4.0 for listener in made.listeners)
 
 
 # -- Values ---------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_protocolOptions(config: Path) -> None:
         *("-o", "dns.strict=true", "-o", "raw.quit=x", "-o", "raw.quit="),
     )
     options = {listener.maker.name: listener.options for listener in made.listeners}
-    assert options["line"] == LineOptions(prefix="Echo: ", quit="a=b.c", max_length=5)
+    assert options["line"] == LineOptions(prefix="Echo: ", quit="a=b.c", maxLength=5)
     assert options["dns"] == DNSOptions(strict=True)
     assert options["raw"] == RawOptions(quit="")
     made = parse("-c", str(config), "-o", "line.prefix=")
@@ -194,12 +194,12 @@ def test_protocolOptions(config: Path) -> None:
 def test_limitsThatAreLists(capsys: Capture) -> None:
     """A list is written with commas."""
     (listener,) = parse("--udp-port", "0", "--reflector-ports", "7,19").listeners
-    assert listener.limits.reflector_ports == [7, 19]
+    assert listener.limits.reflectorPorts == [7, 19]
     networks = ["--allow", "10.0.0.0/8,::1", "--deny", "10.1.0.0/16", "--source-prefix", "24,64"]
     (listener,) = parse("--port", "0", *networks).listeners
     assert listener.limits.allow == ["10.0.0.0/8", "::1"]
     assert listener.limits.deny == ["10.1.0.0/16"]
-    assert listener.limits.source_prefix == (24, 64)
+    assert listener.limits.sourcePrefix == (24, 64)
     message = refused(capsys, "--deny=10.0.0.1/8")
     assert message.startswith("--deny '10.0.0.1/8': '10.0.0.1/8' is no network: ")
     assert message.endswith("has host bits set; write 10.0.0.0/8")
@@ -212,7 +212,7 @@ def test_limitsThatAreLists(capsys: Capture) -> None:
 
 
 LISTS = {"reflector_ports", "source_prefix", "allow", "deny"}
-NUMBERS = [key for key in Limits.__struct_fields__ if key not in LISTS]
+NUMBERS = [key for key in Limits.__struct_encode_fields__ if key not in LISTS]
 
 
 @pytest.mark.parametrize("key", NUMBERS)
@@ -221,9 +221,9 @@ def test_everyLimitIsAnOption(capsys: Capture, key: str) -> None:
     option = "--" + key.replace("_", "-")
     for listener in parse(option, "17").listeners:
         expected: dict[str, Any] = {**listener.maker.defaults, key: 17}
-        assert listener.limits == Limits(**expected)
+        assert listener.limits == convert(expected, Limits)
     eighteen: dict[str, Any] = {key: 18}
-    assert parse(f"{option}=18", "--port", "0").listeners[0].limits == Limits(**eighteen)
+    assert parse(f"{option}=18", "--port", "0").listeners[0].limits == convert(eighteen, Limits)
     for bad in ("", "x", "-1", "nan", "inf", "true", "1,5", "9" * 20):
         message = refused(capsys, f"{option}={bad}")
         assert message.startswith(f"{option} {bad!r}: ")
@@ -233,7 +233,7 @@ def test_everyLimitIsAnOption(capsys: Capture, key: str) -> None:
 def test_limitsGoOverTheFilesDefaults(config: Path) -> None:
     """DESIGN: the listener's own key wins over both."""
     made = parse("-c", str(config), "--max-age", "50", "--idle-timeout", "40", "--backlog", "30")
-    assert made.listeners[0].limits == Limits(idle_timeout=6.0, max_age=50.0, backlog=30)
+    assert made.listeners[0].limits == Limits(idleTimeout=6.0, maxAge=50.0, backlog=30)
 
 
 def test_maximumGivenIsExplicit(config: Path) -> None:
@@ -368,12 +368,12 @@ def test_help(capsys: Capture) -> None:
     text = "\n".join(answered(capsys, "--help"))
     names = ["port", "line-port", "dns-port", "interface", "config", "listen", "option"]
     names += ["check-config", "list-protocols", "log-connections", "drain-timeout", "version"]
-    names += [key.replace("_", "-") for key in Limits.__struct_fields__]
+    names += [key.replace("_", "-") for key in Limits.__struct_encode_fields__]
     for name in names:
         assert f"--{name}" in text
     words = " ".join(text.split())
     for field in msgspec.structs.fields(Limits):
-        assert field.name in LISTS or f"[{field.default:g}]" in words
+        assert field.encode_name in LISTS or f"[{field.default:g}]" in words
     assert "127.0.0.1" in words
     assert "[default: None]" not in words
 

@@ -53,7 +53,7 @@ def test_everyMoment(
     """The deadlines, the drain and the cut go on, and the connection is gone."""
     connection = faulty(name, error)
     link = memoryLink(
-        connection, limits=Limits(linger_timeout=2), sendBuffer=4096, receiveBuffer=4096
+        connection, limits=Limits(lingerTimeout=2), sendBuffer=4096, receiveBuffer=4096
     )
     act(link, moment)
     if not link.gone:

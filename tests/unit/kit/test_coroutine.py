@@ -798,7 +798,7 @@ def test_answersHaveADeadline(how: str) -> None:
         finally:
             seen.append("finally")
 
-    link = serve(handler, limits=Limits(stall_timeout=20, linger_timeout=5))
+    link = serve(handler, limits=Limits(stallTimeout=20, lingerTimeout=5))
     link.send(b"ask")
     link.pump()
     if how == "eof":
@@ -824,7 +824,7 @@ def test_idle() -> None:
         while await stream.read():
             await stream.write(await work)
 
-    link = serve(handler, limits=Limits(idle_timeout=10))
+    link = serve(handler, limits=Limits(idleTimeout=10))
     assert link.connection.idleSince() is not None
     link.send(b"ask")
     link.pump()
@@ -867,7 +867,7 @@ def test_deadlineOfAnswersBeginsAtFIN(make: Any) -> None:
         await late
         await stream.write(b"bye")
 
-    link = serve(handler, make=make, limits=Limits(stall_timeout=60))
+    link = serve(handler, make=make, limits=Limits(stallTimeout=60))
     link.send(b"x")
     link.pump()
     link.advance(120)
@@ -953,7 +953,7 @@ def test_lossWhileAHelperReads() -> None:
         finally:
             seen.append("finally")
 
-    link = serve(handler, limits=Limits(linger_timeout=3))
+    link = serve(handler, limits=Limits(lingerTimeout=3))
     link.reset()
     link.pump()
     link.advance(1.5)
@@ -1092,7 +1092,7 @@ def test_returnsDuringADrain() -> None:
     async def handler(stream: Stream) -> None:
         await stream.readExactly(100)
 
-    link = serve(handler, limits=Limits(linger_timeout=3))
+    link = serve(handler, limits=Limits(lingerTimeout=3))
     link.send(bytes(5000))
     link.connection.drain()
     assert link.readAll() == b""
@@ -1136,7 +1136,7 @@ def test_cleanEndDoesNotKeepACoroutine() -> None:
         stream.close()
         await never
 
-    link = serve(handler, limits=Limits(linger_timeout=3))
+    link = serve(handler, limits=Limits(lingerTimeout=3))
     link.finish()
     link.pump()
     link.advance(1)

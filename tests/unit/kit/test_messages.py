@@ -235,7 +235,7 @@ def test_lossCancels() -> None:
 
 def test_deadline() -> None:
     """An answer that never comes holds a finished connection until the stall timeout."""
-    link = serve(lines, Later(), limits=Limits(stall_timeout=20))
+    link = serve(lines, Later(), limits=Limits(stallTimeout=20))
     link.send(b"1\n")
     link.finish()
     link.advance(15)
@@ -317,7 +317,7 @@ def test_noneOfTheBlockIsForgotten() -> None:
 def test_lateAnswersAreProgress() -> None:
     """F7: neither while an answer is made nor just after it is the connection idle."""
     later = Later()
-    link = serve(lines, later, limits=Limits(idle_timeout=5))
+    link = serve(lines, later, limits=Limits(idleTimeout=5))
     link.send(b"1\n")
     link.pump()
     link.advance(20)

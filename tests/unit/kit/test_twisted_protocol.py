@@ -371,7 +371,7 @@ def test_raises(loggedErrors: LoggedErrors) -> None:
 def test_deadlines() -> None:
     """It is held to the listener's deadlines like any other."""
     protocol = Recording()
-    link = memoryLink(protocol, limits=Limits(idle_timeout=5, linger_timeout=2))
+    link = memoryLink(protocol, limits=Limits(idleTimeout=5, lingerTimeout=2))
     link.advance(6.5)
     assert link.connection.state is State.LINGERING
     link.advance(3)
@@ -398,7 +398,7 @@ def test_drain() -> None:
 def test_endsAfterItsProducer() -> None:
     """Our end while a producer still writes: its rest, then FIN, whatever the peer does."""
     protocol = HalfClosing()
-    link = memoryLink(protocol, limits=Limits(stall_timeout=0, linger_timeout=60))
+    link = memoryLink(protocol, limits=Limits(stallTimeout=0, lingerTimeout=60))
     protocol.transport.registerProducer(Pushing(), True)
     link.connection.drain()
     link.pump()
@@ -415,7 +415,7 @@ def test_settlesAfterOurEnd() -> None:
     """After our FIN and the peer's there is nothing to wait for."""
     protocol = HalfClosing()
     link = memoryLink(
-        protocol, limits=Limits(stall_timeout=20), sendBuffer=8 * KIB, receiveBuffer=4 * KIB
+        protocol, limits=Limits(stallTimeout=20), sendBuffer=8 * KIB, receiveBuffer=4 * KIB
     )
     protocol.transport.write(bytes(6000))
     link.connection.drain()
@@ -429,7 +429,7 @@ def test_settlesAfterOurEnd() -> None:
 
 def test_producerForLife() -> None:
     """One that has a push producer for all its life is idle like any, and ends at a FIN."""
-    limits = Limits(idle_timeout=10, linger_timeout=2)
+    limits = Limits(idleTimeout=10, lingerTimeout=2)
     protocol = Recording()
     link = memoryLink(protocol, limits=limits)
     protocol.transport.registerProducer(Pushing(), True)
@@ -461,7 +461,7 @@ def test_web() -> None:
             return b"hello"
 
     channel = Site(Hello()).buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
-    link = memoryLink(channel, limits=Limits(linger_timeout=2))
+    link = memoryLink(channel, limits=Limits(lingerTimeout=2))
     link.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     link.pump()
     assert (link.receive() or b"").endswith(b"\r\n\r\nhello")
@@ -589,7 +589,7 @@ def test_raisesAtItsFIN(loggedErrors: LoggedErrors) -> None:
 def test_halfClosingIsIdleToo() -> None:
     """One that could answer after EOF is idle before it."""
     protocol = HalfClosing()
-    link = memoryLink(protocol, limits=Limits(idle_timeout=5))
+    link = memoryLink(protocol, limits=Limits(idleTimeout=5))
     link.advance(3)
     protocol.transport.write(b"x")
     link.pump()

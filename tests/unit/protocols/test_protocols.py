@@ -458,15 +458,15 @@ def test_truncated(maker: IStreamProtocolMaker, stream: bytes, complete: bytes) 
 
 
 TOO_LONG = [
-    pytest.param(line, {"max_length": 5}, b"1\n12345\n\r\n", b"123456", id="line"),
+    pytest.param(line, {"maxLength": 5}, b"1\n12345\n\r\n", b"123456", id="line"),
     pytest.param(
-        line, {"max_length": 5, "prefix": "> "}, b"1\n12345\n\r\n", b"123456\n", id="line, prefix"
+        line, {"maxLength": 5, "prefix": "> "}, b"1\n12345\n\r\n", b"123456\n", id="line, prefix"
     ),
-    pytest.param(line, {"max_length": 5, "quit": "q"}, b"", b"12345\r\n", id="line, quit"),
+    pytest.param(line, {"maxLength": 5, "quit": "q"}, b"", b"12345\r\n", id="line, quit"),
     pytest.param(
-        dns, {"max_length": 5}, framed(b"1") + framed(b"12345") + framed(b""), b"\0\6", id="dns"
+        dns, {"maxLength": 5}, framed(b"1") + framed(b"12345") + framed(b""), b"\0\6", id="dns"
     ),
-    pytest.param(dns, {"max_length": 0}, framed(b"") * 3, b"\0\1x", id="dns, 0"),
+    pytest.param(dns, {"maxLength": 0}, framed(b"") * 3, b"\0\1x", id="dns, 0"),
 ]
 
 
@@ -493,7 +493,7 @@ def test_tooLong(
 def test_tooLongWhileThePeerDoesNotRead(maker: IStreamProtocolMaker) -> None:
     """F10, C2: what was complete arrives however late the peer reads it, then FIN."""
     message = framed(bytes(500)) if maker is dns else bytes(500) + b"\n"
-    options = {"max_length": 500}
+    options = {"maxLength": 500}
     link = connect(maker, buffers=4 * KIB, **options)
     sent = b""
     while not link.connection.owes():
@@ -504,7 +504,7 @@ def test_tooLongWhileThePeerDoesNotRead(maker: IStreamProtocolMaker) -> None:
     assert link.connection.reason is Reason.TOO_LONG
     link.send(b"more" * 100)
     # Longer than the linger timeout: it has not begun while bytes are owed (TRAPS 2.3).
-    link.advance(Limits().linger_timeout * 2)
+    link.advance(Limits().lingerTimeout * 2)
     assert link.connection.state is State.LINGERING
     assert link.readAll() == sent
     assert link.connection.discarded == 400
@@ -520,7 +520,7 @@ def test_onlyWholeMessagesAreProgress(maker: IStreamProtocolMaker) -> None:
     for whole in (True, False):
         connection = maker.makeFactory(maker.options()).buildProtocol(None)
         assert isinstance(connection, Connection)
-        link = memoryLink(connection, limits=Limits(idle_timeout=3.0))
+        link = memoryLink(connection, limits=Limits(idleTimeout=3.0))
         sent = 0
         for _ in range(8):
             piece = message if whole else b"\1"

@@ -124,7 +124,7 @@ def test_headerIsTakenOff() -> None:
 
 def test_ratesOfNetworks() -> None:
     """All addresses of a client's network have one rate (source_prefix)."""
-    limits = Limits(datagrams_per_second=3, source_prefix=(32, 64))
+    limits = Limits(datagramsPerSecond=3, sourcePrefix=(32, 64))
     with serving(limits=limits) as served:
         for network in ("2001:db8:0:1", "2001:db8:0:2"):
             asked = [
@@ -211,7 +211,7 @@ def test_rateOfEachClient() -> None:
     """E6: a client has its rate, not the proxy; a client in two spellings is one."""
     one, other = HEADER, formatV2(("192.0.2.8", 1), ASKED, transport=DGRAM)
     mapped = formatV2(("::ffff:192.0.2.8", 1), ("::1", 7), transport=DGRAM)
-    with serving(limits=Limits(datagrams_per_second=2)) as served:
+    with serving(limits=Limits(datagramsPerSecond=2)) as served:
         asked = [one + b"1"] * 3 + [other + b"2", mapped + b"3", other + b"4", mapped + b"5"]
         assert served.ask(*asked) == [b"1", b"1", b"2", b"3"]
         assert served.refused == {"source_rate": 3}
@@ -237,7 +237,7 @@ def test_portsOfTheSender(which: str) -> None:
     """E6: where the answer goes to must be no reflector; what a header tells is asked nothing."""
     with bound() as reflector:
         port = reflector.getsockname()[1]
-        limits = Limits(reflector_ports=[port] if which == "reflector" else [])
+        limits = Limits(reflectorPorts=[port] if which == "reflector" else [])
         own = Counter([port] if which == "own_port" else [])
         with serving(limits=limits, ownPorts=own) as served:
             assert served.ask(HEADER + b"x", formatV2(command=LOCAL), sender=reflector) == []

@@ -21,7 +21,7 @@ def test_whoComesAsTheDeadlinePasses() -> None:
     requests = [
         ListenerRequest(place="test", protocol=name, endpoint="tcp:0") for name in ("raw", "health")
     ]
-    configuration = Configuration(drain_timeout=1.0)
+    configuration = Configuration(drainTimeout=1.0)
     service = EchodService(plan(configuration, requests, Registry(), 1 << 16), loop, loop.seconds)
     service.privilegedStartService()
     service.startService()
@@ -46,7 +46,7 @@ def test_whoNeverEnds(monkeypatch: pytest.MonkeyPatch, cut: bool) -> None:
     """A listener whose stop never fires does not outlast the deadline by more than a little."""
     loop = Loop()
     requests = [ListenerRequest(place="test", protocol="raw", endpoint="tcp:0")]
-    configuration = Configuration(drain_timeout=1.0)
+    configuration = Configuration(drainTimeout=1.0)
     service = EchodService(plan(configuration, requests, Registry(), 1 << 16), loop, loop.seconds)
     service.privilegedStartService()
     service.startService()

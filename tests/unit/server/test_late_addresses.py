@@ -37,7 +37,7 @@ class Tried:
     """A listener whose binding fails with each of some errors in turn, and then succeeds."""
 
     def __init__(self, timeout: float, *errors: Exception) -> None:
-        self.plan = SimpleNamespace(limits=SimpleNamespace(bind_timeout=timeout))
+        self.plan = SimpleNamespace(limits=SimpleNamespace(bindTimeout=timeout))
         self.errors = list(errors)
         self.tries = 0
 

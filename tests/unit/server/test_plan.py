@@ -122,7 +122,7 @@ def test_aFile() -> None:
     assert first.place == "$.listener[0]"
     assert first.endpoint == TCPEndpoint("10.0.0.1", 7)
     assert first.options == LineOptions(prefix="> ")
-    assert first.limits == Limits(idle_timeout=4.0)
+    assert first.limits == Limits(idleTimeout=4.0)
     assert second.place == "$.listener[1]"
     assert second.endpoint == TCPEndpoint("0.0.0.0", 8)
     assert second.options == DNSOptions()
@@ -135,9 +135,9 @@ def test_layers() -> None:
     text = "[defaults]\nmax_age = 5\nkeepalive = 1\n" + listener("tcp:1", "small", "max_age = 8")
     text += listener("tcp:2", "small") + listener("tcp:3")
     own, defaults, other = (each.limits for each in planOf(text).listeners)
-    assert own == Limits(max_connections=7, backlog=9, max_age=8.0, keepalive=1)
-    assert defaults == Limits(max_connections=7, backlog=9, max_age=5.0, keepalive=1)
-    assert other == Limits(max_age=5.0, keepalive=1)
+    assert own == Limits(maxConnections=7, backlog=9, maxAge=8.0, keepalive=1)
+    assert defaults == Limits(maxConnections=7, backlog=9, maxAge=5.0, keepalive=1)
+    assert other == Limits(maxAge=5.0, keepalive=1)
 
 
 def test_overrides() -> None:
@@ -145,11 +145,11 @@ def test_overrides() -> None:
     text = "[defaults]\nmax_age = 5\nkeepalive = 1\n" + listener("tcp:1", "small", "max_age = 8")
     made = planOf(text + listener("tcp:2"), overrides={"max_age": 6.0, "backlog": 10})
     own, other = (each.limits for each in made.listeners)
-    assert own == Limits(max_connections=7, backlog=10, max_age=8.0, keepalive=1)
-    assert other == Limits(backlog=10, max_age=6.0, keepalive=1)
+    assert own == Limits(maxConnections=7, backlog=10, maxAge=8.0, keepalive=1)
+    assert other == Limits(backlog=10, maxAge=6.0, keepalive=1)
     assert [each.maximumPlace is not None for each in made.listeners] == [True, False]
     made = planOf(text, overrides={"max_connections": 9})
-    assert made.listeners[0].limits.max_connections == 9
+    assert made.listeners[0].limits.maxConnections == 9
     assert made.listeners[0].maximumPlace is not None
 
 
@@ -160,8 +160,8 @@ def test_overrides() -> None:
 def test_dnsPrefersAnIdleTimeout(defaults: str, own: str, timeout: float) -> None:
     """RFC 7766 section 6.2.3: 30 s for dns, unless somebody says otherwise."""
     made = planOf(f"[defaults]\n{defaults}\n" + listener("tcp:1", "dns", own) + listener("tcp:2"))
-    assert made.listeners[0].limits.idle_timeout == timeout
-    assert made.listeners[1].limits.idle_timeout == (5.0 if defaults else 0.0)
+    assert made.listeners[0].limits.idleTimeout == timeout
+    assert made.listeners[1].limits.idleTimeout == (5.0 if defaults else 0.0)
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,8 @@ def test_optionsGoOverTheFiles() -> None:
     text += listener("tcp:2", "line") + listener("tcp:3", "dns")
     made = planOf(text, options={"line": {"prefix": "5", "max_length": "100"}})
     assert [each.options for each in made.listeners] == [
-        LineOptions(prefix="5", quit="q", max_length=100),
-        LineOptions(prefix="5", max_length=100),
+        LineOptions(prefix="5", quit="q", maxLength=100),
+        LineOptions(prefix="5", maxLength=100),
         DNSOptions(),
     ]
 
@@ -256,7 +256,7 @@ def test_aListenerForEachSocket(sockets: Callable[..., int]) -> None:
         passed=PassedSockets({"x": [four, six]}),
     )
     assert [each.descriptor for each in made.listeners] == [four, six, None]
-    assert [each.limits.idle_timeout for each in made.listeners] == [9.0, 9.0, 0.0]
+    assert [each.limits.idleTimeout for each in made.listeners] == [9.0, 9.0, 0.0]
     endpoints: list[Any] = [each.endpoint for each in made.listeners]
     assert [endpoint.host for endpoint in endpoints] == ["127.0.0.1", "::1", "127.0.0.1"]
     first, second, _ = made.listeners
@@ -466,13 +466,13 @@ def test_defaultsShrinkAndSaySo() -> None:
     """DESIGN: one line for all listeners that the limit has made smaller."""
     limit = RESERVED + 3 * RESERVED_EACH + 3 * 105
     made = planOf("", limit=limit)
-    assert [each.limits.max_connections for each in made.listeners] == [100] * 3
+    assert [each.limits.maxConnections for each in made.listeners] == [100] * 3
     assert list(made.notes) == [
         f"max_connections is 100 a listener: the descriptor limit of {limit} holds no more"
     ]
     assert len(made.notes[0].splitlines()) == 1
     # The rest of their limits is left as it was.
-    assert made.listeners[2].limits == Limits(max_connections=100, idle_timeout=30.0)
+    assert made.listeners[2].limits == Limits(maxConnections=100, idleTimeout=30.0)
 
 
 @pytest.mark.parametrize(
@@ -498,7 +498,7 @@ def test_onlyDefaultsShrink() -> None:
     """DESIGN: an explicit value stays, and its listener has no note."""
     text = listener("tcp:1", more="max_connections = 200") + listener("tcp:2")
     made = planOf(text, limit=RESERVED + 2 * RESERVED_EACH + 210 + 105)
-    assert [each.limits.max_connections for each in made.listeners] == [200, 100]
+    assert [each.limits.maxConnections for each in made.listeners] == [200, 100]
     assert len(made.notes) == 1
 
 

@@ -102,7 +102,7 @@ def test_settings() -> None:
         prefix="> "
     )
     assert registry.settings(dns, {"max_length": "5"}, "here", strict=False) == DNSOptions(
-        max_length=5
+        maxLength=5
     )
     assert registry.settings(raw, {}, "here", strict=True) == RawOptions()
     with pytest.raises(ConfigurationError, match=r"^here\.max_length: Expected `int`, got `str`$"):

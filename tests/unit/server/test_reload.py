@@ -334,7 +334,7 @@ def test_descriptorsOfTheRetired(served: Reloading, proxy: bool) -> None:
     waitUntil(served.loop.turn, lambda: not served.service.connectionCount())
     served.reload(("raw", f"tcp:{other}", table))
     (listener,) = served.service.listeners
-    assert listener.limits.max_connections == 20
+    assert listener.limits.maxConnections == 20
 
 
 def test_descriptorsAboveALowerMaximum(served: Reloading) -> None:
@@ -361,7 +361,7 @@ def test_descriptorsByDefault(served: Reloading) -> None:
     with clients(served, 30), capturedLogs() as events:
         served.reload(("raw", f"tcp:{freePort()}", {}))
         (after,) = served.service.listeners
-        total = descriptorsFor(after.limits.max_connections) + 30
-        assert total <= descriptorsFor(before.limits.max_connections) < total + 3
+        total = descriptorsFor(after.limits.maxConnections) + 30
+        assert total <= descriptorsFor(before.limits.maxConnections) < total + 3
     told = [formatEvent(event) for event in events]
     assert sum("max_connections is" in line for line in told) == 1

@@ -171,7 +171,7 @@ def test_changedRaises(served: Reloading, place: Place, where: str, exits: bool)
         assert place.isServed(served)
         assert other.isServed(served)
         assert served.echo(held, b"y") == b"y"
-        assert [listener.limits.idle_timeout for listener in served.streams()][-1] == 9.0
+        assert [listener.limits.idleTimeout for listener in served.streams()][-1] == 9.0
         assert served.service.faults() == []
         served.reload(place.listener(idle_timeout=8.0, datagrams_per_second=9))
         assert place.isServed(served)

@@ -64,7 +64,7 @@ def test_chargenUntilFIN() -> None:
 
 def test_chargenAndASlowReader() -> None:
     """E4: no memory growth while the caller does not read, but its FIN is seen."""
-    link = serve(chargen, 4096, Limits(stall_timeout=20))
+    link = serve(chargen, 4096, Limits(stallTimeout=20))
     link.pump()
     held = link.connection.transport.unsent()
     assert held <= 65536 + len(PATTERN) + 4096

@@ -82,7 +82,7 @@ def test_names(certificates: Certificates, version: str) -> None:
                 own = {"localhost", "127.0.0.1", "0:0:0:0:0:0:0:1"}
                 assert namesOf(peer) == (expected or own), name
                 told = served.connections[-1].transport.tls
-                assert told.server_name == name
+                assert told.serverName == name
 
 
 def test_nameWithoutOthers(certificates: Certificates) -> None:
@@ -91,7 +91,7 @@ def test_nameWithoutOthers(certificates: Certificates) -> None:
     context.check_hostname = False
     with serving(certificates) as served, connected(served, context, serverName="a.b") as peer:
         peer.ping()
-        assert served.connection.transport.tls.server_name == "a.b"
+        assert served.connection.transport.tls.serverName == "a.b"
         assert "server_name='a.b'" in served.told("tls")
 
 
@@ -100,7 +100,7 @@ def test_clientCertificateUnderAnotherName(certificates: Certificates, version: 
     """Whatever the name, the same is asked of a client, and its authority is known."""
     other = CertificateSettings(cert=certificates.other)
     with serving(
-        certificates, names={"other.example": other}, client_auth="require", ca=certificates.ca
+        certificates, names={"other.example": other}, clientAuth="require", ca=certificates.ca
     ) as served:
         context = certificates.context(version, certificates.client)
         with connected(served, context, serverName="other.example") as peer:
@@ -210,9 +210,7 @@ def sessionOf(peer: Peer) -> Any:
 def test_tickets(certificates: Certificates, version: str, tickets: bool) -> None:
     """RFC 8446 section 2.2: sessions are resumed with tickets where that is asked for."""
     context = certificates.context(version, certificates.client)
-    with serving(
-        certificates, tickets=tickets, client_auth="require", ca=certificates.ca
-    ) as served:
+    with serving(certificates, tickets=tickets, clientAuth="require", ca=certificates.ca) as served:
         with connected(served, context) as peer:
             session = sessionOf(peer)
             assert session.has_ticket == tickets
@@ -241,7 +239,7 @@ def test_clientAuth(certificates: Certificates, version: str, auth: str, shown: 
     authority = {} if auth == "none" else {"ca": certificates.ca}
     context = certificates.context(version, certificates.client if shown else None)
     with Served(
-        {"cert": certificates.server, "client_auth": auth, **authority}, (whoami, None)
+        {"cert": certificates.server, "clientAuth": auth, **authority}, (whoami, None)
     ) as served:
         with Peer(served.address, context, turn=served.turn) as peer:
             if auth == "require" and not shown:
@@ -273,7 +271,7 @@ def test_authorityThatIsNotStrict(certificates: Certificates, tmp_path: Path, ve
     ca.write_bytes(root.pem)
     server = Issued("server", root).write(tmp_path / "server.pem")
     client = Issued("client", root).write(tmp_path / "client.pem")
-    with Served({"cert": server, "client_auth": "require", "ca": str(ca)}) as served:
+    with Served({"cert": server, "clientAuth": "require", "ca": str(ca)}) as served:
         side = ClientTLS(ca=str(ca), cert=client, minimumVersion=version).to("localhost")
         with Peer(served.address, side, turn=served.turn) as peer:
             peer.shakeHands()
@@ -299,7 +297,7 @@ def test_authorityWithoutItsOwn(
     for ca in (whole, part):
         context = certificates.context(version, path)
         with (
-            serving(certificates, client_auth="require", ca=str(ca)) as served,
+            serving(certificates, clientAuth="require", ca=str(ca)) as served,
             Peer(served.address, context, turn=served.turn) as peer,
         ):
             with suppress(ssl.SSLError):
@@ -365,7 +363,7 @@ def test_nastySubject(certificates: Certificates, name: str) -> None:
     context = certificates.context("1.3", path)
     with (
         Served(
-            {"cert": certificates.server, "client_auth": "require", "ca": certificates.ca},
+            {"cert": certificates.server, "clientAuth": "require", "ca": certificates.ca},
             (whoami, None),
         ) as served,
         Peer(served.address, context, turn=served.turn) as peer,
@@ -427,7 +425,7 @@ def test_filesThatAreNotThere(copy: Callable[[str], str], tmp_path: Path) -> Non
     why = f"cannot read {missing}: No such file or directory"
     assert refusal(cert=missing) == why
     assert refusal(cert=copy("server"), key=missing) == why
-    assert refusal(cert=copy("server"), ca=missing, client_auth="require") == why
+    assert refusal(cert=copy("server"), ca=missing, clientAuth="require") == why
     names = {"a.example": CertificateSettings(cert=missing)}
     assert refusal(cert=copy("server"), names=names) == why
     assert refusal(cert=str(tmp_path)) == f"cannot read {tmp_path}: Is a directory"
@@ -461,7 +459,7 @@ def test_filesThatAreSomethingElse(copy: Callable[[str], str], tmp_path: Path) -
         refusal(cert=cert, key=str(text)) == f"cannot use the key in {text} with {cert}: no PEM key"
     )
     assert (
-        refusal(cert=cert, key=key, ca=str(text), client_auth="require")
+        refusal(cert=cert, key=key, ca=str(text), clientAuth="require")
         == f"{text} holds no certificate of an authority"
     )
     ServerTLS(TLSSettings(cert=cert, key=key))
@@ -476,7 +474,7 @@ def test_filesThatWindowsHasSaved(certificates: Certificates, copy: Callable[[st
         before = Path(path).read_bytes()
         Path(path).write_bytes(data)
         try:
-            ServerTLS(TLSSettings(cert=cert, key=key, ca=ca, client_auth="require"))
+            ServerTLS(TLSSettings(cert=cert, key=key, ca=ca, clientAuth="require"))
         except ConfigurationError as error:
             return str(error)
         finally:
@@ -601,7 +599,7 @@ def test_authoritiesOfAnotherTime(certificates: Certificates, tmp_path: Path) ->
     ):
         path = tmp_path / f"{name}.pem"
         path.write_bytes(b"".join(one.pem for one in them))
-        table = {"cert": certificates.server, "ca": str(path), "client_auth": "require"}
+        table = {"cert": certificates.server, "ca": str(path), "clientAuth": "require"}
         if told is None:
             assert refusal(**table).startswith(f"no authority in {path} is valid today")
             with pytest.raises(ConfigurationError, match="no authority in "):
@@ -629,7 +627,7 @@ def test_strangeSerial(tmp_path: Path, version: str, kind: str, address: bool) -
     ca = tmp_path / "ca.pem"
     ca.write_bytes(root.pem)
     # As everywhere in these tests, a warning is an error.
-    with Served({"cert": path, "client_auth": "require", "ca": str(ca)}) as served:
+    with Served({"cert": path, "clientAuth": "require", "ca": str(ca)}) as served:
         client = ClientTLS(ca=str(ca), cert=path, minimumVersion=version)
         side = client.to("127.0.0.1" if address else "localhost")
         with Peer(served.address, side, turn=served.turn) as peer:
@@ -687,14 +685,14 @@ def test_whoMayWrite(copy: Callable[[str], str], tmp_path: Path) -> None:
     for path in (cert, key, authority):
         os.chmod(path, 0o602)
         assert (
-            refusal(cert=cert, key=key, ca=authority, client_auth="optional")
+            refusal(cert=cert, key=key, ca=authority, clientAuth="optional")
             == f"anybody may write to {path}: chmod o-w it, or use another place"
         )
         os.chmod(path, 0o600)
     os.chmod(tmp_path, 0o707)
     assert refusal(cert=cert, key=key).startswith(f"anybody may write to {tmp_path}: chmod o-w")
     os.chmod(tmp_path, 0o700)
-    ServerTLS(TLSSettings(cert=cert, key=key, ca=authority, client_auth="optional"))
+    ServerTLS(TLSSettings(cert=cert, key=key, ca=authority, clientAuth="optional"))
 
 
 def test_whoMayRead(copy: Callable[[str], str]) -> None:

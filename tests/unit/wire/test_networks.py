@@ -71,7 +71,7 @@ def test_sourceIsItsNetwork(one: object, other: object, bits: int) -> None:
 
 def test_sourceLimit() -> None:
     """So many of one source at a time, and no more once one is gone and one came."""
-    limit = SourceLimit(Limits(max_per_source=2, source_prefix=(24, 64)))
+    limit = SourceLimit(Limits(maxPerSource=2, sourcePrefix=(24, 64)))
     assert limit.counts
     for _ in range(2):
         assert limit.refusal("10.0.0.1", 0.0) is None
@@ -86,7 +86,7 @@ def test_sourceLimit() -> None:
 
 
 def test_newPerSecond() -> None:
-    limit = SourceLimit(Limits(new_per_second=2))
+    limit = SourceLimit(Limits(newPerSecond=2))
     assert not limit.counts
     assert [limit.refusal("10.0.0.1", 0.0) for _ in range(3)] == [None, None, "source_rate"]
     assert limit.refusal("10.0.0.2", 0.0) is None
@@ -101,11 +101,10 @@ def test_denied() -> None:
 
 def test_countedOn() -> None:
     """A reload: places taken stay taken, where both mean the same by a source; else each counts."""
-    before = SourceLimit(Limits(max_per_source=1))
+    before = SourceLimit(Limits(maxPerSource=1))
     before.opened("192.0.2.1")
     same, other = (
-        SourceLimit(Limits(max_per_source=1, source_prefix=prefix))
-        for prefix in ((32, 128), (24, 64))
+        SourceLimit(Limits(maxPerSource=1, sourcePrefix=prefix)) for prefix in ((32, 128), (24, 64))
     )
     for after in (same, other):
         after.takeOver(before)

@@ -432,7 +432,7 @@ CUT = [b"", b"P", b"\r", V1[:5], V1[:-1], V2[:12], V2[:16], V2[:-1], VALID["the 
 
 def test_incomplete(kind: str, certificates: Certificates) -> None:
     """P2: a header that is not whole within ``handshake_timeout`` is waited for idly, then cut."""
-    with serving(kind, Limits(handshake_timeout=3), certificates=certificates) as served:
+    with serving(kind, Limits(handshakeTimeout=3), certificates=certificates) as served:
         for cut in CUT:
             served.connect().send(cut)
         served.until(open=len(CUT))
@@ -454,7 +454,7 @@ def test_incomplete(kind: str, certificates: Certificates) -> None:
 
 def test_dripIsNoProgress(kind: str, certificates: Certificates) -> None:
     """P2, F6: the deadline is the header's, however many bytes of it come meanwhile."""
-    with serving(kind, Limits(handshake_timeout=3), certificates=certificates) as served:
+    with serving(kind, Limits(handshakeTimeout=3), certificates=certificates) as served:
         client = served.connect()
         with suppress(ConnectionResetError, BrokenPipeError):
             for at in range(41):
@@ -465,7 +465,7 @@ def test_dripIsNoProgress(kind: str, certificates: Certificates) -> None:
 
 def test_deadlineEndsWithTheHeader(plain: str) -> None:
     """Once the header is there, ``handshake_timeout`` is nobody's; other deadlines begin."""
-    with serving(plain, Limits(handshake_timeout=3, idle_timeout=5)) as served:
+    with serving(plain, Limits(handshakeTimeout=3, idleTimeout=5)) as served:
         client = served.connect()
         served.settle()
         served.advance(2)
@@ -697,7 +697,7 @@ def test_refused(kind: str, certificates: Certificates) -> None:
 
 def test_refusedAndStays(kind: str, certificates: Certificates) -> None:
     """C2: whoever does not end after our FIN is read until the linger deadline, then cut."""
-    with serving(kind, Limits(linger_timeout=2), certificates=certificates) as served:
+    with serving(kind, Limits(lingerTimeout=2), certificates=certificates) as served:
         client = served.connect()
         client.send(b"GET / HTTP/1.1\r\n")
         assert client.readAll() == b""
@@ -719,7 +719,7 @@ def test_fuzz() -> None:
     choose = random.Random("proxied")
     known = [*(header for header in VALID.values() if len(header) < 300), V1, V2]
     outcomes = {"eof": 0, "header": 0, "handshake": 0}
-    limits = Limits(handshake_timeout=3, linger_timeout=1)
+    limits = Limits(handshakeTimeout=3, lingerTimeout=1)
     for number in range(10_000):
         data = mutated(choose, known[number % len(known)]) + choose.randbytes(choose.randrange(9))
         if number % 10 == 0:
@@ -833,7 +833,7 @@ MAKERS = [
 def test_protocolKnowsNothing(kind: str, maker: Any, certificates: Certificates) -> None:
     """TRAPS 11: it is told of a connection with its header, and of one that has none never."""
     Spy.told.clear()
-    limits = Limits(deny=["192.0.2.9"], handshake_timeout=3, linger_timeout=1)
+    limits = Limits(deny=["192.0.2.9"], handshakeTimeout=3, lingerTimeout=1)
     with serving(kind, limits, certificates=certificates, maker=maker) as served:
         for start in (b"", V1[:20], b"nonsense", header("192.0.2.9")):
             for way in range(3):
@@ -975,7 +975,7 @@ def isRefused(served: Served, first: bytes, sender: str = "") -> bool:
 
 def test_maxPerSource(kind: str, certificates: Certificates) -> None:
     """F11, TRAPS 11: so many of one client, not of the proxy; whoever goes makes room."""
-    with serving(kind, Limits(max_per_source=2), certificates=certificates) as served:
+    with serving(kind, Limits(maxPerSource=2), certificates=certificates) as served:
         first = [served.open(header("192.0.2.7")), served.open(header("192.0.2.7"))]
         for number, host in enumerate(("192.0.2.7", "::ffff:192.0.2.7"), 1):
             assert isRefused(served, header(host))
@@ -998,7 +998,7 @@ def test_maxPerSource(kind: str, certificates: Certificates) -> None:
 
 def test_newPerSecond(plain: str) -> None:
     """A client has its rate, and the proxy, which opens all of them, none."""
-    with serving(plain, Limits(new_per_second=3)) as served:
+    with serving(plain, Limits(newPerSecond=3)) as served:
         asked = ["192.0.2.7"] * 5 + ["192.0.2.8"] * 5
         refused = [isRefused(served, header(host)) for host in asked]
         assert refused == ([False] * 3 + [True] * 2) * 2
@@ -1034,7 +1034,7 @@ def test_theProxyItself() -> None:
         assert served.until(open=0)["refused"] == {"denied": 1}
     with serving(limits=Limits(allow=["192.0.2.0/24", "127.0.0.1"])) as served:
         assert not isRefused(served, own)
-    limits = Limits(allow=["192.0.2.0/24"], deny=["::/0"], max_per_source=1, new_per_second=1)
+    limits = Limits(allow=["192.0.2.0/24"], deny=["::/0"], maxPerSource=1, newPerSecond=1)
     with serving("unix", limits) as served:
         for _ in range(3):
             served.open(own)
@@ -1043,7 +1043,7 @@ def test_theProxyItself() -> None:
 
 def test_full(kind: str, certificates: Certificates) -> None:
     """F11, TRAPS 6.1: at the limit one more sees EOF at once, before any header, and costs none."""
-    limits = Limits(max_connections=3)
+    limits = Limits(maxConnections=3)
     with serving(kind, limits, certificates=certificates) as served:
         served.open(V1)
         half = served.connect()
@@ -1062,7 +1062,7 @@ def test_full(kind: str, certificates: Certificates) -> None:
 
 def test_silentOnesMakeRoom(kind: str, certificates: Certificates) -> None:
     """F11: full of those who tell nothing, the one that has been silent longest makes room."""
-    limits = Limits(max_connections=3)
+    limits = Limits(maxConnections=3)
     with serving(kind, limits, certificates=certificates, logs=True) as served:
         busy = served.open(V1)
         silent = served.connect()
@@ -1086,7 +1086,7 @@ def test_silentOnesMakeRoom(kind: str, certificates: Certificates) -> None:
 
 def test_lateHeader(plain: str) -> None:
     """Who was ended in the middle of its header is not judged by the rest of it."""
-    limits = Limits(max_connections=1, max_per_source=1, deny=["192.0.2.9"])
+    limits = Limits(maxConnections=1, maxPerSource=1, deny=["192.0.2.9"])
     with serving(plain, limits, logs=True) as served:
         for late in (header("192.0.2.9"), V1, b"nonsense", V2[:20]):
             client = served.connect()
@@ -1220,7 +1220,7 @@ def test_drain(kind: str, certificates: Certificates) -> None:
     O1: what had come by then is answered, behind a header too; who has said nothing ends at once,
     and who is in the middle of it may go on, until a deadline.
     """
-    limits = Limits(handshake_timeout=3)
+    limits = Limits(handshakeTimeout=3)
     with serving(kind, limits, certificates=certificates) as served:
         silent, half, never, unread = (served.connect() for _ in range(4))
         quiet, busy = served.open(V1), served.open(V2)
@@ -1257,7 +1257,7 @@ def test_drain(kind: str, certificates: Certificates) -> None:
 
 def test_drainOfNonsense(kind: str, certificates: Certificates) -> None:
     """C2, O1: what is no header lingers in a drain too: what still comes is read, to the FIN."""
-    with serving(kind, Limits(linger_timeout=2), certificates=certificates) as served:
+    with serving(kind, Limits(lingerTimeout=2), certificates=certificates) as served:
         client = served.connect()
         served.settle()
         client.send(b"GET / HTTP/1.1\r\n\r\n")
@@ -1371,7 +1371,7 @@ def test_thousands() -> None:
     `serving` looks at the rest of what must not stay.
     """
     choose = random.Random(6)
-    limits = Limits(max_per_source=10, deny=["192.0.2.9"], max_connections=45)
+    limits = Limits(maxPerSource=10, deny=["192.0.2.9"], maxConnections=45)
     denied, half = header("192.0.2.9"), V2[:20]
     fates = [b"", half, V1, V2 + b"hello", b"nonsense", denied, denied + b"x", V1[:-1] + b"x"]
     with serving(limits=limits) as served:

@@ -360,7 +360,7 @@ def test_protocolThatNeverBegan(both: Both) -> None:
     """However a handshake ends that is none: the protocol has not heard of it."""
     for kind in (Told, ToldBoth):
         protocol, ends, heard = hosted(kind)
-        limits = Limits(handshake_timeout=2)
+        limits = Limits(handshakeTimeout=2)
         with both.serving(protocol, limits=limits) as served, ExitStack() as stack:
             health, cut, broken, slow, reset = (
                 stack.enter_context(both.peer(served)) for _ in range(5)
@@ -437,7 +437,7 @@ def test_handshakeTimeout(both: Both) -> None:
 
 
 def checkTimeout(both: Both, hello: int, header: bytes) -> None:
-    limits = Limits(handshake_timeout=4)
+    limits = Limits(handshakeTimeout=4)
     with (
         both.serving(limits=limits, proxy=bool(header)) as served,
         both.peer(served, header=header) as peer,
@@ -459,7 +459,7 @@ def checkTimeout(both: Both, hello: int, header: bytes) -> None:
 
 def test_handshakeByDrips(both: Both) -> None:
     """L3: the deadline is for all of it; a byte now and then does not put it off."""
-    with both.serving(limits=Limits(handshake_timeout=4)) as served, both.peer(served) as peer:
+    with both.serving(limits=Limits(handshakeTimeout=4)) as served, both.peer(served) as peer:
         for byte in peer.hello():
             peer.send(bytes([byte]))
             served.advance(0.5)
@@ -475,7 +475,7 @@ def untilQuit() -> tuple[Any, Any]:
 @versions
 def test_lingeringEnds(both: Both, version: str) -> None:
     """L3, TRAPS 1.8: a peer that ignores our close_notify is gone after linger_timeout."""
-    with both.connected(version, untilQuit(), limits=Limits(linger_timeout=5)) as (served, peer):
+    with both.connected(version, untilQuit(), limits=Limits(lingerTimeout=5)) as (served, peer):
         connection = served.connection
         peer.send(peer.seal(b"QUIT"))
         assert peer.readAll() == b"QUIT"
@@ -657,10 +657,10 @@ def _strangersContext(both: Both) -> ssl.SSLContext:
     return both.certificates.context("1.2", both.certificates.stranger)
 
 
-REQUIRE = {"client_auth": "require"}
+REQUIRE = {"clientAuth": "require"}
 #: Keys of the server's table, the client's context, and what the server says of it.
 HANDSHAKES: dict[str, tuple[dict[str, Any], Callable[[Both], ssl.SSLContext], str]] = {
-    "version": ({"minimum_version": "1.3"}, _oldContext, "UNSUPPORTED_PROTOCOL"),
+    "version": ({"minimumVersion": "1.3"}, _oldContext, "UNSUPPORTED_PROTOCOL"),
     "cipher": ({}, _weakContext, "NO_SHARED_CIPHER"),
     "certificate": (
         REQUIRE,
@@ -674,7 +674,7 @@ HANDSHAKES: dict[str, tuple[dict[str, Any], Callable[[Both], ssl.SSLContext], st
     ),
     "authority": (REQUIRE, _strangersContext, "unable to get local issuer certificate"),
     "optional authority": (
-        {"client_auth": "optional"},
+        {"clientAuth": "optional"},
         _strangersContext,
         "unable to get local issuer certificate",
     ),
@@ -699,7 +699,7 @@ def test_handshakesThatFail(both: Both) -> None:
 
 def checkHandshake(both: Both, name: str) -> None:
     tls, makeContext, failure = HANDSHAKES[name]
-    if "client_auth" in tls:
+    if "clientAuth" in tls:
         tls = {**tls, "ca": both.certificates.ca}
     with both.serving(tls=tls) as served, both.peer(served, context=makeContext(both)) as peer:
         with suppress(ssl.SSLError):
@@ -1004,7 +1004,7 @@ def test_keyUpdateByHalves(both: Both, loggedErrors: LoggedErrors) -> None:
 
 def test_endAmidAHandshakeMessage(both: Both) -> None:
     """Where OpenSSL writes no close_notify, FIN comes all the same."""
-    with both.forging(untilQuit(), limits=Limits(idle_timeout=2)) as (served, peer, forged):
+    with both.forging(untilQuit(), limits=Limits(idleTimeout=2)) as (served, peer, forged):
         peer.send(forged.record(HANDSHAKE, b"\x18\0\0\1"))
         served.rest()
         served.advance(4)
@@ -1371,7 +1371,7 @@ def test_bytesPerSecond(both: Both, version: str) -> None:
             self.reply(data)
 
     protocol = (ConnectionMaker("noting", "", Noting), None)
-    limits = Limits(bytes_per_second=2000, idle_timeout=3)
+    limits = Limits(bytesPerSecond=2000, idleTimeout=3)
     with both.connected(version, protocol, limits=limits) as (served, peer):
         peer.send(peer.seal(data) + peer.closeNotify())
         served.rest()
@@ -1391,7 +1391,7 @@ def test_bytesPerSecond(both: Both, version: str) -> None:
 @versions
 def test_listenerBytesPerSecond(both: Both, version: str) -> None:
     """What a whole record has too much waits, and is no debt of those who come after it."""
-    limits = Limits(listener_bytes_per_second=4000)
+    limits = Limits(listenerBytesPerSecond=4000)
     with both.serving(limits=limits) as served:
         for _ in range(4):
             with both.peer(served, version) as peer:
@@ -1415,7 +1415,7 @@ def test_listenerBytesPerSecond(both: Both, version: str) -> None:
 def test_maxBytes(both: Both, version: str) -> None:
     """The limit is exact, in plain text, wherever in a record it is."""
     for size in (1, 1000, 16_384, 16_385, 50_000):
-        with both.connected(version, limits=Limits(max_bytes=size)) as (served, peer):
+        with both.connected(version, limits=Limits(maxBytes=size)) as (served, peer):
             peer.send(peer.seal(noise(60_000)))
             assert peer.readAll() == noise(60_000)[:size]
             assert (peer.notified, peer.end) == (True, "FIN")
@@ -1430,9 +1430,9 @@ def test_maxBytes(both: Both, version: str) -> None:
 def test_deadlines(both: Both, version: str) -> None:
     """Each ends with close_notify and FIN: nothing was said, idle, old."""
     for limits, reason, speaks in (
-        (Limits(first_byte_timeout=3), "first_byte", False),
-        (Limits(idle_timeout=3), "idle", True),
-        (Limits(max_age=3), "max_age", True),
+        (Limits(firstByteTimeout=3), "first_byte", False),
+        (Limits(idleTimeout=3), "idle", True),
+        (Limits(maxAge=3), "max_age", True),
     ):
         with both.connected(version, limits=limits) as (served, peer):
             if speaks:
@@ -1452,7 +1452,7 @@ def test_deadlines(both: Both, version: str) -> None:
 def test_eviction(both: Both) -> None:
     """F11: who has not shaken hands for a while makes room; who talks does not."""
     with (
-        both.serving(limits=Limits(max_connections=2)) as served,
+        both.serving(limits=Limits(maxConnections=2)) as served,
         both.peer(served) as talking,
         both.peer(served) as silent,
     ):
@@ -1481,8 +1481,8 @@ def test_eviction(both: Both) -> None:
 def test_limitsOfSources(both: Both) -> None:
     """TRAPS 6.1: each is outermost, before a byte of TLS."""
     for limits, why in (
-        (Limits(max_per_source=1), "source_full"),
-        (Limits(new_per_second=1), "source_rate"),
+        (Limits(maxPerSource=1), "source_full"),
+        (Limits(newPerSecond=1), "source_rate"),
         (Limits(deny=["127.0.0.0/8"]), "denied"),
     ):
         with both.serving(limits=limits) as served, both.peer(served) as first:
@@ -1586,7 +1586,7 @@ def test_drainBeforeTheHelloIsRead(both: Both) -> None:
 
 def test_drainOfAHandshakeThatStops(both: Both) -> None:
     """O1, L3: it has the deadline that it had anyhow."""
-    with both.serving(limits=Limits(handshake_timeout=3)) as served, both.peer(served) as peer:
+    with both.serving(limits=Limits(handshakeTimeout=3)) as served, both.peer(served) as peer:
         peer.send(peer.hello()[:50])
         served.rest()
         served.advance(1)
@@ -1721,7 +1721,7 @@ def test_drainOfOneThatNeverReads(both: Both, version: str) -> None:
 def test_drainOfPlainTextThatWaits(both: Both, version: str) -> None:
     """O1: what had been decrypted before the drain, and rested for a rate, is answered too."""
     data = noise(16_384)
-    limits = Limits(bytes_per_second=1000)
+    limits = Limits(bytesPerSecond=1000)
     with both.connected(version, limits=limits) as (served, peer):
         peer.send(peer.seal(data))
         served.rest()
@@ -1737,7 +1737,7 @@ def test_drainOfPlainTextThatWaits(both: Both, version: str) -> None:
 @versions
 def test_drainOfOneThatHasFinished(both: Both, version: str) -> None:
     """O1: close_notify that has been read, and waits behind held input, is no loss."""
-    limits = Limits(bytes_per_second=1000)
+    limits = Limits(bytesPerSecond=1000)
     data = noise(5000)
     with both.connected(version, limits=limits) as (served, peer):
         peer.send(peer.seal(data) + peer.closeNotify())
