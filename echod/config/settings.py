@@ -39,17 +39,64 @@ _ASKED_FOR = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*", re.ASCII)
 _NUMBER = 32
 _YEAR = 365 * 24 * 3600
 
-Seconds = Annotated[float, Meta(ge=0, le=_YEAR)]
+# Units, as the documentation shows them.
+_SECONDS = {"unit": "s"}
+_BYTES = {"unit": "bytes"}
+_BYTE_RATE = {"unit": "bytes/s"}
+
+Seconds = Annotated[float, Meta(ge=0, le=_YEAR, extra=_SECONDS)]
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=keyOf):
-    """What a listener allows; the keys of ``[defaults]`` and of each ``[[listener]]``."""
+    """
+    What a listener allows; the keys of ``[defaults]`` and of each ``[[listener]]``.
+
+    The description of a field is its help; what else there is to know stands here.  The table of
+    limits in docs/configuration.md is computed from both.
+
+    :ivar maxConnections: At the limit the connection that has been idle longest, for a second at
+        least, makes room; if there is none, the new one is closed.
+    :ivar backlog: A socket that was passed keeps its own.
+    :ivar bindTimeout: This is at the start alone.  If the address has not come by then, the exit
+        status is 75; with 0 it is 1.
+    :ivar idleTimeout: Where the protocol has messages, a whole message counts, not a byte.
+    :ivar stallTimeout: Then the connection is reset.  Below 20 a line at start says that slow
+        readers are cut.
+    :ivar lingerTimeout: Then the connection is reset.
+    :ivar maxAge: Then comes our FIN.
+    :ivar handshakeTimeout: It runs from accepting, over both together.  0 is refused.
+    :ivar firstByteTimeout: Then comes our FIN.
+    :ivar maxBytes: Then comes our FIN.
+    :ivar bytesPerSecond: A second's worth may come at once.  Then reading rests; nothing is
+        dropped.
+    :ivar listenerBytesPerSecond: All connections of the listener share it, and take turns.
+    :ivar maxPerSource: Not for UNIX sockets, whose mode says who may come, unless ``proxy``.
+    :ivar newPerSecond: Not for UNIX sockets, unless ``proxy``.
+    :ivar sourcePrefix: With ``[32, 64]`` each IPv6 network of 64 bits is one source.  0: all
+        addresses are one source.
+    :ivar allow: Of ``allow`` and ``deny`` the longest prefix decides.  Not for UNIX sockets,
+        unless ``proxy``.
+    :ivar deny: See ``allow``.
+    :ivar datagramsPerSecond: These are the answers of UDP.  All sources together get ten times
+        as many.
+    :ivar reflectorPorts: These are source ports of UDP.
+    :ivar keepalive: After six questions without an answer the peer is gone.
+    """
 
     maxConnections: Annotated[
-        int, Meta(ge=1, le=1_000_000, description="connections at a time")
+        int,
+        Meta(
+            ge=1, le=1_000_000, description="connections at a time", extra={"unit": "connections"}
+        ),
     ] = 1000
     backlog: Annotated[
-        int, Meta(ge=1, le=65535, description="connections that wait to be accepted")
+        int,
+        Meta(
+            ge=1,
+            le=65535,
+            description="connections that wait to be accepted",
+            extra={"unit": "connections"},
+        ),
     ] = 4096
     bindTimeout: Annotated[
         Seconds, Meta(description="seconds to try an address that is not there yet; 0: once")
@@ -64,29 +111,67 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     maxAge: Annotated[Seconds, Meta(description="seconds a connection may live; 0: for ever")] = 0.0
     handshakeTimeout: Annotated[
         float,
-        Meta(gt=0, le=_YEAR, description="seconds for a PROXY header and the TLS handshake"),
+        Meta(
+            gt=0,
+            le=_YEAR,
+            description="seconds for a PROXY header and the TLS handshake",
+            extra=_SECONDS,
+        ),
     ] = 10.0
     firstByteTimeout: Annotated[
         Seconds, Meta(description="seconds until a peer must have sent something; 0: never")
     ] = 0.0
     maxBytes: Annotated[
-        int, Meta(ge=0, le=1 << 53, description="bytes that one connection may send; 0: no limit")
+        int,
+        Meta(
+            ge=0,
+            le=1 << 53,
+            description="bytes that one connection may send; 0: no limit",
+            extra=_BYTES,
+        ),
     ] = 0
     bytesPerSecond: Annotated[
-        int, Meta(ge=0, le=1 << 40, description="bytes a second read of a connection; 0: no limit")
+        int,
+        Meta(
+            ge=0,
+            le=1 << 40,
+            description="bytes a second read of a connection; 0: no limit",
+            extra=_BYTE_RATE,
+        ),
     ] = 0
     listenerBytesPerSecond: Annotated[
-        int, Meta(ge=0, le=1 << 40, description="bytes a second read of all; 0: no limit")
+        int,
+        Meta(
+            ge=0,
+            le=1 << 40,
+            description="bytes a second read of all; 0: no limit",
+            extra=_BYTE_RATE,
+        ),
     ] = 0
     maxPerSource: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="connections of one source; 0: no limit")
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="connections of one source; 0: no limit",
+            extra={"unit": "connections"},
+        ),
     ] = 0
     newPerSecond: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="new connections a second of one source; 0: any")
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="new connections a second of one source; 0: any",
+            extra={"unit": "connections/s"},
+        ),
     ] = 0
     sourcePrefix: Annotated[
         tuple[Annotated[int, Meta(ge=0, le=32)], Annotated[int, Meta(ge=0, le=128)]],
-        Meta(description="bits of IPv4 and IPv6 addresses that tell sources apart [32,128]"),
+        Meta(
+            description="bits of IPv4 and IPv6 addresses that tell sources apart [32,128]",
+            extra={"unit": "bits"},
+        ),
     ] = (32, 128)
     allow: Annotated[
         list[str], Meta(description="networks that may come; if given, nobody else may")
@@ -96,14 +181,20 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     )
     datagramsPerSecond: Annotated[
         int,
-        Meta(ge=0, le=10_000_000, description="datagrams a second of one source; 0: no limit"),
+        Meta(
+            ge=0,
+            le=10_000_000,
+            description="datagrams a second of one source; 0: no limit",
+            extra={"unit": "datagrams/s"},
+        ),
     ] = 10_000
     reflectorPorts: Annotated[
         list[Annotated[int, Meta(ge=0, le=65535)]] | None,
         Meta(description="ports whose datagrams are not answered; those of known reflectors"),
     ] = None
     keepalive: Annotated[
-        int, Meta(ge=0, le=32767, description="idle seconds before TCP asks; 0: off")
+        int,
+        Meta(ge=0, le=32767, description="idle seconds before TCP asks; 0: off", extra=_SECONDS),
     ] = 60
 
     def __post_init__(self) -> None:
@@ -132,14 +223,17 @@ class TLSSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """
     ``[listener.tls]``.
 
-    :ivar cert: see `CertificateSettings`; also for clients that ask for no name in ``names``.
+    :ivar cert: a PEM file: the certificate, then those that link it to its authority.  It is also
+        for clients that ask for no name in ``names``.
+    :ivar key: a PEM file: the key, if it is not in the same file.
     :ivar ca: a PEM file: the authorities of clients' certificates.
     :ivar clientAuth: whether a client must show a certificate, may, or is not asked.
-    :ivar alpn: protocols that may be chosen (RFC 7301).  A client that offers others alone is
-        served without: the standard library cannot refuse it, as section 3.2 there wants.
-    :ivar tickets: whether sessions can be resumed with tickets (RFC 8446 section 2.2).  Those of
-        TLS 1.2 without one OpenSSL remembers whatever is said here: 20 480 a listener, for two
-        hours, of 1 KiB each, and of 12 KiB with a client's certificate.
+    :ivar alpn: protocols that may be chosen (RFC 7301).  A client that offers only others is
+        served without one, because the standard library cannot refuse it as section 3.2 there
+        wants.
+    :ivar tickets: whether sessions can be resumed with tickets (RFC 8446 section 2.2).  OpenSSL
+        remembers sessions of TLS 1.2 without tickets, whatever is said here: 20 480 a listener,
+        for two hours, of 1 KiB each, and of 12 KiB with a client's certificate.
     :ivar minimumVersion: the oldest version that is spoken.
     :ivar names: other certificates, by the name that the client asks for (SNI, RFC 6066 section
         3): ``a.example`` or ``*.example``, in ASCII and without a dot at the end.
@@ -187,7 +281,16 @@ class TLSSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
 
 class ListenerSettings(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=keyOf):
-    """One ``[[listener]]`` of the file, as far as it can be read without its protocol."""
+    """
+    One ``[[listener]]`` of the file, as far as it can be read without its protocol.
+
+    :ivar protocol: what is served.
+    :ivar endpoint: where it is served.
+    :ivar options: ``[listener.options]``, the protocol's own.
+    :ivar tls: ``[listener.tls]``: its certificates.
+    :ivar proxy: networks whose connections begin with a PROXY header; nobody else may come.  The
+        limits then are about the clients that the headers tell of.
+    """
 
     protocol: str
     endpoint: str
@@ -200,10 +303,13 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
     A whole configuration.
 
-    :ivar drainDelay: from SIGTERM until the drain begins, for balancers to find that it will.
-    :ivar drainTimeout: from there to the end of the last connection.
-    :ivar defaults: ``[defaults]`` as written: only the keys that are there, checked.
-    :ivar listener: the listeners as written, checked; ``None`` where the file has none.
+    :ivar drainDelay: seconds from SIGTERM until the drain begins: ``health`` says ``draining``
+        meanwhile, and all else goes on, so that balancers can notice.
+    :ivar drainTimeout: seconds from the drain's beginning to the end of the last connection.
+    :ivar logConnections: whether the log has a line when a connection opens, half-closes and ends.
+    :ivar logPayload: whether the log has the first 64 bytes of each read, escaped.
+    :ivar defaults: ``[defaults]``, limits for all listeners; only the keys that are there.
+    :ivar listener: the ``[[listener]]`` tables; without one, three default listeners are served.
     """
 
     drainDelay: Seconds = 0.0

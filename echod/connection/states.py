@@ -28,24 +28,43 @@ class Reason(str, Enum):
     Why a connection ended, as counters and log name it.
 
     The first cause; but what made us lose bytes that we owed (``RESET`` before our own end,
-    ``STALLED``, ``ERROR``) takes its place.
+    ``STALLED``, ``ERROR``) takes its place.  docs/operations.md has this list, computed.
+
+    :cvar EOF: The peer finished (FIN).
+    :cvar RESET: The peer or the network broke it (RST).
+    :cvar QUIT: The protocol had said all it had to say, or was asked to end.
+    :cvar TOO_LONG: A message was longer than the configured maximum.
+    :cvar MALFORMED: Bytes came that are no message.
+    :cvar IDLE: Nothing came or went for ``idle_timeout``.
+    :cvar STALLED: Unsent bytes, or answers still to come, stood still for ``stall_timeout``.
+    :cvar MAX_AGE: It was older than ``max_age``.
+    :cvar MAX_BYTES: It sent as much as it may, ``max_bytes``.
+    :cvar FIRST_BYTE: It sent nothing at all for ``first_byte_timeout``.
+    :cvar EVICTED: It was idle, and others wanted its place.
+    :cvar DRAIN: The daemon stopped.
+    :cvar HANDSHAKE: No whole PROXY header or TLS handshake came within ``handshake_timeout``.
+    :cvar HEADER: It had to begin with a PROXY header, and did not.
+    :cvar REFUSED: Its PROXY header told of a client that may not come.
+    :cvar TLS: The peer refused TLS, or broke it.
+    :cvar NO_CLOSE_NOTIFY: FIN came in the middle of TLS: a truncation (RFC 8446 section 6.1).
+    :cvar ERROR: The protocol raised.
     """
 
-    EOF = "eof"  # the peer finished (FIN)
-    RESET = "reset"  # the peer or the network broke it (RST)
-    QUIT = "quit"  # the protocol had said all it had to say, or was asked to end
-    TOO_LONG = "too_long"  # a message above the configured maximum
-    MALFORMED = "malformed"  # bytes that are no message
-    IDLE = "idle"  # nothing for idle_timeout
-    STALLED = "stalled"  # unsent bytes, or answers still to come, stood still for stall_timeout
-    MAX_AGE = "max_age"  # older than max_age
-    MAX_BYTES = "max_bytes"  # it sent as much as it may
-    FIRST_BYTE = "first_byte"  # nothing at all for first_byte_timeout
-    EVICTED = "evicted"  # idle, and others wanted its place
-    DRAIN = "drain"  # the daemon stopped
-    HANDSHAKE = "handshake"  # no whole header or handshake within handshake_timeout
-    HEADER = "header"  # what must begin with a PROXY header did not
-    REFUSED = "refused"  # the header told of a client that may not come
-    TLS = "tls"  # the peer refused TLS, or broke it
-    NO_CLOSE_NOTIFY = "no_close_notify"  # FIN in the middle of TLS: a truncation (RFC 8446 6.1)
-    ERROR = "error"  # the protocol raised
+    EOF = "eof"
+    RESET = "reset"
+    QUIT = "quit"
+    TOO_LONG = "too_long"
+    MALFORMED = "malformed"
+    IDLE = "idle"
+    STALLED = "stalled"
+    MAX_AGE = "max_age"
+    MAX_BYTES = "max_bytes"
+    FIRST_BYTE = "first_byte"
+    EVICTED = "evicted"
+    DRAIN = "drain"
+    HANDSHAKE = "handshake"
+    HEADER = "header"
+    REFUSED = "refused"
+    TLS = "tls"
+    NO_CLOSE_NOTIFY = "no_close_notify"
+    ERROR = "error"

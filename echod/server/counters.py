@@ -3,6 +3,9 @@ What the daemon counts: the sums of its connections, as JSON.
 
 Counters are plain attributes where the bytes pass (`Connection`); here they are summed,
 when somebody asks (`Totals.snapshot`) or when a connection is gone (`Totals.add`).
+
+Each counter is defined here, in one sentence: the tables of docs/operations.md are computed from
+`PROCESS`, `STREAMS`, `DATAGRAMS` and `REFUSED`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,61 @@ from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.wire.keys import keyOf
 
-__all__ = ["Totals", "toJSON"]
+__all__ = ["DATAGRAMS", "PROCESS", "REFUSED", "STREAMS", "Totals", "toJSON"]
+
+#: Of the daemon as a whole.
+PROCESS = {
+    "listeners": "The counters of each listener; one that a reload took away stays until it ends.",
+    "lag_ms": "How late the last tick of the clock came, in milliseconds.",
+    "worst_lag_ms": "The latest tick since the start, in milliseconds.",
+    "slow": "How often one event held everybody up for more than 100 ms.",
+}
+#: Of a listener of connections.
+STREAMS = {
+    "listener": "Its protocol and endpoint.",
+    "open": "Connections that are not closed yet, in whatever state.",
+    "accepted": "Connections that came in.",
+    "refused": "Connections turned away, by reason.",
+    "closed": "Connections that are gone, by reason.",
+    "aborted": "Connections that echod ended with RST.",
+    "resets": "Connections that the peer, or the network, broke.",
+    "stalls": "Connections that were reset because their peer read nothing for `stall_timeout`.",
+    "cut": "Connections that were still owed bytes when echod gave up.",
+    "bytes_in": "Bytes of payload that were read for the protocol.",
+    "bytes_out": "Bytes of payload that were handed over to be sent.",
+    "discarded": "Bytes that were read and thrown away after echod's own end.",
+    "messages": "Whole messages that came in, where the protocol has messages.",
+    "truncated": "Connections whose peer finished in the middle of a message.",
+    "pauses": "How often reading stopped because a peer did not read.",
+}
+#: Of a listener of datagrams.
+DATAGRAMS = {
+    "listener": "Its protocol and endpoint.",
+    "datagrams_in": "Datagrams that came, refused ones included.",
+    "datagrams_out": "Datagrams that were sent.",
+    "bytes_in": "Bytes that were in those that came.",
+    "bytes_out": "Bytes that were in those that were sent.",
+    "refused": "Datagrams that were not answered, by reason.",
+    "errors": "Errors of the socket by their names, and of the protocol.",
+}
+#: Why somebody is turned away: a connection at once, a datagram without an answer.
+REFUSED = {
+    "denied": "Its address may not come: `allow`, `deny`.",
+    "untrusted": "It is not in the networks of `proxy`.",
+    "source_full": "Its source has `max_per_source` connections.",
+    "source_rate": "Its source came oftener than `new_per_second` or `datagrams_per_second`.",
+    "full": "There are `max_connections`, and none has been idle for a second.",
+    "protocol": "The protocol wanted no connection.",
+    "error": "The protocol raised as it was asked for a connection.",
+    "port_zero": "A datagram came from port 0, where nobody can be answered.",
+    "own_port": "A datagram came from one of echod's own ports: an answer might make a loop.",
+    "reflector": "A datagram came from a port of `reflector_ports`.",
+    "not_unicast": "A datagram came from or to broadcast or multicast.",
+    "rate": "All sources together have used up ten times `datagrams_per_second`.",
+    "header": "A datagram had no PROXY header where there must be one, or half of one.",
+    "unasked": "The protocol wanted to send where no datagram was at hand to be answered.",
+    "amplified": "The protocol wanted to send more bytes than had come.",
+}
 
 #: Reasons for which a connection ends before its protocol knows of it; TLS also later.
 _NEVER_OPEN = (Reason.HANDSHAKE.value, Reason.HEADER.value, Reason.TLS.value)

@@ -1,4 +1,4 @@
-"""What the documentation shows: examples that run, files that can be read, and every key."""
+"""What docs/writing-a-protocol.md shows: examples that run as they stand there."""
 
 from __future__ import annotations
 
@@ -10,23 +10,14 @@ from typing import Any
 
 import pytest
 
-from echod.config.settings import (
-    Configuration,
-    ListenerSettings,
-    TLSSettings,
-    convert,
-    parseConfiguration,
-)
+from echod.config.settings import Configuration, parseConfiguration
 from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import Registry, verify
 from echod.server.service import EchodService
-from echod.wire.networks import Networks
 from tests.unit.outer import Outer, waitUntil
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "writing-a-protocol.md").read_text()
-PROXIES = (ROOT / "docs" / "proxies.md").read_text()
-README = (ROOT / "README.md").read_text()
 MAKERS = ("shout", "reverse", "twice", "greet", "wire", "rot128", "backwards")
 
 
@@ -86,26 +77,3 @@ def test_itsTOML(page: dict[str, Any]) -> None:
     assert tomllib.loads(project)["project"]["entry-points"] == {
         "echod.protocols": {"shout": "echod_shout:shout"}
     }
-
-
-def test_files() -> None:
-    """The files of README.md and docs/proxies.md can be read, down to TLS's keys and networks."""
-    tables = [
-        table
-        for block in [*blocks("toml", README), *blocks("toml", PROXIES)]
-        for table in parseConfiguration(block).listener or []
-    ]
-    assert any(Networks(table.get("proxy", ()), ()) for table in tables)
-    secured = [convert(table["tls"], TLSSettings) for table in tables if "tls" in table]
-    assert secured
-
-
-def test_everyKey() -> None:
-    """Every key of a listener is in the README's table, every one of TLS in its example."""
-    keys = {*ListenerSettings.__struct_encode_fields__} - {"protocol", "endpoint", "options"}
-    lines = "\n".join(line for line in README.splitlines() if line.startswith("|"))
-    assert [key for key in sorted(keys) if f"`{key}`" not in lines] == []
-    example = "\n".join(blocks("toml", README))
-    names = {*TLSSettings.__struct_encode_fields__} - {"names"}
-    assert [key for key in sorted(names) if f"\n{key} = " not in example] == []
-    assert "\n[listener.tls.names]" in example

@@ -1,8 +1,8 @@
 """
 How much a client reads before the kernel tells: from which rate on nobody is taken for stalled.
 
-What the README says of slow readers rests on it, and it is the kernel's to change.  TLS is TCP
-here: what waits are records.
+What docs/configuration.md says of slow readers rests on it, and it is the kernel's to change.
+TLS is TCP here: what waits are records.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from echod.protocols.raw import RawOptions, raw
 from echod.testing import tcpLink
 from echod.testing.links import unixLink
 
-#: Bytes a second from which on the README promises that a reader is not cut.
+#: Bytes a second from which on docs/configuration.md promises that a reader is not cut.
 PROMISED = {"tcp": 2500, "unix": 1000}
 #: Seconds between two looks at a connection, and some more.
 LOOKS = 1.5
