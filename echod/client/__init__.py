@@ -1,10 +1,9 @@
 """
-The other end: a connection to await (`connect`, `connectUNIX`, `ClientTLS`), and the probe
-``check``.
+The other end: a connection to await, and the probe ``check``.
 
 It may know `echod.kit`, `echod.connection`, `echod.transports`, `echod.tls` and `echod.config`, and
-nothing of a server.  The three names are public (docs/api.md).  They are looked up when somebody
-asks for one, because the probe is to be quick and needs no Twisted.
+nothing of a server.  `connect`, `connectUNIX` and `ClientTLS` are public (docs/api.md).  They are
+looked up when somebody asks for one, because the probe is to be quick and needs no Twisted.
 """
 
 __all__ = ["ClientTLS", "connect", "connectUNIX"]

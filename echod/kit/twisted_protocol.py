@@ -1,6 +1,5 @@
 """
-Any Twisted protocol on a listener: `TwistedProtocolConnection`, and `asConnection`, which
-listeners call.
+Any Twisted protocol on a listener: `TwistedProtocolConnection`.
 
 A protocol that knows nothing of echod runs unchanged.  Limits, deadlines, counters and drain come
 from the `echod.connection.connection.Connection` that it runs on, and backpressure: while the peer

@@ -4,6 +4,8 @@ For those who test: what speaks to echod, and protocols of their own.
 * `running` starts a real listener and gives its port: for testing a client against echo.
 * `checkProtocol` holds a protocol maker to what every listener promises.
 * `memoryLink`, `tcpLink` and `unixLink` give the client's end of one connection, turn by turn.
+
+It may know `echod.server` and every room below.  It is public (docs/api.md).
 """
 
 from echod.testing.conformance import checkProtocol

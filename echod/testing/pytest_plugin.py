@@ -1,6 +1,7 @@
 """
-`running` as a pytest fixture: ``pytest_plugins = ["echod.testing.pytest_plugin"]`` in
-``conftest.py``::
+A pytest fixture for `echod.testing.running`, once ``conftest.py`` names this module::
+
+    pytest_plugins = ["echod.testing.pytest_plugin"]
 
     def test_myClient(echod):
         echo = echod("line", prefix="Echo: ")
