@@ -10,14 +10,18 @@ sentence where it is declared, and runs this.
 from __future__ import annotations
 
 import enum
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import msgspec
 from msgspec import Struct
+from zope.interface.interface import InterfaceClass
 
 from echod.config.settings import (
     Configuration,
@@ -31,7 +35,10 @@ from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProt
 from echod.server.counters import DATAGRAMS, PROCESS, REFUSED, STREAMS
 from echod.server.registry import BUILTIN
 
-__all__ = ["TABLES", "computed", "pages", "shown"]
+__all__ = ["PUBLIC", "TABLES", "computed", "pages", "shown"]
+
+#: The modules that are public: what they offer stays, whatever else moves.
+PUBLIC = ("kit", "wire.framing", "client", "testing", "interfaces", "errors")
 
 ROOT = Path(__file__).parents[1]
 _MARKED = re.compile(r"(<!-- computed: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -196,7 +203,31 @@ def _members(title: str, kind: type[enum.Enum]) -> str:
     return _meanings(title, {member.value: docs[member.name] for member in kind})
 
 
+def _names(module: str) -> str:
+    """What a public module offers, each name with the first sentence of what is said of it."""
+    found = importlib.import_module(f"echod.{module}")
+    rows = []
+    for name in sorted(found.__all__, key=str.lower):
+        value = getattr(found, name)
+        own = isinstance(value, InterfaceClass | type | FunctionType)
+        text = (inspect.getdoc(value) or "") if own else _above(name)
+        first = " ".join(text.split("\n\n")[0].split())
+        assert first, f"nothing is said of {module}.{name}"
+        rows.append((_code(name), _sentence(first)))
+    return _table(("name", "meaning"), rows)
+
+
+def _above(name: str) -> str:
+    """The comment (``#:``) above a constant, or a type's name, in the module that defines it."""
+    comment = re.compile(rf"((?:^#:.*\n)+){name}\b", re.MULTILINE)
+    for path in sorted((ROOT / "echod").rglob("*.py")):
+        if found := comment.search(path.read_text()):
+            return found[1].replace("#:", "")
+    return ""
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    **{f"names of echod.{module}": partial(_names, module) for module in PUBLIC},
     "options": _options,
     "file": lambda: _keys(Configuration),
     "listener": lambda: _keys(ListenerSettings, Limits.__struct_encode_fields__),

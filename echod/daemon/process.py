@@ -69,7 +69,7 @@ class StandardError:
 
 class Daemon(EchodService):
     """
-    See the module's docstring.
+    The service, with a log that begins and ends with it.
 
     :param log: begins to be written with the first listener, in the process that stays.
     """

@@ -22,7 +22,7 @@ _log = Logger()
 
 class Notifier:
     """
-    See the module's docstring.
+    Sends a service manager its messages.
 
     :param environment: is read, and loses its ``NOTIFY_SOCKET`` and ``WATCHDOG_…``.
     :ivar watchdogInterval: seconds within which `watchdog` is expected, or ``None``.

@@ -41,7 +41,7 @@ LEAST_LOOK = 0.01
 
 class Supervision:
     """
-    See the module's docstring.
+    Watches a service, and tells its manager.
 
     :param service: what is watched.
     :param notifier: who is told.

@@ -51,7 +51,7 @@ class _Flight:
 
 class AnsweringConnection(FramedConnection):
     """
-    See the module's docstring.
+    Has each message answered by a function, in order.
 
     :param framer: a fresh one, this connection's own.
     :param answer: called with each payload.

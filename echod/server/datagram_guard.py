@@ -33,7 +33,7 @@ TOGETHER = 10
 
 class DatagramGuard:
     """
-    See the module's docstring.
+    Says of each datagram whether it may be answered.
 
     :param perSecond: datagrams a second of one source; all together `TOGETHER` times that; 0 for
         no limit.

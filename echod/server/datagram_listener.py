@@ -27,7 +27,7 @@ __all__ = ["DatagramListener"]
 
 class DatagramListener(Listener):
     """
-    See the module's docstring.
+    Serves one protocol for datagrams at one endpoint.
 
     :param plan: what to serve, where, within which limits.
     :param reactor: a Twisted reactor.

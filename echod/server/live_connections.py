@@ -21,7 +21,7 @@ __all__ = ["LiveConnections"]
 
 class LiveConnections:
     """
-    See the module's docstring.
+    What an endpoint has of connections: who may come, who lives, and the sums.
 
     :param maximum: connections that there may be; see `ConnectionLimit`.
     :ivar admission: who may come.

@@ -43,7 +43,7 @@ _log = Logger()
 
 class StreamListener(Listener):
     """
-    See the module's docstring.
+    Serves one protocol for streams at one endpoint.
 
     :param plan: what to serve, where, within which limits.
     :param reactor: a Twisted reactor.

@@ -33,7 +33,7 @@ require(Port, "_fromListeningDescriptor")
 
 class Facade:
     """
-    See the module's docstring.
+    Passes for the reactor that it wraps, and serves descriptors better.
 
     :param reactor: the real one.
     :param slow: see `Poller`.

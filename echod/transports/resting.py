@@ -36,7 +36,7 @@ _Mixin: Any = object
 
 
 class Resting(_Mixin):  # type: ignore[misc]  # see _Mixin
-    """See the module's docstring."""
+    """Lets a port do nothing for a while, when the system has nothing left for it."""
 
     # The end of the rest; written by rest, wake and stopResting.
     _resume: Any = None

@@ -348,8 +348,13 @@ def _cutNetstring(data: bytes | bytearray, start: int) -> tuple[int, int, int] |
     return colon + 1, stop, stop + 1
 
 
+#: Lines that end with LF, or with CR LF.
 lines: Framing = Lines
+#: A length of 1 byte before each message.
 int8: Framing = partial(LengthPrefixed, 1)
+#: A big-endian length of 2 bytes before each message, as DNS has it over TCP (RFC 1035 4.2.2).
 int16: Framing = partial(LengthPrefixed, 2)
+#: A big-endian length of 4 bytes before each message.
 int32: Framing = partial(LengthPrefixed, 4)
+#: ``5:hello,`` (D. J. Bernstein, Netstrings, 1997).
 netstring: Framing = cutting(_cutNetstring, lambda payload: b"%d:%b," % (len(payload), payload))

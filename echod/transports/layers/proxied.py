@@ -27,7 +27,7 @@ __all__ = ["Proxied", "expectHeader"]
 
 
 class Proxied(SocketStream):
-    """See the module's docstring."""
+    """Takes a PROXY header off the front of a stream."""
 
     connected: Any
     opening = True

@@ -56,7 +56,7 @@ _scratch = memoryview(bytearray(RECORD))
 
 class Secured(SocketStream):
     """
-    See the module's docstring.
+    Encrypts what a transport sends, and decrypts what it reads.
 
     A class with this in it has ``security``: an `echod.tls.context.ServerTLS`, or the client's
     side.

@@ -66,7 +66,7 @@ def available() -> bool:
 @implementer(IReactorFDSet, IReadDescriptor)
 class Poller:
     """
-    See the module's docstring.
+    Polls descriptors by an epoll of its own, which the real reactor reads.
 
     The epoll object lives from the first descriptor to the last.
 
