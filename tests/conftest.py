@@ -20,6 +20,12 @@ from zope.interface import implementer
 
 from echod.wire.token_buckets import Rate
 from tests.certificates import Certificates
+from tests.workers import (  # noqa: F401  # hooks, which pytest finds in this module
+    pytest_cmdline_main,
+    pytest_collection_modifyitems,
+    pytest_terminal_summary,
+    pytest_xdist_make_scheduler,
+)
 
 # Daemons inherit what is ignored, and keep to it: a run by nohup or a script's `&` would see that.
 for number, handler in (

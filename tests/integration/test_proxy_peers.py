@@ -366,8 +366,8 @@ def test_healthChecks(tmp_path: Path, certificates: Certificates) -> None:
             for check, (protocol, table, _, _) in checks.items()
         }
         sections = {
-            check: f"bind {DOOR}\noption log-health-checks\n{how}\n"
-            f"server echod 127.0.0.1:{ports[check]} {words} check inter 20ms"
+            check: f"bind {DOOR}\noption log-health-checks\ntimeout check {PATIENCE:.0f}s\n{how}\n"
+            f"server echod 127.0.0.1:{ports[check]} {words} check inter 100ms"
             for check, (_, _, how, words) in checks.items()
         }
         with haproxy(folder, sections) as proxy:

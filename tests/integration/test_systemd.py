@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
@@ -60,14 +61,9 @@ def machine(booted: Machine) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Say figures, past pytest."""
-
-    def say(text: str) -> None:
-        with capsys.disabled():
-            sys.stdout.write(f"\n{text}\n")
-
-    return say
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Say figures: they are printed at the run's end."""
+    return functools.partial(record_property, "figure")
 
 
 def pidOf(machine: Machine, unit: str) -> int:
