@@ -10,6 +10,8 @@ ends the program, the second ends one connection.  What a coroutine is told by i
 
 from __future__ import annotations
 
+import os
+
 __all__ = [
     "AddressMissing",
     "CheckFailed",
@@ -81,7 +83,7 @@ class AddressMissing(ListenError):
 class TriedInVain(ListenError):
     """An address has not come within ``bind_timeout``; it may if echod is started again."""
 
-    status = 75  # EX_TEMPFAIL of sysexits(3)
+    status = os.EX_TEMPFAIL
 
 
 class Told(EchodError):

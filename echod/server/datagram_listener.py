@@ -38,12 +38,6 @@ class DatagramListener(Listener):
     :raises ConfigurationError: the protocol's maker raised.
     """
 
-    #: Connections that were still owed bytes when we gave up: there are none.
-    cutCount = 0
-    #: See `IStreamProtocolMaker`.
-    lasts = False
-    connectionCount = 0
-
     def __init__(
         self,
         plan: ListenerPlan,
@@ -89,21 +83,14 @@ class DatagramListener(Listener):
         super().stopService()
         self.retire()
 
-    def renew(self, plan: ListenerPlan) -> None:
-        """Be the same."""
-        self._plan = plan
-
     def takeOver(self, other: Listener) -> None:
         """See `Listener.takeOver`: with what is left of its rates, too."""
         assert isinstance(other, DatagramListener)
         self._guard.takeOver(other._guard)
         super().takeOver(other)
 
-    def cut(self) -> None:
-        """Nothing is left to abort."""
-
     def counters(self) -> dict[str, Any]:
-        """All counters of this listener, as plain values."""
+        """See `Listener.counters`."""
         port = self._port
         return {
             "listener": self.describe(),

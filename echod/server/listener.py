@@ -146,6 +146,30 @@ class Listener(Service):
         """Undo `_serve`: the port is closed, or another listener's."""
         raise NotImplementedError
 
+    #: See `IStreamProtocolMaker`.
+    lasts = False
+
+    @property
+    def connectionCount(self) -> int:
+        """Connections that have not ended; where there are none, 0."""
+        return 0
+
+    @property
+    def cutCount(self) -> int:
+        """Connections that were still owed bytes when we gave up."""
+        return 0
+
+    def cut(self) -> None:
+        """End whatever is left, at once."""
+
+    def renew(self, plan: ListenerPlan) -> None:
+        """Be the same, with what the files of TLS hold now."""
+        self._plan = plan
+
+    def counters(self) -> dict[str, Any]:
+        """All counters of this listener, as plain values."""
+        raise NotImplementedError
+
     def privilegedStartService(self) -> None:
         """
         Bind, if that has not been done.

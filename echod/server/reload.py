@@ -1,5 +1,8 @@
 """
-What a reload makes of the listeners that there are: which of them goes on as which.
+From the listeners that there are to those of another plan, all of them or none.
+
+`prepare` does everything that can fail, and undoes it if it does.  What it returns can only be
+carried out (`Reload.commit`), which cannot fail.
 
 A listener goes on at its socket.  Where the system chose the port, the port belongs to who serves
 there: see `match`.
@@ -7,27 +10,166 @@ there: see `match`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from twisted.logger import Logger
 
 from echod.config.endpoints import overlap
-from echod.errors import ListenError
+from echod.errors import ConfigurationError, ListenError
+from echod.server.descriptors import descriptorsFor
 from echod.server.listener import Likeness, Listener, ListenerPlan
+from echod.server.plan import Plan
 
-__all__ = ["checkOwn", "match"]
+__all__ = ["Reload", "Succession", "prepare"]
+
+_log = Logger()
 
 
-Kind = TypeVar("Kind", bound=Listener)
+@dataclass(frozen=True)
+class Succession:
+    """
+    Who serves what one listener's plan says, now and from the reload on.
+
+    :ivar plan: what is to be served.
+    :ivar current: who listens there now, if anybody does.
+    :ivar heir: who is to: ``current`` itself where nothing has changed.
+    """
+
+    plan: ListenerPlan
+    current: Listener | None
+    heir: Listener
+
+    @property
+    def replaced(self) -> Listener | None:
+        """Who hands its socket over to the heir, if anybody does."""
+        return None if self.current is self.heir else self.current
+
+    def standBy(self) -> None:
+        """
+        Have the heir bind, or be ready to take over; `abandon` undoes it.
+
+        :raises ConfigurationError: the protocol raised.
+        :raises ListenError: the address cannot be had.
+        """
+        if self.current is None:
+            self.heir.privilegedStartService()
+        elif self.replaced is not None:
+            self.heir.standBy(self.replaced)
+
+    def abandon(self) -> None:
+        """Undo `standBy`, also one that has raised or was not called."""
+        if self.current is not self.heir:
+            self.heir.abandon()
+
+    def commit(self) -> None:
+        """Have the heir serve.  This does not fail."""
+        if self.replaced is not None:
+            self.heir.takeOver(self.replaced)
+        self.heir.renew(self.plan)
 
 
-def match(before: Sequence[Kind], plans: Sequence[ListenerPlan]) -> list[Kind | None]:
+@dataclass(frozen=True)
+class Reload:
+    """
+    One that is prepared: every heir has bound its endpoint, or stands by to take it over.
+
+    :ivar plan: the one to be carried out.
+    :ivar successions: one for each of its listeners, in its order.
+    :ivar gone: the listeners of now that nobody asks for any more.
+    """
+
+    plan: Plan
+    successions: Sequence[Succession]
+    gone: Sequence[Listener]
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Who serves from the reload on, in the plan's order."""
+        return [each.heir for each in self.successions]
+
+    @property
+    def replaced(self) -> list[Listener]:
+        """Who has handed its socket over; its connections go on."""
+        return [each.replaced for each in self.successions if each.replaced is not None]
+
+    def commit(self) -> None:
+        """
+        Have every heir serve.  This does not fail.
+
+        Those that are `gone` serve on; whoever commits retires them.
+        """
+        for each in self.successions:
+            each.commit()
+        _log.info(
+            "reloaded: {new} listeners are new, {changed} changed, {gone} gone",
+            new=sum(each.current is None for each in self.successions),
+            changed=len(self.replaced),
+            gone=len(self.gone),
+        )
+
+
+def prepare(
+    before: Plan,
+    after: Plan,
+    listeners: Sequence[Listener],
+    retired: Sequence[Listener],
+    make: Callable[[ListenerPlan, Plan], Listener],
+) -> Reload:
+    """
+    Do all of a reload that can fail; if it fails, nothing has changed.
+
+    :param before: what is served now, by ``listeners``.
+    :param after: what is to be served.
+    :param retired: earlier listeners that accept nobody, and may have connections.
+    :param make: makes a listener of one of the plan's, unbound.
+    :raises ConfigurationError: a protocol raised, or its maker; there are too few descriptors;
+        or no listener is asked for any more.
+    :raises ListenError: a new endpoint cannot be had.
+    """
+    if after.byDefault and not before.byDefault:
+        raise ConfigurationError(
+            "no [[listener]] is left in the configuration file; write what is to be served"
+        )
+    found = match(listeners, after.listeners)
+    gone = [listener for listener in listeners if listener not in found]
+    plan = _fit(after, found, [*retired, *gone])
+    for note in plan.notes:
+        _log.warn("{note}", note=note)
+    logs = (plan.logConnections, plan.logPayload)
+    logsAlike = logs == (before.logConnections, before.logPayload)
+    successions = []
+    for each, current in zip(plan.listeners, found, strict=True):
+        if current is None:
+            _checkOwn(listeners, each)
+        if current is not None and logsAlike and current.plan.likeness(each) is Likeness.ALL:
+            heir = current
+        else:
+            heir = make(each, plan)
+        successions.append(Succession(each, current, heir))
+    _standBy(successions)
+    return Reload(plan, successions, gone)
+
+
+def _standBy(successions: Sequence[Succession]) -> None:
+    """Have all heirs ready, or none: first those of new endpoints, then those that take over."""
+    try:
+        for each in sorted(successions, key=lambda each: each.current is not None):
+            each.standBy()
+    except BaseException:
+        for each in successions:
+            each.abandon()
+        raise
+
+
+def match(before: Sequence[Listener], plans: Sequence[ListenerPlan]) -> list[Listener | None]:
     """
     For each plan the listener that goes on as it, or ``None`` where a new one is needed.
 
     Each listener goes on once.  Several can be for the same plan at any port (``tcp:0``) alone:
     the one that is most like it does, and of those that are as like as each other the first.
     """
-    found: list[Kind | None] = [None] * len(plans)
+    found: list[Listener | None] = [None] * len(plans)
     left = [listener for listener in before if listener.listens]
     for likeness in (Likeness.ALL, Likeness.BUT_LIMITS, Likeness.KIND):
         for index, plan in enumerate(plans):
@@ -41,7 +183,7 @@ def match(before: Sequence[Kind], plans: Sequence[ListenerPlan]) -> list[Kind | 
     return found
 
 
-def checkOwn(before: Sequence[Listener], plan: ListenerPlan) -> None:
+def _checkOwn(before: Sequence[Listener], plan: ListenerPlan) -> None:
     """
     See that nobody of ``before`` has the address of a new listener.
 
@@ -58,3 +200,26 @@ def checkOwn(before: Sequence[Listener], plan: ListenerPlan) -> None:
                 f" {listener.describe()} has the address; take that one out and reload,"
                 " then add the new one and reload again"
             )
+
+
+def _fit(plan: Plan, found: Sequence[Listener | None], ending: Sequence[Listener]) -> Plan:
+    """
+    The plan with as many connections as there are descriptors for, besides those that stay.
+
+    :param found: for each listener of the plan the one that goes on as it, or ``None``.
+    :param ending: those that accept nobody any more, whose connections stay.
+    :raises ConfigurationError: there is no room.
+    """
+    left = sum(listener.connectionCount for listener in ending)
+    fitted, held = plan, 0
+    while True:
+        # Where fewer may come than there are, those above it stay too.
+        above = sum(
+            max(0, current.connectionCount - descriptorsFor(each.limits.maxConnections))
+            for each, current in zip(fitted.listeners, found, strict=True)
+            if current is not None
+        )
+        if left + above <= held:
+            return fitted
+        held = left + above
+        fitted = plan.holding(held)

@@ -132,17 +132,17 @@ class StreamListener(Listener):
 
     @property
     def cutCount(self) -> int:
-        """Connections that were still owed bytes when we gave up."""
+        """See `Listener.cutCount`."""
         return self.totals.cut
 
     def cut(self) -> None:
-        """Abort whatever is left."""
+        """See `Listener.cut`: connections are aborted."""
         for connection in list(self._live):
             connection.attempt(connection.abort, connection.reason or Reason.DRAIN)
 
     def renew(self, plan: ListenerPlan) -> None:
-        """Be the same, with what the files of TLS hold now."""
-        self._plan = plan
+        """See `Listener.renew`."""
+        super().renew(plan)
         if plan.security is not None:
             secure(self._port, plan.security)
 
@@ -167,7 +167,7 @@ class StreamListener(Listener):
 
     @property
     def connectionCount(self) -> int:
-        """Connections that have not ended."""
+        """See `Listener.connectionCount`."""
         return len(self._live)
 
     def neglects(self) -> bool:
@@ -175,7 +175,7 @@ class StreamListener(Listener):
         return super().neglects() or self._port.neglects()
 
     def counters(self) -> dict[str, Any]:
-        """All counters of this listener, as plain values."""
+        """See `Listener.counters`."""
         return {"listener": self.describe(), **self.totals.snapshot(self._live)}
 
     # -- The owner of connections ------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A drain has one deadline, for those too who begin to drain after it."""
+"""`echod.server.drain`: a drain has one deadline, for those too who begin to drain after it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from echod.config.settings import Configuration
+from echod.server.drain import PATIENCE
 from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import Registry
-from echod.server.service import CUT_SHORT, PATIENCE, EchodService
+from echod.server.service import CUT_SHORT, EchodService
 from echod.testing import Loop
 
 
@@ -61,5 +62,50 @@ def test_whoNeverEnds(monkeypatch: pytest.MonkeyPatch, cut: bool) -> None:
         loop.advance(1.0)
     assert not ended
     loop.advance(PATIENCE)
+    assert ended == [None]
+    assert service.exitStatus == CUT_SHORT
+
+
+def test_cutInTheDelay() -> None:
+    """Who cuts a drain in its delay ends it at once: the delay, the listeners, the connections."""
+    loop = Loop()
+    requests = [ListenerRequest(place="test", protocol="raw", endpoint="tcp:0")]
+    configuration = Configuration(drainDelay=3600.0)
+    service = EchodService(plan(configuration, requests, Registry(), 1 << 16), loop, loop.seconds)
+    service.privilegedStartService()
+    service.startService()
+    (raw,) = service.listeners
+    with socket.create_connection(("127.0.0.1", raw.getHost().port)):
+        while not raw.connectionCount:
+            loop.turn(0.01)
+        ended: list[object] = []
+        service.stopService().addBoth(ended.append)
+        loop.advance(60.0)
+        assert raw.listens
+        assert service.draining
+        service.cut()
+        loop.turn()
+        assert not raw.listens
+        assert ended == [None]
+    assert service.exitStatus == CUT_SHORT
+    assert not loop.getDelayedCalls()
+
+
+def test_cutBeforeTheDrain() -> None:
+    """A second signal may come before the reactor has begun to stop: connections end at once."""
+    loop = Loop()
+    requests = [ListenerRequest(place="test", protocol="raw", endpoint="tcp:0")]
+    service = EchodService(plan(Configuration(), requests, Registry(), 1 << 16), loop, loop.seconds)
+    service.privilegedStartService()
+    service.startService()
+    (raw,) = service.listeners
+    with socket.create_connection(("127.0.0.1", raw.getHost().port)):
+        while not raw.connectionCount:
+            loop.turn(0.01)
+        service.cut()
+        loop.turn()
+        assert not raw.connectionCount
+    ended: list[object] = []
+    service.stopService().addBoth(ended.append)
     assert ended == [None]
     assert service.exitStatus == CUT_SHORT
