@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from echod.tls.record_pump import RecordPump
+
 __all__ = ["ALERT", "DATA", "HANDSHAKE", "Forged", "Peer", "recordTypes"]
 
 #: Types of records (RFC 8446 section 5.1).
@@ -84,15 +86,17 @@ class Peer:
             self.socket.close()
             raise
         self.socket.setblocking(False)
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         if isinstance(context, ssl.SSLContext):
             if serverName is None:
                 context.check_hostname = False
-            self.tls = context.wrap_bio(
-                self._incoming, self._outgoing, server_hostname=serverName, session=session
+            self._pump = RecordPump(
+                lambda incoming, outgoing: context.wrap_bio(
+                    incoming, outgoing, server_hostname=serverName, session=session
+                )
             )
         else:
-            self.tls = context.wrap(self._incoming, self._outgoing)
+            self._pump = RecordPump(context.wrap)
+        self.tls = self._pump.tls
         self._open = False
         self.wire = bytearray()
         self.plain = bytearray()
@@ -114,21 +118,18 @@ class Peer:
         """The first flight."""
         with suppress(ssl.SSLWantReadError):
             self.tls.do_handshake()
-        return self._outgoing.read()
+        return self._pump.records()
 
     def seal(self, data: bytes, size: int = 16384) -> bytes:
         """Records of ``size`` bytes each, the last one shorter."""
         for start in range(0, len(data), size):
             self.tls.write(data[start : start + size])
-        return self._outgoing.read()
+        return self._pump.records()
 
     def closeNotify(self) -> bytes:
         """The record that ends our direction."""
         self._decrypt()
-        # The server's has not come.
-        with suppress(ssl.SSLWantReadError):
-            self.tls.unwrap()
-        return self._outgoing.read()
+        return self._pump.closeNotify()
 
     # -- The wire ----------------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ class Peer:
             self.end = "FIN"
             return True
         self.wire += data
-        self._incoming.write(data)
+        self._pump.feed(data)
         if self._open:
             self._decrypt()
         return True
@@ -220,18 +221,18 @@ class Peer:
             try:
                 self.tls.do_handshake()
             except ssl.SSLWantReadError:
-                self.send(self._outgoing.read())
+                self.send(self._pump.records())
                 if self.end:
                     raise ssl.SSLEOFError(f"{self.end} in the handshake") from None
                 if not self.receive():
                     self.turn()
             except ssl.SSLError as error:
                 self.alert = str(error.reason)
-                self.send(self._outgoing.read())
+                self.send(self._pump.records())
                 raise
             else:
                 self._open = True
-                self.send(self._outgoing.read())
+                self.send(self._pump.records())
                 self._decrypt()
                 return self
 

@@ -148,66 +148,59 @@ class _Secured(Wire):
     def __init__(self, connection: socket.socket, deadline: float, security: Any) -> None:
         import ssl
 
+        from echod.tls.record_pump import RecordPump
+
         super().__init__(connection, deadline)
-        self._wantsRead = ssl.SSLWantReadError
         self._ended = ssl.SSLZeroReturnError
         self._failures = (ssl.SSLError, TLSFailed)
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._security = security
-        self._tls = security.wrap(self._incoming, self._outgoing)
+        self._pump = RecordPump(security.wrap)
         self._opened = False
 
     def open(self, header: bytes) -> None:
         """The header, the handshake, and a look at who it is."""
         self._sendAll(header)
-        self._advance(self._tls.do_handshake)
-        self._advance(lambda: self._security.verify(self._tls))
+        self._advance(self._pump.tls.do_handshake)
+        self._advance(lambda: self._security.verify(self._pump.tls))
         self._opened = True
 
     def send(self, data: bytes) -> None:
         """Send all of it."""
-        self._advance(lambda: self._tls.write(data))
+        self._advance(lambda: self._pump.tls.write(data))
 
     def finish(self) -> None:
         """Send close_notify; the other end's is not waited for."""
-        # OpenSSL would not forgive a close_notify of ours before records that have come already.
-        come = self._incoming.read()
-        with suppress(self._wantsRead):
-            self._tls.unwrap()
-        self._incoming.write(come)
-        self._sendAll(self._outgoing.read())
+        self._sendAll(self._pump.closeNotify())
 
     def receive(self) -> bytes:
         """Some bytes, or ``b""`` at close_notify."""
-        data: bytes = self._advance(lambda: self._tls.read(READ))
+        data: bytes = self._advance(lambda: self._pump.tls.read(READ))
         self.received += len(data)
         return data
 
     def _advance(self, act: Callable[[], Any]) -> Any:
         """Call ``act``, as often as it wants more records."""
-        while True:
-            try:
-                result = act()
-            except self._wantsRead:
-                self._sendAll(self._outgoing.read())
-                when = "without close_notify" if self._opened else "within the handshake"
-                try:
-                    data = self._receiveSome()
-                except ConnectionResetError as error:
-                    # As well as FIN: which one comes of one that just closes is chance.
-                    raise TLSFailed(f"the other end reset it {when}") from error
-                if not data:
-                    raise TLSFailed(f"the other end stopped {when}") from None
-                self._incoming.write(data)
-            except self._ended:
-                # As b"" is, once our own close_notify is out.
-                return b""
-            except self._failures as error:
-                with suppress(OSError):
-                    self._sendAll(self._outgoing.read())
-                from echod.tls.facts import reasonOf
+        try:
+            return self._pump.advance(act, self._sendAll, self._receiveRecords)
+        except self._ended:
+            # As b"" is, once our own close_notify is out.
+            return b""
+        except self._failures as error:
+            if isinstance(error, TLSFailed):
+                raise
+            with suppress(OSError):
+                self._sendAll(self._pump.records())
+            from echod.tls.facts import reasonOf
 
-                raise TLSFailed(reasonOf(error)) from error
-            else:
-                self._sendAll(self._outgoing.read())
-                return result
+            raise TLSFailed(reasonOf(error)) from error
+
+    def _receiveRecords(self) -> bytes:
+        when = "without close_notify" if self._opened else "within the handshake"
+        try:
+            data = self._receiveSome()
+        except ConnectionResetError as error:
+            # As well as FIN: which one comes of one that just closes is chance.
+            raise TLSFailed(f"the other end reset it {when}") from error
+        if not data:
+            raise TLSFailed(f"the other end stopped {when}")
+        return data

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
+
+from echod.tls.record_pump import RecordPump
 
 __all__ = ["TLSSocket"]
 
 #: RFC 8446 section 5.1.
 RECORD = 16384
+#: Bytes of a read.
+READ = 65536
+
+_Result = TypeVar("_Result")
 
 
 class TLSSocket:
@@ -30,8 +37,12 @@ class TLSSocket:
     def __init__(self, skt: socket.socket, context: ssl.SSLContext, record: int = RECORD) -> None:
         skt.setblocking(False)
         self._socket = skt
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+        self._pump = RecordPump(
+            lambda incoming, outgoing: context.wrap_bio(
+                incoming, outgoing, server_hostname="localhost"
+            )
+        )
+        self.tls = self._pump.tls
         self._record = record
         # Decrypted, and not asked for yet.
         self._plain = b""
@@ -45,16 +56,11 @@ class TLSSocket:
 
         :raises ssl.SSLError: it has failed.
         """
-        while True:
-            try:
-                self.tls.do_handshake()
-            except ssl.SSLWantReadError:
-                self.flush()
-                if not self._read():
-                    return False
-            else:
-                self.flush()
-                return True
+        try:
+            self._advance(self.tls.do_handshake)
+        except BlockingIOError:
+            return False
+        return True
 
     def send(self, data: bytes) -> int:
         """
@@ -77,34 +83,23 @@ class TLSSocket:
         :raises BlockingIOError: nothing has arrived.
         """
         self.flush()
-        while not self._plain:
+        if not self._plain:
             try:
-                self._plain = self.tls.read(RECORD)
+                self._plain = self._advance(lambda: self.tls.read(RECORD))
             except ssl.SSLZeroReturnError:
                 return b""
-            except ssl.SSLWantReadError:
-                if not self._read():
-                    raise BlockingIOError from None
-            else:
-                if not self._plain:
-                    return b""
         data, self._plain = self._plain[:limit], self._plain[limit:]
         return data
 
-    def _read(self) -> bool:
-        try:
-            data = self._socket.recv(65536)
-        except BlockingIOError:
-            return False
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
-        return True
+    def _advance(self, act: Callable[[], _Result]) -> _Result:
+        return self._pump.advance(act, self._send, lambda: self._socket.recv(READ))
 
     def flush(self) -> None:
         """Send what the kernel takes."""
-        self._waiting += self._outgoing.read()
+        self._send(self._pump.records())
+
+    def _send(self, records: bytes) -> None:
+        self._waiting += records
         with suppress(BlockingIOError):
             while self._waiting:
                 self._waiting = self._waiting[self._socket.send(self._waiting) :]
@@ -118,8 +113,7 @@ class TLSSocket:
         with suppress(ssl.SSLWantReadError):
             while data := self.tls.read(RECORD):
                 self._plain += data
-        with suppress(ssl.SSLWantReadError):
-            self.tls.unwrap()
+        self._waiting += self._pump.closeNotify()
         self._finishing = True
         self.flush()
 

@@ -555,7 +555,7 @@ def test_drainOfTheQueue(certificates: Certificates) -> None:
         daemon.signal()
         daemon.signal(signal.SIGCONT)
         for number, peer in enumerate(peers):
-            finished: Callable[[], bytes] = peer._outgoing.read
+            finished: Callable[[], bytes] = peer._pump.records
             while True:
                 try:
                     peer.tls.do_handshake()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from echod.client.check import LOCAL, Status, main
 from echod.errors import CheckFailed, EchodError
 from echod.output import FAILED, NO_READER
 from echod.tls.context import ClientTLS
+from echod.tls.record_pump import RecordPump
 from echod.wire.proxy_header import parseHeader
 from tests.certificates import Certificates
 
@@ -114,18 +116,17 @@ def test_recordsBeforeOurEnd(certificates: Certificates) -> None:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server)
-    come, go = ssl.MemoryBIO(), ssl.MemoryBIO()
-    server = context.wrap_bio(come, go, server_side=True)
+    server = RecordPump(partial(context.wrap_bio, server_side=True))
     security: Any = ClientTLS(ca=certificates.ca).to("127.0.0.1")
     ours, theirs = socket.socketpair()
     with ours, theirs:
         wire = _Secured(ours, time.monotonic() + 20, security)
-        for side, out, to in [(wire._tls, wire._outgoing, come), (server, go, wire._incoming)] * 2:
+        for this, that in [(wire._pump, server), (server, wire._pump)] * 2:
             with suppress(ssl.SSLWantReadError):
-                side.do_handshake()
-            to.write(out.read())
-        server.write(b"late")
-        wire._incoming.write(go.read())
+                this.tls.do_handshake()
+            that.feed(this.records())
+        server.tls.write(b"late")
+        wire._pump.feed(server.records())
         wire.finish()
         assert wire.receive() == b"late"
         assert theirs.recv(1000)

@@ -1560,7 +1560,7 @@ def test_drainAmidAHandshake(both: Both) -> None:
         served.rest()
         peer.tls.do_handshake()
         peer._open = True
-        peer.send(peer._outgoing.read() + peer.seal(b"hello"))
+        peer.send(peer._pump.records() + peer.seal(b"hello"))
         assert peer.readAll() == b"hello"
         assert (peer.notified, peer.end) == (True, "FIN")
         peer.send(peer.closeNotify())
@@ -1912,7 +1912,7 @@ def test_holdsAsItBegins(both: Both) -> None:
         while peer.receive():
             pass
         peer.tls.do_handshake()
-        peer.send(peer._outgoing.read() + peer.seal(b"hello"))
+        peer.send(peer._pump.records() + peer.seal(b"hello"))
         served.rest()
         connection: Any = served.connection
         assert (connection.state, connection.calls) == (State.OPEN, [])
@@ -2020,7 +2020,7 @@ def test_endsAsItBegins(both: Both, what: str, loggedErrors: LoggedErrors) -> No
             pass
         peer.tls.do_handshake()
         peer._open = True
-        peer.send(peer._outgoing.read() + peer.seal(b"hello") + peer.closeNotify())
+        peer.send(peer._pump.records() + peer.seal(b"hello") + peer.closeNotify())
         said = peer.readAll()
         if what == "end":
             assert (said, peer.notified, peer.end) == (b"no", True, "FIN")
