@@ -80,7 +80,7 @@ class Loop(Clock):
                 call.func(*call.args, **call.kw)
         ready = self._ready(0.0 if due else wait)
         for descriptor, events in ready:
-            self._serve(descriptor, events)
+            self.serve(descriptor, events)
         return bool(due or ready)
 
     def _ready(self, wait: float) -> list[tuple[Any, int]]:
@@ -102,8 +102,8 @@ class Loop(Clock):
             ready.extend((real[number], events) for number, events in poll.poll(timeout))
         return ready
 
-    def _serve(self, descriptor: Any, events: int) -> None:
-        """As Twisted's poll reactors do: read, then write, then believe an error."""
+    def serve(self, descriptor: Any, events: int) -> None:
+        """Serve one as Twisted's poll reactors do: read, then write, then believe an error."""
         why, reading = None, False
         try:
             if events & select.POLLIN and descriptor in self._readers:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IReactorFDSet
-from twisted.internet.task import Clock
-from zope.interface import implementer
+from echod.testing import Loop
 
 
-@implementer(IReactorFDSet)
-class Outer(Clock):
+class Outer(Loop):
     """
     Watches readers alone, as many as there are: one poller, mostly.
 
@@ -24,48 +20,25 @@ class Outer(Clock):
 
     def __init__(self) -> None:
         super().__init__()
-        self.readers: list[Any] = []
         self.served = 0
 
-    def addReader(self, reader: Any) -> None:
-        if reader not in self.readers:
-            self.readers.append(reader)
-
-    def removeReader(self, reader: Any) -> None:
-        if reader in self.readers:
-            self.readers.remove(reader)
+    @property
+    def readers(self) -> list[Any]:
+        """Who is watched."""
+        return self.getReaders()
 
     def addWriter(self, writer: Any) -> None:
+        """A poller never writes."""
         raise AssertionError("a poller never writes")
 
     def removeWriter(self, writer: Any) -> None:
+        """A poller never writes."""
         raise AssertionError("a poller never writes")
 
-    def removeAll(self) -> list[Any]:
-        everybody, self.readers = self.readers, []
-        return everybody
-
-    def getReaders(self) -> list[Any]:
-        return list(self.readers)
-
-    def getWriters(self) -> list[Any]:
-        return []
-
-    def turn(self, wait: float = 0.0) -> bool:
-        """Call what is due, then every reader that is ready; returns whether anything was."""
-        due = bool(self.calls) and self.calls[0].getTime() <= self.seconds()
-        self.advance(0)
-        poll = select.poll()
-        readers = {}
-        for reader in self.readers:
-            poll.register(reader.fileno(), select.POLLIN)
-            readers[reader.fileno()] = reader
-        ready = poll.poll(0 if due else wait * 1000) if readers else []
-        for number, _ in ready:
-            self.served += 1
-            why = readers[number].doRead()
-            assert not why, f"the poller itself ended: {why!r}"
-        return due or bool(ready)
+    def serve(self, descriptor: Any, events: int) -> None:
+        """See `Loop.serve`."""
+        self.served += 1
+        super().serve(descriptor, events)
 
     def rest(self) -> None:
         """Turns until nothing happens any more."""
