@@ -5,31 +5,8 @@ A protocol is a subclass that says what to answer (`Connection.received`); this 
 decides when there is something to read, when a direction ends, and when it is over.  Only
 this module registers producers, pauses, half-closes or aborts.
 
-The states, and every way between them (OPENING alone where something comes before the
-protocol's bytes)::
-
-    OPENING ── PROXY header and TLS handshake are done ──> OPEN      (or as OPEN, at any end)
-
-    OPEN ──── peer's FIN ─────────────> FINISHING ── all sent and acknowledged ──> CLOSED
-     │ │                                    ^
-     │ └──── end(reason): quit, idle … ─> LINGERING ── peer's FIN ──┘ (or CLOSED, if all is sent)
-     │                                      ^
-     └─ drain() ─> DRAINING ── read all ────┘       (peer's FIN: FINISHING, as from OPEN)
-
-    any state ── RST or a lost route ──> CLOSED      any state ── a deadline ──> ABORTED
-
-* **OPENING**: the transport is not ready (`IConnectionTransport.opening`).  The protocol knows
-  of nothing yet, and of nothing at all if it ends here; a place is taken all the same, and
-  *handshake_timeout* is the deadline.
-* **OPEN**: bytes go both ways.  EOF is not close: the peer's FIN ends one direction only.
-* **DRAINING**: the daemon stops.  What the kernel held when it began is still read and
-  answered, then we end as in LINGERING.
-* **FINISHING** (RFC 862; RFC 9293 section 3.6.1): the peer has finished, we have not.
-  Answers are flushed, FIN follows, and the descriptor is kept until the peer has
-  acknowledged all of it, so that a peer which never reads is still counted, swept and limited.
-* **LINGERING** (RFC 9293 SHLD-3): we have finished, the peer has not.  Answers are flushed,
-  FIN follows, and whatever still arrives is read and thrown away: closing with unread
-  input would make the kernel send RST and destroy echoed bytes on their way.
+`echod.connection.lifecycle` draws the states, tells what each is, and has the table of what
+leads from one to another; `Connection._happen` goes that way, and nothing else does.
 
 A protocol may answer later (`Connection.unanswered`).  Its answers are waited for wherever
 replies are flushed: our FIN follows the last of them, or a deadline ends the wait.
@@ -62,6 +39,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from echod.connection.lifecycle import TABLE, Action, Event
 from echod.connection.metering import UNLIMITED, Meter
 from echod.connection.owner import Owner
 from echod.connection.states import Reason, State
@@ -100,7 +78,7 @@ class Connection(TwistedProtocol):
     `holdInput`, `releaseInput`, `finishOutput` and `answered`.  It never touches its transport.
 
     :ivar owner: the listener; set by it before ``makeConnection``.
-    :ivar state: see `State`; written by this class alone.
+    :ivar state: see `State`; written by `_happen` alone.
     :ivar reason: why it ended, or ``None`` while nothing has ended it.
     :ivar bytesIn: bytes read and given to the protocol.
     :ivar bytesOut: bytes of replies given to the transport.
@@ -131,7 +109,7 @@ class Connection(TwistedProtocol):
     _sweep: Sweep
     transport: IConnectionTransport
 
-    state = State.OPEN
+    state = State.NEW
     reason: Reason | None = None
     bytesIn = 0
     bytesOut = 0
@@ -257,22 +235,7 @@ class Connection(TwistedProtocol):
 
         Input is thrown away from here on.  A second call does nothing.
         """
-        if self.state not in (State.OPENING, State.OPEN, State.DRAINING):
-            return
-        self.reason = self.reason or reason
-        self.state = State.LINGERING
-        self._deliveredAt = self._sweep.now
-        self.transport.echoUnseen(False)
-        self.owner.lingering(self)
-        self._sweep.hurry(self)
-        # Input is thrown away at any speed: nothing can fill up any more.
-        self._paused &= ~(_INPUT_HELD | _RATE)
-        self._waitNoMore()
-        self.transport.resumeProducing()
-        self._quota = 0
-        if self._protocolKnows:
-            self.attempt(self.ended)
-        self._endOutput()
+        self._happen(Event.END, reason)
 
     # -- What the owner calls --------------------------------------------------------------
 
@@ -281,7 +244,7 @@ class Connection(TwistedProtocol):
         if self.state is State.OPENING:
             if self.transport.heard or self.transport.unread():
                 # There may be something to answer behind the handshake.
-                self._drainsLater = True
+                self._happen(Event.DRAIN)
             else:
                 self.end(Reason.DRAIN)
         elif self.state is State.OPEN:
@@ -292,29 +255,23 @@ class Connection(TwistedProtocol):
                 self._readOn()
             most = self.owner.limits.maxBytes or math.inf
             self._quota = int(min(self.transport.unread(), most - self.bytesIn))
-            if self._quota:
-                self.state = State.DRAINING
-                self.reason = Reason.DRAIN
-            else:
-                self.end(Reason.DRAIN)
+            self._happen(Event.DRAIN if self._quota else Event.END, Reason.DRAIN)
 
     def abort(self, reason: Reason) -> None:
         """End it with RST, dropping what is unsent; ``closed`` follows in a later turn."""
-        if self.state is not State.CLOSED and self.state is not State.ABORTED:
-            self.reason = reason
-            if self._protocolKnows:
-                waits = self.attempt(self._isUnanswered, otherwise=False)
-                if self.state in _GONE:
-                    # That has aborted it.
-                    return
-                self.cut = self.transport.unsent() + self._quota + waits
-            elif self._drainsLater and reason is Reason.DRAIN:
-                # There may have been something to answer.
-                self.cut = self.transport.unread()
-            self.state = State.ABORTED
-            self._slices = None
-            self.transport.unregisterProducer()
-            self.transport.abortConnection()
+        if Event.ABORT not in TABLE[self.state]:
+            return
+        self.reason = reason
+        if self._protocolKnows:
+            waits = self.attempt(self._isUnanswered, otherwise=False)
+            if self.state in _GONE:
+                # That has aborted it.
+                return
+            self.cut = self.transport.unsent() + self._quota + waits
+        elif self._drainsLater and reason is Reason.DRAIN:
+            # There may have been something to answer.
+            self.cut = self.transport.unread()
+        self._happen(Event.ABORT)
 
     def owes(self) -> bool:
         """Whether something that was answered has not arrived yet."""
@@ -384,7 +341,7 @@ class Connection(TwistedProtocol):
             if limits.stallTimeout and now - since >= limits.stallTimeout:
                 self.abort(Reason.STALLED)
         elif settling:
-            self._close()
+            self._happen(Event.ACKNOWLEDGED)
         elif state is State.LINGERING:
             if now - self._deliveredAt >= limits.lingerTimeout:
                 self.abort(self.reason or Reason.EOF)
@@ -401,18 +358,7 @@ class Connection(TwistedProtocol):
 
         Whatever is raised here would leave the socket open (TRAPS 1.14), so it aborts.
         """
-        self.attempt(self._beginLife)
-
-    def _beginLife(self) -> None:
-        self._sweep = sweep = self.owner.sweep
-        self.openedAt = sweep.now
-        sweep.add(self)
-        self.owner.opened(self)
-        if self.transport.opening:
-            self.state = State.OPENING
-            self.transport.beginOpening()
-        else:
-            self._beginProtocol()
+        self.attempt(self._happen, Event.LAYERED if self.transport.opening else Event.CONNECTED)
 
     def identified(self) -> None:
         """The transport knows now who the peer is."""
@@ -421,13 +367,7 @@ class Connection(TwistedProtocol):
 
     def handshakeCompleted(self) -> None:
         """What comes before the protocol's bytes is done (``IHandshakeListener``)."""
-        if self.state is not State.OPENING:
-            return
-        self.state = State.OPEN
-        self.owner.established(self)
-        self.attempt(self._beginProtocol)
-        if self._drainsLater:
-            self.attempt(self.drain)
+        self._happen(Event.READY)
 
     def transportFailed(self, reason: str) -> None:
         """Nothing can be read or written any more (a `Reason`); what waits is still sent."""
@@ -438,16 +378,6 @@ class Connection(TwistedProtocol):
         if self.state is State.DRAINING:
             self._quota = 0
             self.end(Reason.DRAIN)
-
-    def _beginProtocol(self) -> None:
-        self._progressAt = self._deliveredAt = self._sweep.now
-        self._protocolKnows = True
-        self._beginToMeter()
-        self.transport.limitReads(self.largestRead)
-        if self.verbatim and not self._metered:
-            self.transport.echoUnseen(True)
-        self.transport.registerProducer(self, True)
-        self.begun()
 
     def dataReceived(self, data: bytes) -> None:
         """Give input to the protocol, or throw it away once we have ended."""
@@ -481,32 +411,7 @@ class Connection(TwistedProtocol):
         self._waitNoMore()
         self.owner.inputEnded(self)
         ended = Reason.NO_CLOSE_NOTIFY if self.transport.truncated else Reason.EOF
-        if self.state is State.OPENING:
-            self.reason = ended
-            self._close()
-            return
-        if self.state is State.LINGERING:
-            self._deliveredAt = self._sweep.now
-            if self._outputEnded:
-                self._settle()
-            return
-        self.state = State.FINISHING
-        self.reason = self.reason or ended
-        # Answers that are still to come have their deadline from here.
-        self._progressAt = self._sweep.now
-        self.attempt(self.inputFinished)
-        owes = self.state is State.FINISHING and self.owes()
-        # It may have raised, or ended it.
-        if self.state is not State.FINISHING:
-            return
-        if not owes:
-            # Nothing to wait for: FIN goes with the close.
-            self._outputEnded = True
-            self._close()
-        elif self._outputEnded:
-            self._settle()
-        else:
-            self._endOutput()
+        self._happen(Event.PEER_FIN, ended)
 
     def writeConnectionLost(self) -> None:
         """Our FIN is with the kernel."""
@@ -520,7 +425,6 @@ class Connection(TwistedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is gone."""
         if self.state is not State.ABORTED:
-            self.state = State.CLOSED
             if not isinstance(reason.value, ConnectionClosed):
                 # What the transport called has raised: a method of a subclass.
                 self.reason = Reason.ERROR
@@ -532,12 +436,7 @@ class Connection(TwistedProtocol):
                 # Nobody shall take what was cut off for whole (L2).
                 why = self.transport.failure or "the peer closed TLS without close_notify"
                 reason = Failure(ConnectionLost(why))
-        self._slices = None
-        if self._meter is not None:
-            self._waitNoMore()
-            self.transport.meterReads(None)
-        self._sweep.discard(self)
-        self.owner.closed(self)
+        self._happen(Event.LOST)
         if self._protocolKnows:
             self.attempt(self.lost, reason)
 
@@ -658,7 +557,70 @@ class Connection(TwistedProtocol):
         if not self._quota:
             self.end(Reason.DRAIN)
 
-    # -- The ends ------------------------------------------------------------------------
+    # -- The way from state to state (`echod.connection.lifecycle`) ------------------------
+
+    def _happen(self, event: Event, reason: Reason | None = None) -> None:
+        """
+        Go where the table says, and do what it says.  The one place that writes `state`.
+
+        :param reason: why it ends, if that is not known yet.
+        """
+        step = _STEPS[self.state].get(event)
+        if step is None:
+            return
+        if reason is not None and self.reason is None:
+            self.reason = reason
+        self.state, actions = step
+        for action in actions:
+            action(self)
+
+    def _enter(self) -> None:
+        self._sweep = sweep = self.owner.sweep
+        self.openedAt = sweep.now
+        sweep.add(self)
+        self.owner.opened(self)
+
+    def _beginOpening(self) -> None:
+        self.transport.beginOpening()
+
+    def _tellEstablished(self) -> None:
+        self.owner.established(self)
+
+    def _beginProtocol(self) -> None:
+        self._progressAt = self._deliveredAt = self._sweep.now
+        self._protocolKnows = True
+        try:
+            self._beginToMeter()
+            self.transport.limitReads(self.largestRead)
+            if self.verbatim and not self._metered:
+                self.transport.echoUnseen(True)
+            self.transport.registerProducer(self, True)
+            self.begun()
+        except BaseException:
+            # As `attempt`, without a call more for each connection.
+            Connection.fault(self, Failure(), type(self).__name__)
+
+    def _drainLater(self) -> None:
+        self._drainsLater = True
+
+    def _drainNow(self) -> None:
+        if self._drainsLater:
+            self.attempt(self.drain)
+
+    def _discardInput(self) -> None:
+        self._deliveredAt = self._sweep.now
+        self.transport.echoUnseen(False)
+        self.owner.lingering(self)
+        self._sweep.hurry(self)
+        # Input is thrown away at any speed: nothing can fill up any more.
+        self._paused &= ~(_INPUT_HELD | _RATE)
+        self._waitNoMore()
+        self.transport.resumeProducing()
+        self._quota = 0
+
+    def _tellEnded(self) -> None:
+        if self._protocolKnows:
+            self.attempt(self.ended)
 
     def _endOutput(self) -> None:
         """FIN after all that has been answered, as soon as nothing is unanswered."""
@@ -676,16 +638,54 @@ class Connection(TwistedProtocol):
             self._paused &= ~_OUTPUT_FULL
             self._readOn()
 
-    def _settle(self) -> None:
-        """Both FINs are out: close, or wait until the peer has acknowledged the rest."""
-        if self.transport.unsent():
-            self.state = State.FINISHING
-            self._sweep.hurry(self)
+    def _tellInputFinished(self) -> None:
+        # Answers that are still to come have their deadline from here.
+        self._progressAt = self._sweep.now
+        self.attempt(self.inputFinished)
+
+    def _finish(self) -> None:
+        # What the protocol was told may have made it raise; so may asking it.
+        owes = self.state is State.FINISHING and self.owes()
+        if self.state is not State.FINISHING:
+            return
+        if not owes:
+            # Nothing to wait for: FIN goes with the close.
+            self._outputEnded = True
+            self._happen(Event.ACKNOWLEDGED)
+        elif self._outputEnded:
+            self._settle()
         else:
-            self._close()
+            self._endOutput()
+
+    def _settle(self) -> None:
+        """The peer's FIN is in: if ours is out, close, or wait for the rest of the answers."""
+        if self._outputEnded:
+            unsent = self.transport.unsent()
+            self._happen(Event.UNACKNOWLEDGED if unsent else Event.ACKNOWLEDGED)
+
+    def _settleLate(self) -> None:
+        # The deadline of what is left begins anew.
+        self._deliveredAt = self._sweep.now
+        self._settle()
+
+    def _watch(self) -> None:
+        self._sweep.hurry(self)
 
     def _close(self) -> None:
         self.transport.closeNow()
+
+    def _reset(self) -> None:
+        self._slices = None
+        self.transport.unregisterProducer()
+        self.transport.abortConnection()
+
+    def _leave(self) -> None:
+        self._slices = None
+        if self._meter is not None:
+            self._waitNoMore()
+            self.transport.meterReads(None)
+        self._sweep.discard(self)
+        self.owner.closed(self)
 
     # -- Faults of others ----------------------------------------------------------------
 
@@ -729,3 +729,32 @@ class Connection(TwistedProtocol):
         otherwise may be taken.
         """
         return bool(self.attempt(self._isUnanswered, otherwise=True))
+
+
+_DOES: dict[Action, Callable[[Connection], None]] = {
+    Action.ENTER: Connection._enter,
+    Action.BEGIN_OPENING: Connection._beginOpening,
+    Action.TELL_ESTABLISHED: Connection._tellEstablished,
+    Action.BEGIN_PROTOCOL: Connection._beginProtocol,
+    Action.DRAIN_LATER: Connection._drainLater,
+    Action.DRAIN_NOW: Connection._drainNow,
+    Action.DISCARD_INPUT: Connection._discardInput,
+    Action.TELL_ENDED: Connection._tellEnded,
+    Action.END_OUTPUT: Connection._endOutput,
+    Action.TELL_INPUT_FINISHED: Connection._tellInputFinished,
+    Action.FINISH: Connection._finish,
+    Action.SETTLE: Connection._settleLate,
+    Action.WATCH: Connection._watch,
+    Action.CLOSE: Connection._close,
+    Action.RESET: Connection._reset,
+    Action.LEAVE: Connection._leave,
+}
+
+# The table with methods in place of names: looked up for each event.
+_STEPS = {
+    state: {
+        event: (step.state, tuple(_DOES[action] for action in step.actions))
+        for event, step in row.items()
+    }
+    for state, row in TABLE.items()
+}
