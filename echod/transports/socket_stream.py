@@ -192,14 +192,20 @@ class SocketStream(_Mixin):  # type: ignore[misc]  # see _Mixin
             self.protocol.echoed(length)
         else:
             self.protocol.dataReceived(data)
-        if length == size:
-            self._readSize = min(2 * size, self._largestRead)
-            self.readsMuch = True
-            return None
-        self.readsMuch = False
-        if 4 * length < size and size > FIRST_READ:
-            self._readSize = max(size // 2, FIRST_READ)
+        if length == size or size > FIRST_READ:
+            self._adaptReads(size, length)
+        else:
+            # Short messages, mostly: no call for each.
+            self.readsMuch = False
         return None
+
+    def _adaptReads(self, size: int, length: int) -> None:
+        """Ask for twice as much after a full read, for half after one that was mostly empty."""
+        self.readsMuch = length >= size
+        if self.readsMuch:
+            self._readSize = min(2 * size, self._largestRead)
+        elif 4 * length < size and size > FIRST_READ:
+            self._readSize = max(size // 2, FIRST_READ)
 
     def _echoInPlace(self) -> ConnectionDone | ConnectionLost | None:
         """Read and write at one go; what cannot be sent now stays unread."""

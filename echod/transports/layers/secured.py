@@ -122,13 +122,7 @@ class Secured(SocketStream):
             return CONNECTION_LOST if self._broken else CONNECTION_DONE
         if self._tells:
             self._asked -= length
-        if length >= size:
-            self._readSize = min(2 * size, self._largestRead)
-            self.readsMuch = True
-        else:
-            self.readsMuch = False
-            if 4 * length < size and size > FIRST_READ:
-                self._readSize = max(size // 2, FIRST_READ)
+        self._adaptReads(size, length)
         if self._deaf:
             # Nobody is told of its end, and to read none of it would look like the peer's.
             self._tells = False
