@@ -32,6 +32,8 @@ PAGES = {
     for pattern in ("*.md", "docs/*.md", "deploy/**/*.md", "examples/*/*.md", "benchmarks/*.md")
     for path in sorted(ROOT.glob(pattern))
 }
+#: The name of a test, where it is defined.
+DEFINED = re.compile(r"def (test_\w+)")
 #: What docs/troubleshooting.md cites of others: msgspec, and twistd.
 OF_OTHERS = ("Object contains unknown field", "Unknown command: echod")
 
@@ -173,6 +175,17 @@ def test_messages() -> None:
         for piece in re.split(r"…|: |; |=\S*", message)
     }
     assert {piece for piece in pieces if piece not in known} == set()
+
+
+def test_citedTests() -> None:
+    """The tests that docs/robustness.md cites are there."""
+    page = PAGES["docs/robustness.md"]
+    paths = {str(path.relative_to(ROOT)): path for path in sorted((ROOT / "tests").rglob("*.py"))}
+    names = {name for path in paths.values() for name in DEFINED.findall(path.read_text())}
+    files = re.findall(r"[\w/]+\.py\b", page)
+    missing = [file for file in files if not any(path.endswith(f"/{file}") for path in paths)]
+    missing += [name for name in re.findall(r"\btest_\w+\b(?!\.py)", page) if name not in names]
+    assert [file for file in missing if file not in paths] == []
 
 
 def titles(page: Path) -> set[str]:
