@@ -14,6 +14,8 @@ import os
 
 __all__ = [
     "AddressMissing",
+    "AlreadyReported",
+    "BindTimedOut",
     "CheckFailed",
     "ConfigurationError",
     "ConnectFailed",
@@ -32,8 +34,6 @@ __all__ = [
     "StreamLost",
     "StreamTruncated",
     "TLSFailed",
-    "Told",
-    "TriedInVain",
     "oneLine",
 ]
 
@@ -80,13 +80,13 @@ class AddressMissing(ListenError):
     """The address is no interface's; it may be one's later."""
 
 
-class TriedInVain(ListenError):
+class BindTimedOut(ListenError):
     """An address has not come within ``bind_timeout``; it may if echod is started again."""
 
     status = os.EX_TEMPFAIL
 
 
-class Told(EchodError):
+class AlreadyReported(EchodError):
     """
     The process cannot start, or shall not, and has said why already.
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 __all__ = [
-    "Ended",
+    "StoppedEarly",
     "beCommand",
     "begin",
     "bound",
@@ -44,7 +44,7 @@ _PRINTING = ("--check-config", "--list-protocols", "--help", "--version")
 _begun = False
 
 
-class Ended(SystemExit):
+class StoppedEarly(SystemExit):
     """SIGTERM or SIGINT came before anything was served: an orderly end."""
 
 
@@ -122,7 +122,7 @@ def _isOpen(number: int) -> bool:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    raise Ended(0)
+    raise StoppedEarly(0)
 
 
 def _over() -> None:

@@ -4,7 +4,7 @@ The log's way out of the reactor: no line of it is waited for.
 Whoever reads a log may stop: a full pipe, a terminal after Ctrl-S, a journal that hangs.  A write
 to it then lasts for ever, and ``O_NONBLOCK`` is no answer: it belongs to everybody who shares the
 descriptor (open(2)).  So each observer that the process is given, whichever it is, stands behind a
-queue (`Queued`) with a thread of its own, which alone waits.  What finds the queue full is lost
+queue (`LogQueue`) with a thread of its own, which alone waits.  What finds the queue full is lost
 and counted; a line in its place tells how many there were.
 
 What an event says is settled before it is queued: as text, or as values that nobody can change.
@@ -32,7 +32,7 @@ from twisted.python.logfile import LogFile
 from twisted.python.reflect import safe_str
 
 from echod.daemon.log_files import NamedFile, StandardStream, TextFile
-from echod.daemon.log_queue import Queued
+from echod.daemon.log_queue import LogQueue
 from echod.errors import EchodError
 
 __all__ = ["Log"]
@@ -137,14 +137,14 @@ class Log:
     """
     The process's log.
 
-    From now on whatever observers the process is given by ``beginLoggingTo`` are `Queued`; `begin`
-    has them write.
+    From now on whatever observers the process is given by ``beginLoggingTo`` are `LogQueue`;
+    `begin` has them write.
 
     :ivar elsewhere: whether something goes elsewhere than to standard output or standard error.
     """
 
     def __init__(self, beginner: LogBeginner = globalLogBeginner) -> None:
-        self._queues: list[Queued] = []
+        self._queues: list[LogQueue] = []
         self.elsewhere = False
         self._begun = False
         self._standard = [stream for stream in (sys.__stdout__, sys.__stderr__) if stream]
@@ -156,7 +156,7 @@ class Log:
         beginner.beginLoggingTo = begin  # type: ignore[method-assign]  # no other way in
 
     def begin(self) -> None:
-        """Write what is queued, and from now on; see `Queued.begin`."""
+        """Write what is queued, and from now on; see `LogQueue.begin`."""
         self._begun = True
         for queue in self._queues:
             queue.begin()
@@ -184,11 +184,11 @@ class Log:
         written = [queue.finish(deadline) for queue in self._queues]
         return all(written)
 
-    def _queue(self, observer: ILogObserver) -> Queued:
+    def _queue(self, observer: ILogObserver) -> LogQueue:
         outlet = _outlet(observer, self._standard)
         if not (isinstance(outlet, _Text) and isinstance(outlet.file, StandardStream)):
             self.elsewhere = True
-        queue = Queued(outlet)
+        queue = LogQueue(outlet)
         self._queues.append(queue)
         if self._begun:
             queue.begin()

@@ -1,8 +1,9 @@
 """
 A queue before a log's observer, so that only a thread of its own waits for it.
 
-`Queued` takes events in any thread, and writes none.  What it holds is bounded: what finds it full
-is lost and counted, and a line in its place tells how many there were, as soon as writing works.
+`LogQueue` takes events in any thread, and writes none.  What it holds is bounded: what finds it
+full is lost and counted, and a line in its place tells how many there were, as soon as writing
+works.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from zope.interface import implementer
 
 from echod.errors import EchodError
 
-__all__ = ["HELD", "Outlet", "Queued"]
+__all__ = ["HELD", "LogQueue", "Outlet"]
 
 #: Bytes that one queue holds, its lines' own overhead included.
 HELD = 4 << 20
@@ -49,7 +50,7 @@ class Outlet(Protocol):
 
 
 @implementer(ILogObserver)
-class Queued:
+class LogQueue:
     """
     An observer whose outlet may take for ever to write.
 

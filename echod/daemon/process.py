@@ -18,10 +18,10 @@ from twisted.logger import Logger
 
 from echod.daemon.log import Log
 from echod.daemon.log_files import writeAll
-from echod.errors import EchodError, Told
+from echod.errors import AlreadyReported, EchodError
 from echod.server.plan import Plan
 from echod.server.service import EchodService
-from echod.startup import Ended
+from echod.startup import StoppedEarly
 
 __all__ = ["Daemon", "StandardError"]
 
@@ -86,24 +86,24 @@ class Daemon(EchodService):
         """
         Bind every listener, or none.
 
-        :raises Told: an address cannot be had; standard error has the line, and so has the log, if
-            it is elsewhere.  Or it was stopped meanwhile.
+        :raises AlreadyReported: an address cannot be had; standard error has the line, and so has
+            the log, if it is elsewhere.  Or it was stopped meanwhile.
         """
         self._log.begin()
         try:
             super().privilegedStartService()
-        except Ended as ended:
+        except StoppedEarly as ended:
             self._status = 0
             # `twistd` tidies up after an ordinary exception alone; else its pid file stays, and in
             # the background the process that waits for this one does so for ever.
-            raise Told(0) from ended
+            raise AlreadyReported(0) from ended
         except EchodError as error:
             if self._standardError:
                 self._standardError.tell(str(error))
             if self._log.elsewhere or not self._standardError:
                 _log.critical("{error}", error=error)
             self._status = error.status
-            raise Told(error.status) from error
+            raise AlreadyReported(error.status) from error
 
     def end(self) -> None:
         """

@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from echod import startup
 from echod.daemon.log import Log
 from echod.daemon.supervision import Supervision
-from echod.errors import EchodError, Told
+from echod.errors import AlreadyReported, EchodError
 from echod.server.service import EchodService
 
 __all__ = ["Signals", "printEchodErrors", "shedGroups", "useMonotonicClock"]
@@ -146,7 +146,7 @@ def printEchodErrors() -> None:
         if not isinstance(error, EchodError):
             before(kind, error, traceback)
             return
-        if not isinstance(error, Told):
+        if not isinstance(error, AlreadyReported):
             # The real one: `twistd` has turned the other into log events by now.
             print(f"echod: {error}", file=sys.__stderr__)
         # Python ends with the status of what its hook raises.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from twisted.logger import Logger
 
-from echod.errors import AddressMissing, TriedInVain
+from echod.errors import AddressMissing, BindTimedOut
 from echod.server.listener import Listener
 
 __all__ = ["bindAll"]
@@ -35,7 +35,7 @@ def bindAll(
     Bind all of them; the ``bind_timeout`` of each begins now.
 
     :raises ConfigurationError: a protocol raised.
-    :raises TriedInVain: an address has not come.
+    :raises BindTimedOut: an address has not come.
     :raises ListenError: another reason, at once: waiting changes nothing.  Those that are bound
         stay so.
     """
@@ -58,7 +58,7 @@ def _bind(listener: Listener, waited: float, told: dict[Listener, str]) -> bool:
         if not timeout:
             raise
         if waited >= timeout:
-            raise TriedInVain(f"{error}, for {timeout:g} s (bind_timeout)") from error
+            raise BindTimedOut(f"{error}, for {timeout:g} s (bind_timeout)") from error
         if told.get(listener) != str(error):
             told[listener] = str(error)
             _log.warn("{error}: tried again for {timeout:g} s", error=error, timeout=timeout)

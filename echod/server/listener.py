@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from echod.config.endpoints import Endpoint
 from echod.config.settings import Limits
 from echod.errors import ConfigurationError, EchodError, whatFailed
-from echod.startup import Ended
+from echod.startup import StoppedEarly
 from echod.tls.context import ServerTLS
 from echod.wire.networks import Networks
 
@@ -108,7 +108,7 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
         """
         try:
             return method(self.options)
-        except (EchodError, Ended):
+        except (EchodError, StoppedEarly):
             raise
         except (Exception, SystemExit) as error:
             raise ConfigurationError(

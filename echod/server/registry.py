@@ -35,7 +35,7 @@ from echod.protocols.prefixed import dns, int8, int32
 from echod.protocols.raw import raw
 from echod.protocols.upper import upper
 from echod.protocols.whoami import whoami
-from echod.startup import Ended
+from echod.startup import StoppedEarly
 
 __all__ = ["BUILTIN", "GROUP", "Offer", "Registry", "discover", "verify"]
 
@@ -89,7 +89,7 @@ class Registry:
     def _take(self, offer: Offer) -> None:
         try:
             maker = self._load(offer)
-        except (KeyboardInterrupt, Ended):
+        except (KeyboardInterrupt, StoppedEarly):
             raise
         except BaseException as error:
             # SystemExit too: a module that ends the program is as broken as any.

@@ -1,5 +1,5 @@
 """
-A path at which one process at a time makes a socket: `claimed`.
+A path at which one process at a time makes a socket: `lockedPath`.
 
 Between a look at who is there and being there oneself lie some system calls, and whoever does the
 same meanwhile removes the socket that was just made.  So all of it is done under a lock (flock(2))
@@ -17,11 +17,11 @@ from contextlib import contextmanager, suppress
 
 from echod.errors import ListenError
 
-__all__ = ["claimed"]
+__all__ = ["lockedPath"]
 
 
 @contextmanager
-def claimed(path: str) -> Iterator[None]:
+def lockedPath(path: str) -> Iterator[None]:
     """
     Be the only one at ``path`` while the block runs.
 

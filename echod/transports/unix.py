@@ -24,7 +24,7 @@ from twisted.logger import Logger
 
 from echod.config.endpoints import UNIXEndpoint
 from echod.errors import ListenError
-from echod.transports.path_lock import claimed
+from echod.transports.path_lock import lockedPath
 from echod.transports.ports import Accepting, Listening
 from echod.transports.socket_stream import SocketStream, require
 
@@ -115,7 +115,7 @@ class UNIXListeningPort(Listening, UNIXPort):
                 skt.listen(self.backlog)
             else:
                 # Until it listens it looks like the socket of one that has died.
-                with claimed(self._endpoint.path):
+                with lockedPath(self._endpoint.path):
                     self._makeRoom()
                     self._makeFile(skt)
                     skt.listen(self.backlog)

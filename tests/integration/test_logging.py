@@ -472,7 +472,7 @@ def test_toldOnce(busy: str, command: list[str]) -> None:
     assert text.count(where) == 1
     assert f"echod: cannot listen on unix {where}: " in text
     assert "Traceback" not in text
-    assert "Told" not in text
+    assert "AlreadyReported" not in text
 
 
 def test_toldInTheLogToo(tmp_path: Path, busy: str) -> None:

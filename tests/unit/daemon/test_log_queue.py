@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from echod.daemon.log_queue import HELD, Queued
+from echod.daemon.log_queue import HELD, LogQueue
 from echod.errors import EchodError
 
 PATIENCE = 20.0
@@ -57,13 +57,13 @@ def said(text: str) -> dict[str, Any]:
     return {"log_text": text}
 
 
-def finished(queue: Queued) -> bool:
+def finished(queue: LogQueue) -> bool:
     return queue.finish(time.monotonic() + PATIENCE)
 
 
 def test_inOrder(reader: Reader) -> None:
     """What came before the beginning is written too, once, in order."""
-    queue = Queued(reader)
+    queue = LogQueue(reader)
     reader.readOn()
     for number in range(10):
         queue(said(str(number)))
@@ -77,7 +77,7 @@ def test_inOrder(reader: Reader) -> None:
 
 def test_readerStops(reader: Reader) -> None:
     """What finds the queue full is lost; a line in its place says how many."""
-    queue = Queued(reader)
+    queue = LogQueue(reader)
     queue.begin()
     queue(said("first"))
     assert reader.writing.wait(PATIENCE)
@@ -97,7 +97,7 @@ def test_readerStops(reader: Reader) -> None:
 
 def test_itsPlace(reader: Reader) -> None:
     """A line that comes after lost ones comes after the line that counts them."""
-    queue = Queued(reader)
+    queue = LogQueue(reader)
     queue.begin()
     queue(said("x" * (HELD // 2)))
     assert reader.writing.wait(PATIENCE)
@@ -119,7 +119,7 @@ def test_itsPlace(reader: Reader) -> None:
 
 def test_aLongLine(reader: Reader) -> None:
     """No line is too long for a queue that has room: thousands of listeners' counters."""
-    queue = Queued(reader)
+    queue = LogQueue(reader)
     queue(said("short"))
     queue(said("x" * (2 * HELD)))
     reader.readOn()
@@ -129,7 +129,7 @@ def test_aLongLine(reader: Reader) -> None:
 
 def test_cannotWrite(reader: Reader) -> None:
     """A full disk loses lines as well; how many is said once it has room, and nothing spins."""
-    queue = Queued(reader)
+    queue = LogQueue(reader)
     queue.begin()
     reader.readOn()
     reader.fault = OSError(28, "No space left on device")
@@ -145,7 +145,7 @@ def test_cannotWrite(reader: Reader) -> None:
 
 def test_observerRaises(reader: Reader) -> None:
     """Whatever an observer raises, SystemExit included, costs its line alone."""
-    queue = Queued(reader)
+    queue = LogQueue(reader)
     queue.begin()
     reader.readOn()
     reader.fault = SystemExit(5)
@@ -159,7 +159,7 @@ def test_observerRaises(reader: Reader) -> None:
 
 def test_reopen(reader: Reader) -> None:
     """A file is opened anew by who writes it: opening may take for ever too."""
-    queue = Queued(reader)
+    queue = LogQueue(reader)
     queue.reopen()
     queue.begin()
     assert reader.opening.wait(PATIENCE)
@@ -171,7 +171,7 @@ def test_reopen(reader: Reader) -> None:
 
 def test_cannotReopen(reader: Reader) -> None:
     """Where it cannot be opened anew, what there is says so."""
-    queue = Queued(reader)
+    queue = LogQueue(reader)
     reader.fault = OSError(13, "Permission denied", "/var/log/echod.log")
     queue.reopen()
     queue.begin()
@@ -186,7 +186,7 @@ def test_cannotReopen(reader: Reader) -> None:
 
 def test_endsAnyway(reader: Reader) -> None:
     """The end waits to a deadline, and knows whether all was written."""
-    queue = Queued(reader)
+    queue = LogQueue(reader)
     queue.begin()
     queue(said("stuck"))
     assert reader.writing.wait(PATIENCE)
@@ -198,7 +198,7 @@ def test_endsAnyway(reader: Reader) -> None:
 
 def test_lateLines(reader: Reader) -> None:
     """What is logged after the end began is written before it goes on."""
-    queue = Queued(reader)
+    queue = LogQueue(reader)
     queue.begin()
     reader.readOn()
     assert finished(queue)
@@ -214,7 +214,7 @@ def test_noThread(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(EchodError, match=r"^cannot start a thread for the log: can't start "):
-        Queued(reader).begin()
+        LogQueue(reader).begin()
 
 
 def test_destructorsLog() -> None:
@@ -229,7 +229,7 @@ def test_destructorsLog() -> None:
 
     reader = Chatty()
     reader.readOn()
-    queue = Queued(reader)
+    queue = LogQueue(reader)
     queue(said("x" * HELD))
     for _ in range(9):
         queue(said("lost"))

@@ -17,11 +17,11 @@ from twisted.logger import LogBeginner, LogPublisher
 from echod.config.settings import Configuration
 from echod.daemon.log import Log
 from echod.daemon.process import Daemon, StandardError
-from echod.errors import Told
+from echod.errors import AlreadyReported
 from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import Registry
 from echod.server.service import EchodService
-from echod.startup import Ended
+from echod.startup import StoppedEarly
 from tests.conftest import LoggedErrors
 from tests.unit.outer import Outer
 
@@ -76,7 +76,7 @@ def test_cannotListen(
     """Standard error has it, once; the log too, if that is elsewhere."""
     log.elsewhere = elsewhere
     daemon, loop = daemonOf(log, busyPort)
-    with pytest.raises(Told):
+    with pytest.raises(AlreadyReported):
         daemon.privilegedStartService()
     text = os.read(standardError, 1000).decode()
     assert text.startswith(f"echod: cannot listen on tcp 127.0.0.1:{busyPort}: Address ")
@@ -90,7 +90,7 @@ def test_noStandardError(
     """Without a standard error the log has it, wherever that is."""
     monkeypatch.setattr(sys, "__stderr__", None)
     daemon, _ = daemonOf(log, busyPort)
-    with pytest.raises(Told):
+    with pytest.raises(AlreadyReported):
         daemon.privilegedStartService()
     assert len(loggedErrors.flush()) == 1
 
@@ -126,14 +126,14 @@ def test_logHangs(
     statuses: list[int] = []
 
     def bind(self: object) -> None:
-        raise Ended(0)
+        raise StoppedEarly(0)
 
     monkeypatch.setattr(os, "_exit", statuses.append)
     monkeypatch.setattr(log, "finish", lambda: False)
     daemon, loop = daemonOf(log)
     if became == "ended":
         monkeypatch.setattr(EchodService, "privilegedStartService", bind)
-        with pytest.raises(Told) as told:
+        with pytest.raises(AlreadyReported) as told:
             daemon.privilegedStartService()
         assert told.value.status == 0
         daemon.end()

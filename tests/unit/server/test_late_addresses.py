@@ -11,7 +11,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import provider
 
 from echod.config.settings import Configuration
-from echod.errors import AddressMissing, ListenError, TriedInVain
+from echod.errors import AddressMissing, BindTimedOut, ListenError
 from echod.server.late_addresses import STEP, bindAll
 from echod.server.listener import Listener
 from echod.server.plan import ListenerRequest, plan
@@ -87,7 +87,7 @@ def test_comes(lines: list[LogEvent]) -> None:
 def test_doesNotCome() -> None:
     """Then the error says how long it was tried, and the status is one to be started again by."""
     late = Tried(5, *missing(100))
-    with pytest.raises(TriedInVain, match=r"not there, for 5 s \(bind_timeout\)$") as raised:
+    with pytest.raises(BindTimedOut, match=r"not there, for 5 s \(bind_timeout\)$") as raised:
         bind(late)
     assert raised.value.status == 75
     assert late.tries == 26
@@ -121,6 +121,6 @@ def test_realAddress(kind: str) -> None:
     )
     service = EchodService(plan(Configuration(), [request], Registry(), 4096), Outer())
     time = Time()
-    with pytest.raises(TriedInVain):
+    with pytest.raises(BindTimedOut):
         bindAll(service.listeners, time.monotonic, time.sleep)
     assert time.now == pytest.approx(1002)

@@ -15,7 +15,7 @@ from twisted.internet.protocol import Factory
 from echod.config.endpoints import UNIXEndpoint
 from echod.errors import ListenError
 from echod.testing.stepped_loop import Loop
-from echod.transports.path_lock import claimed
+from echod.transports.path_lock import lockedPath
 from echod.transports.unix import UNIXListeningPort
 
 
@@ -42,13 +42,13 @@ def test_oneAtATime(tmp_path: Path) -> None:
     """Who comes meanwhile is refused, in a line that says how to find the other."""
     path = tmp_path / "s"
     for _ in range(2):
-        with claimed(str(path)):
+        with lockedPath(str(path)):
             assert lockOf(path).exists()
             with pytest.raises(
                 ListenError, match=f"another is about to; who: fuser {lockOf(path)}"
             ):
-                claimed(str(path)).__enter__()
-            with claimed(f"{path}2"):
+                lockedPath(str(path)).__enter__()
+            with lockedPath(f"{path}2"):
                 """Another path is another matter."""
         assert list(tmp_path.iterdir()) == []
 
@@ -57,7 +57,7 @@ def test_leftByTheDead(tmp_path: Path) -> None:
     """A file whose process was killed is taken over."""
     path = tmp_path / "s"
     lockOf(path).touch(0o600)
-    with claimed(str(path)):
+    with lockedPath(str(path)):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -74,10 +74,10 @@ def test_removedMeanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         real(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with claimed(str(path)):
+    with lockedPath(str(path)):
         assert lockOf(path).exists(), "it would exclude nobody"
         with pytest.raises(ListenError):
-            claimed(str(path)).__enter__()
+            lockedPath(str(path)).__enter__()
 
 
 def test_cannotBeUsed(tmp_path: Path) -> None:
@@ -86,10 +86,10 @@ def test_cannotBeUsed(tmp_path: Path) -> None:
     target = tmp_path / "target"
     lockOf(path).symlink_to(target)
     with pytest.raises(ListenError, match=f"{lockOf(path)}: Too many levels .*; remove it"):
-        claimed(str(path)).__enter__()
+        lockedPath(str(path)).__enter__()
     assert not target.exists()
     with pytest.raises(FileNotFoundError):
-        claimed(str(tmp_path / "none" / "s")).__enter__()
+        lockedPath(str(tmp_path / "none" / "s")).__enter__()
 
 
 @pytest.mark.parametrize("stale", [True, False])
