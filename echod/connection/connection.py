@@ -17,9 +17,8 @@ made slice by slice, and a protocol that has enough to do stops reading itself
 (`Connection.holdInput`).  Reasons to stop reading are bits of one mask, so that none undoes
 another.
 
-Time of life, once a second (`Connection.sweep`): *stall* while something is unsent, *idle*
-or *linger* when nothing is, *maximum age* whatever happens.  "Unsent" asks the kernel too:
-a slow reader is busy, not idle (TRAPS 2.3).
+Time of life: once a second (`Connection.sweep`) `echod.connection.deadlines` is asked what has
+passed.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from echod.connection.deadlines import verdict
 from echod.connection.lifecycle import TABLE, Action, Event
 from echod.connection.metering import UNLIMITED, Meter
 from echod.connection.owner import Owner
@@ -123,7 +123,7 @@ class Connection(TwistedProtocol):
 
     # Whether the protocol knows of the connection; written by _beginProtocol.
     _protocolKnows = False
-    # Whether unanswered is being asked, or has raised; written by _isUnanswered.
+    # Whether unanswered is being asked, or has raised; written by _waits.
     _asking = False
     # Whether to drain as soon as it is OPEN; written by drain.
     _drainsLater = False
@@ -263,7 +263,7 @@ class Connection(TwistedProtocol):
             return
         self.reason = reason
         if self._protocolKnows:
-            waits = self.attempt(self._isUnanswered, otherwise=False)
+            waits = self._waits()
             if self.state in _GONE:
                 # That has aborted it.
                 return
@@ -292,63 +292,57 @@ class Connection(TwistedProtocol):
         state = self.state
         if state is State.CLOSED or state is State.ABORTED:
             return
-        limits = self.owner.limits
-        if state is State.OPENING:
-            if now - self.openedAt >= limits.handshakeTimeout:
-                self.abort(Reason.HANDSHAKE)
-            return
-        active = state is State.OPEN or state is State.DRAINING
-        if self._paused & _RATE:
-            self._restOrReadOn(now)
-        if (
-            limits.firstByteTimeout
-            and active
-            and not self.bytesIn
+        unsent, unanswered, settling = 0, False, False
+        if state is not State.OPENING:
+            if self._paused & _RATE:
+                self._restOrReadOn(now)
+            settling = self._inputEnded and self._outputEnded
+            # Not every reactor tells of an RST while nothing is read or written.
+            if (settling or self._paused) and self.transport.failed():
+                self.broken = True
+                self.abort(Reason.RESET)
+                return
+            unsent = self._lookAtOutput(now)
+            unanswered = not (unsent or self._outputEnding) and self._waits()
+        found = verdict(
+            state,
+            now,
+            self.owner.limits,
+            self.reason,
+            openedAt=self.openedAt,
+            progressAt=self._progressAt,
+            deliveredAt=self._deliveredAt,
             # Who waits for its turn, or has it from this moment on, has sent something.
-            and not (self._paused & _RATE or self._progressAt == now)
-            and now - self.openedAt >= limits.firstByteTimeout
-        ):
-            self.end(Reason.FIRST_BYTE)
+            silent=not (self.bytesIn or self._paused & _RATE or self._progressAt == now),
+            unsent=unsent,
+            unanswered=unanswered,
+            settling=settling,
+        )
+        # Asking the protocol may have aborted it.
+        if found is None or self.state is not state:
             return
-        if limits.maxAge:
-            age = now - self.openedAt
-            if active and age >= limits.maxAge:
-                self.end(Reason.MAX_AGE)
-                return
-            if age >= limits.maxAge + limits.lingerTimeout and not active:
-                self.abort(self.reason or Reason.MAX_AGE)
-                return
-        settling = self._inputEnded and self._outputEnded
-        # Not every reactor tells of an RST while nothing is read or written.
-        if (settling or self._paused) and self.transport.failed():
-            self.broken = True
-            self.abort(Reason.RESET)
-            return
-        unsent = 0
+        event, reason = found
+        if event is Event.END:
+            self.end(reason)
+        elif event is Event.ABORT:
+            self.abort(reason)
+        else:
+            self._happen(event)
+
+    def _lookAtOutput(self, now: float) -> int:
+        """Bytes that the peer has not acknowledged; and whether it has some more by now."""
         written = self.bytesOut + self.transport.overhead
-        if written != self._delivered:
-            unsent = self.transport.unsent()
-            delivered = written - unsent
-            if delivered != self._delivered or not self._owing:
-                self._delivered = delivered
-                # What came and went between two looks is as old as the read it answered.
-                if unsent or self._owing:
-                    self._deliveredAt = now
-            self._owing = unsent > 0
-        unanswered = not (unsent or self._outputEnding) and self._waits()
-        if unsent or (unanswered and not active):
-            since = self._deliveredAt if unsent else max(self._progressAt, self._deliveredAt)
-            if limits.stallTimeout and now - since >= limits.stallTimeout:
-                self.abort(Reason.STALLED)
-        elif settling:
-            self._happen(Event.ACKNOWLEDGED)
-        elif state is State.LINGERING:
-            if now - self._deliveredAt >= limits.lingerTimeout:
-                self.abort(self.reason or Reason.EOF)
-        elif active and limits.idleTimeout and not unanswered:
-            idle = now - max(self._progressAt, self._deliveredAt)
-            if idle >= limits.idleTimeout:
-                self.end(Reason.IDLE)
+        if written == self._delivered:
+            return 0
+        unsent = self.transport.unsent()
+        delivered = written - unsent
+        if delivered != self._delivered or not self._owing:
+            self._delivered = delivered
+            # What came and went between two looks is as old as the read it answered.
+            if unsent or self._owing:
+                self._deliveredAt = now
+        self._owing = unsent > 0
+        return unsent
 
     # -- What the transport calls --------------------------------------------------------
 
@@ -713,22 +707,24 @@ class Connection(TwistedProtocol):
         Connection.abort(self, Reason.ERROR)
         self.reason = Reason.ERROR
 
-    def _isUnanswered(self) -> bool:
-        if self._asking:
-            return False
-        self._asking = True
-        found = bool(self.unanswered())
-        self._asking = False
-        return found
-
     def _waits(self) -> bool:
         """
-        Whether something is unanswered.
+        Whether something is unanswered; no, while just that is being asked.
 
         Also if that cannot be told: the connection is aborted then, and no way of ending it
         otherwise may be taken.
         """
-        return bool(self.attempt(self._isUnanswered, otherwise=True))
+        if self._asking:
+            return False
+        self._asking = True
+        try:
+            found = bool(self.unanswered())
+        except BaseException:
+            # As `attempt`, without a call more.
+            Connection.fault(self, Failure(), type(self).__name__)
+            return True
+        self._asking = False
+        return found
 
 
 _DOES: dict[Action, Callable[[Connection], None]] = {
