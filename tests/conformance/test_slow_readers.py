@@ -50,7 +50,7 @@ def test_stepsOfProgress(kind: str) -> None:
     for _ in range(1500):
         since += len(link.receive(PIECE) or b"")
         # A kernel with other work tells late: it has a moment before it is taken to be silent.
-        link.pump(patience=0.0 if since < bound / 2 else 0.02)
+        link.pump(patience=0.0 if since < 0.9 * bound else 0.02)
         if delivered() != before:
             longest, since, before = max(longest, since), 0, delivered()
     longest = max(longest, since)
