@@ -91,16 +91,7 @@ class Process:
         self.ports: dict[str, int] = {}
 
     def __enter__(self) -> Any:
-        self.process = subprocess.Popen(  # noqa: S603  # the caller's own command
-            self._command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=self._cwd,
-            pass_fds=self._descriptors,
-            env=_environment(),
-        )
+        self.process = self._launch()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
@@ -130,6 +121,24 @@ class Process:
         self.process.stdout.close()
         if error is not None:
             sys.stderr.write("".join(f"daemon: {line}\n" for line in self.lines[-200:]))
+
+    def _launch(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(  # noqa: S603  # the caller's own command
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self._cwd,
+            pass_fds=self._descriptors,
+            env=self._environment(),
+        )
+
+    def _environment(self) -> dict[str, str]:
+        """Ours, without what a service manager has told us: it is not to hear of somebody else."""
+        managers = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
+        ours = {key: value for key, value in os.environ.items() if not key.startswith(managers)}
+        return {**ours, "PYTHONUNBUFFERED": "1"}
 
     def _end(self) -> None:
         for seconds in LEAVE:
@@ -214,13 +223,6 @@ class Process:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line.rstrip("\n"))
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without what a service manager has told us: it is not to hear of somebody else."""
-    managers = ("NOTIFY_SOCKET", "WATCHDOG_", "LISTEN_")
-    ours = {key: value for key, value in os.environ.items() if not key.startswith(managers)}
-    return {**ours, "PYTHONUNBUFFERED": "1"}
 
 
 class Running:

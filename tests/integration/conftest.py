@@ -7,6 +7,16 @@ from typing import Any
 
 import pytest
 
+from tests.integration.loaded import loaded
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loadedProcess() -> Iterator[None]:
+    """Open the descriptors of `loaded` now, not within some test that counts them; and close."""
+    process = loaded()
+    yield
+    process.close()
+
 
 @pytest.fixture(autouse=True)
 def noLeakedReactorState(request: pytest.FixtureRequest) -> Iterator[None]:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import pytest
 
 from tests.integration.daemon import PATIENCE, Daemon, waitFor
+from tests.integration.loaded import LoadedDaemon
 
 #: The small socket buffers; the kernel makes about 8 KiB of it.
 SMALL = 4096
@@ -66,7 +67,7 @@ def _toml(value: Any) -> str:
 @contextlib.contextmanager
 def serving(*arguments: str) -> Iterator[Daemon]:
     """A daemon that must live through the block without an error in its log (O4)."""
-    with Daemon(*arguments) as daemon:
+    with LoadedDaemon(*arguments) as daemon:
         yield daemon
         assertUnharmed(daemon)
 

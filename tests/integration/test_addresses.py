@@ -17,7 +17,6 @@ import pytest
 from tests.integration.daemon import (
     MODULE,
     TWISTD,
-    Daemon,
     Daemonised,
     exchange,
     launch,
@@ -25,6 +24,8 @@ from tests.integration.daemon import (
     run,
     waitFor,
 )
+from tests.integration.loaded import LoadedDaemon as Daemon
+from tests.integration.loaded import runLoaded
 from tests.integration.namespaces import namespace, needsRoot, withoutIPv6
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -241,7 +242,7 @@ NOWHERE = "192.0.2.7"
 def test_addressThatDoesNotCome(command: list[str], kind: str) -> None:
     """One line, and a status that says: try again."""
     words = [*listening(kind, 0, NOWHERE), "--bind-timeout", "0.3"]
-    ended = run(*words, command=command)
+    ended = runLoaded(*words, command=command)
     assert ended.returncode == 75
     assert ended.stderr == (
         f"echod: cannot listen on {kind} {NOWHERE}:0: Cannot assign requested address,"

@@ -7,7 +7,8 @@ import signal
 import socket
 from collections.abc import Iterator
 
-from tests.integration.daemon import Daemon, receiveAll
+from tests.integration.daemon import receiveAll
+from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.peers import (
     Sender,
     assertUnharmed,

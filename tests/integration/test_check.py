@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Certificates
-from tests.integration.daemon import MODULE, PATIENCE, Daemon, receiveAll, run
+from tests.integration.daemon import MODULE, PATIENCE, receiveAll, run
+from tests.integration.loaded import LoadedDaemon as Daemon
 
 RIGHT, USAGE, REFUSED, TIMED_OUT, WRONG, TLS = range(6)
 

@@ -22,7 +22,7 @@ from twisted.internet.task import deferLater
 from echod.client import ClientTLS, connect, connectUNIX
 from echod.errors import ConfigurationError, ConnectFailed, StreamTruncated
 from tests.certificates import Certificates
-from tests.integration.daemon import Daemon
+from tests.integration.loaded import LoadedDaemon as Daemon
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 

@@ -23,7 +23,6 @@ from tests.integration.daemon import (
     MODULE,
     PATIENCE,
     TWISTD,
-    Daemon,
     exchange,
     launch,
     outcome,
@@ -31,6 +30,8 @@ from tests.integration.daemon import (
     run,
     waitFor,
 )
+from tests.integration.loaded import LoadedDaemon as Daemon
+from tests.integration.loaded import runLoaded
 
 #: The descriptor limit of this process: explicit maxima above it are refused.
 _, HARD_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -236,7 +237,7 @@ def test_brokenFile(tmp_path: Path, content: str | bytes, place: str) -> None:
     """O3, TRAPS 7.11: one line that names the file and the place; exit status 1; no traceback."""
     file = tmp_path / "broken.toml"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    said = checkRefusal(run("--config", str(file)))
+    said = checkRefusal(runLoaded("--config", str(file)))
     assert said.startswith(f"{file}: {place}")
     assert len(said) > len(f"{file}: ")
 
@@ -262,7 +263,7 @@ def test_brokenFileNamesTheMend(tmp_path: Path) -> None:
         (listener("tcp:1300") * 2, "$.listener[0]"),
     ):
         file.write_text(content)
-        assert mend in checkRefusal(run("--config", str(file), command=MODULE))
+        assert mend in checkRefusal(runLoaded("--config", str(file), command=MODULE))
 
 
 @pytest.mark.parametrize("name", ["missing.toml", ".", "missing\n\x1b[31m.toml"])
@@ -329,7 +330,7 @@ def test_forbiddenFile(tmp_path: Path) -> None:
 )
 def test_wrongOption(arguments: list[str], says: str) -> None:
     """O3, TRAPS 7.11: one line that names the option and the value, not the whole usage."""
-    assert says in checkRefusal(run(*arguments))
+    assert says in checkRefusal(runLoaded(*arguments))
 
 
 def test_optionNotText() -> None:
@@ -624,7 +625,7 @@ def test_explicitMaximumRefused(tmp_path: Path, where: str) -> None:
     )
     arguments = ["--max-connections", "300"] if where == "option" else []
     command = [*limited(256, 256), *MODULE]
-    said = checkRefusal(run("--config", str(file), *arguments, command=command))
+    said = checkRefusal(runLoaded("--config", str(file), *arguments, command=command))
     assert "max_connections" in said
     assert "256" in said
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.integration.daemon import Daemon, waitFor
+from tests.integration.daemon import waitFor
+from tests.integration.loaded import LoadedDaemon as Daemon
 
 FLOODS = {
     "raw": bytes(1 << 20),

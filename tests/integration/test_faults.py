@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import MODULE, PATIENCE, TWISTD, Daemon, exchange, receiveAll, waitFor
+from tests.integration.daemon import MODULE, PATIENCE, TWISTD, exchange, receiveAll, waitFor
+from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.namespaces import namespace, needsRoot
 from tests.integration.peers import connect, noise
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import MODULE, PATIENCE, Daemon, run, waitFor
+from tests.integration.daemon import MODULE, PATIENCE, run, waitFor
+from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.namespaces import namespace, needsRoot
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "haproxy"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import PATIENCE, Daemon, exchange, waitFor
+from tests.integration.daemon import PATIENCE, exchange, waitFor
+from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.peers import connect, noise
 
 # Linux's, which the standard library has from Python 3.12 on: ip(7).

@@ -21,14 +21,12 @@ from tests.integration.daemon import (
     MODULE,
     PATIENCE,
     TWISTD,
-    Daemon,
     exchange,
-    launch,
-    outcome,
     receiveAll,
-    run,
     waitFor,
 )
+from tests.integration.loaded import LoadedDaemon as Daemon
+from tests.integration.loaded import runLoaded
 from tests.integration.peers import (
     assertUnharmed,
     connect,
@@ -424,15 +422,14 @@ def test_brokenFiles(tmp_path: Path, name: str) -> None:
 
 
 def _both(*arguments: str) -> list[subprocess.CompletedProcess[str]]:
-    started = [launch(*arguments, command=command) for command in (TWISTD, MODULE)]
-    return [outcome(process) for process in started]
+    return [runLoaded(*arguments, command=command) for command in (TWISTD, MODULE)]
 
 
 def test_notOfDefaults(tmp_path: Path) -> None:
     """Who is trusted is said for each listener, never for all of them."""
     path = tmp_path / "echod.toml"
     path.write_text(f"[defaults]\n{TRUSTED}\n")
-    ended = run("--config", str(path), command=MODULE)
+    ended = runLoaded("--config", str(path), command=MODULE)
     assert ended.returncode == 1
     assert f"{path}: $.defaults: " in ended.stderr
 
@@ -449,7 +446,7 @@ def test_checkConfig(tmp_path: Path, certificates: Certificates) -> None:
         listener("dns", "tcp:0", proxy=""),
     ]
     path.write_text("\n".join(tables))
-    ended = run("--config", str(path), "--check-config", command=MODULE)
+    ended = runLoaded("--config", str(path), "--check-config", command=MODULE)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines() == [
         "would listen raw tcp 127.0.0.1:0 (proxy)",

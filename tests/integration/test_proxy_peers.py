@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.certificates import Certificates
-from tests.integration.daemon import PATIENCE, Daemon, exchange, receiveAll, waitFor
+from tests.integration.daemon import PATIENCE, exchange, receiveAll, waitFor
+from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.peers import (
     HARM,
     assertUnharmed,

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.certificates import Certificates
-from tests.integration.daemon import TWISTD, Daemon, exchange, receiveAll
+from tests.integration.daemon import TWISTD, exchange, receiveAll
+from tests.integration.loaded import LoadedDaemon as Daemon
 
 
 class Reloaded:

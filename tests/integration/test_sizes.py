@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.daemon import Daemon, exchange, receiveAll, waitFor
+from tests.integration.daemon import exchange, receiveAll, waitFor
+from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.peers import (
     SMALL,
     STREAMS,

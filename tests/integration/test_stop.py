@@ -30,12 +30,12 @@ from tests.integration.daemon import (
     MODULE,
     PATIENCE,
     TWISTD,
-    Daemon,
     Daemonised,
     exchange,
     receiveAll,
     waitFor,
 )
+from tests.integration.loaded import LoadedDaemon as Daemon
 
 both = pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "module"])
 

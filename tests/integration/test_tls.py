@@ -19,7 +19,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from tests.certificates import Certificates
-from tests.integration.daemon import MODULE, TWISTD, Daemon, launch, outcome, waitFor
+from tests.integration.daemon import MODULE, TWISTD, waitFor
+from tests.integration.loaded import LoadedDaemon as Daemon
+from tests.integration.loaded import runLoaded
 from tests.integration.peers import assertUnharmed, stall, waitForCounters
 from tests.tlspeer import ALERT, DATA, HANDSHAKE, Peer, recordTypes
 from tests.unit.proxyheaders import formatV2
@@ -404,7 +406,6 @@ def test_refusedConfigurations(certificates: Certificates, tmp_path: Path) -> No
         ("udp:0", f"cert = '{server}'", "tls: udp:0 is for datagrams; TLS is for streams"),
         *(("tcp:0", table, why) for table, why in tables),
     ]
-    started = []
     for number, (endpoint, table, why) in enumerate(endpoints):
         path = tmp_path / f"{number}.toml"
         protocol = "udp" if endpoint == "udp:0" else "raw"
@@ -413,9 +414,7 @@ def test_refusedConfigurations(certificates: Certificates, tmp_path: Path) -> No
         )
         check = ["--check-config"] * (number % 2)
         command = TWISTD if number % 4 == 0 else MODULE
-        started.append((path, why, launch("--config", str(path), *check, command=command)))
-    for path, why, process in started:
-        ended = outcome(process)
+        ended = runLoaded("--config", str(path), *check, command=command)
         assert ended.returncode == 1, (why, ended)
         assert ended.stdout == ""
         (line,) = ended.stderr.splitlines()
@@ -430,7 +429,7 @@ def test_notes(certificates: Certificates, tmp_path: Path) -> None:
     os.chmod(server, 0o644)
     note = f"--listen raw=tls:0:cert={server}: anybody may read the key {server}: chmod o-r it"
     arguments = ["--listen", f"raw=tls:0:cert={server}"]
-    checked = outcome(launch(*arguments, "--check-config", command=MODULE))
+    checked = runLoaded(*arguments, "--check-config", command=MODULE)
     assert (checked.returncode, checked.stderr) == (0, "")
     assert f"note: {note}" in checked.stdout.splitlines()
     with Daemon(*arguments, command=MODULE) as daemon:

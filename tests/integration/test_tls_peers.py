@@ -16,7 +16,8 @@ from typing import IO, Any
 import pytest
 
 from tests.certificates import Certificates
-from tests.integration.daemon import PATIENCE, Daemon, waitFor
+from tests.integration.daemon import PATIENCE, waitFor
+from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.peers import (
     HARM,
     assertUnharmed,

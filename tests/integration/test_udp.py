@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from echod.transports.udp import DATAGRAMS
-from tests.integration.daemon import MODULE, PATIENCE, Daemon, exchange, run, waitFor
+from tests.integration.daemon import MODULE, PATIENCE, exchange, waitFor
+from tests.integration.loaded import LoadedDaemon as Daemon
+from tests.integration.loaded import runLoaded
 from tests.integration.peers import connect, noise
 
 Address = tuple[str, int]
@@ -300,7 +302,7 @@ def test_addressInUse() -> None:
     """O3: one line that names the address, exit 1."""
     with client() as skt:
         port = skt.getsockname()[1]
-        done = run("--udp-port", str(port), command=MODULE)
+        done = runLoaded("--udp-port", str(port), command=MODULE)
         said = done.stdout + done.stderr
         assert done.returncode == 1
         assert f"cannot listen on udp 127.0.0.1:{port}: Address already in use" in said
@@ -317,7 +319,7 @@ def test_addressInUse() -> None:
 )
 def test_wrongKind(listener: str, message: str) -> None:
     """Issue 4: a protocol on the wrong kind of endpoint is refused at start."""
-    done = run("--listen", listener, command=MODULE)
+    done = runLoaded("--listen", listener, command=MODULE)
     assert (done.returncode, done.stderr) == (1, f"echod: --listen {listener}: {message}\n")
 
 

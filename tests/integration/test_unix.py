@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from echod.transports.unix import credentialsOf
-from tests.integration.daemon import MODULE, PATIENCE, Daemon, exchange, run, waitFor
+from tests.integration.daemon import MODULE, PATIENCE, exchange, waitFor
+from tests.integration.loaded import LoadedDaemon as Daemon
+from tests.integration.loaded import runLoaded
 from tests.integration.peers import noise
 
 
@@ -95,7 +97,7 @@ def test_liveSocket(tmp_path: Path) -> None:
     """That of a live one is refused in one line, exit 1; and it goes on."""
     path = tmp_path / "echod.sock"
     with serving(path):
-        done = run("--listen", f"raw=unix:{path}", command=MODULE)
+        done = runLoaded("--listen", f"raw=unix:{path}", command=MODULE)
         assert done.returncode == 1
         assert f"cannot listen on unix {path}: somebody does already" in done.stdout + done.stderr
         assert exchange(connect(path), b"still here") == b"still here"
@@ -142,11 +144,11 @@ def test_noSocket(tmp_path: Path) -> None:
     """What is no socket is not touched; nor is a folder made that is not there."""
     path = tmp_path / "file"
     path.write_text("mine")
-    done = run("--listen", f"raw=unix:{path}", command=MODULE)
+    done = runLoaded("--listen", f"raw=unix:{path}", command=MODULE)
     assert done.returncode == 1
     assert "it exists, and is no socket" in done.stdout + done.stderr
     assert path.read_text() == "mine"
-    done = run("--listen", f"raw=unix:{tmp_path}/none/echod.sock", command=MODULE)
+    done = runLoaded("--listen", f"raw=unix:{tmp_path}/none/echod.sock", command=MODULE)
     assert done.returncode == 1
     assert "No such file or directory" in done.stdout + done.stderr
 
@@ -167,7 +169,7 @@ def test_abstractName() -> None:
     name = f"echod-test-{os.getpid()}"
     with serving(f"@{name}"):
         assert exchange(connect(f"\0{name}"), b"abstract") == b"abstract"
-        done = run("--listen", f"raw=unix:@{name}", command=MODULE)
+        done = runLoaded("--listen", f"raw=unix:@{name}", command=MODULE)
         assert done.returncode == 1
         assert f"cannot listen on unix @{name}: Address already in use" in done.stdout + done.stderr
 

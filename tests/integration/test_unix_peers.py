@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Certificates
-from tests.integration.daemon import PATIENCE, Daemon
+from tests.integration.daemon import PATIENCE
+from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.peers import (
     assertUnharmed,
     configured,

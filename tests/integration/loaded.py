@@ -1,0 +1,293 @@
+"""
+Daemons and commands without the third of a second that each of them takes to load.
+
+`loaded` is a process that has imported what ``twistd`` and ``python -m echod`` import, but no
+reactor, and forks for each command.  The fork has the command's arguments, calls what the command
+calls, and ends as a process ends: half of the processor time of the tests went into the imports of
+700 processes.
+
+It is for tests that ask what a command says, or what a daemon does once it serves.  What belongs to
+the start, such as signals, descriptors, memory and what is imported, is for a process of its own:
+`tests.integration.daemon.Daemon` and `tests.integration.daemon.run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from tests.integration.daemon import MODULE, TWISTD, Daemon, run
+
+__all__ = ["LoadedDaemon", "loaded", "runLoaded"]
+
+#: Seconds for a command; and for the process to load.
+PATIENCE = 20.0
+#: What they import.
+_IMPORTS = (
+    "twisted.scripts.twistd",
+    "twisted.internet.epollreactor",
+    "echod.daemon.options",
+    "echod.daemon.process",
+)
+_CHECKOUT = Path(__file__).parents[2]
+#: Bytes of a request.
+_REQUEST = 1 << 18
+
+
+class LoadedDaemon(Daemon):
+    """
+    A daemon that is forked, if it can be.
+
+    It cannot if another command starts it, if it has descriptors of ours, or if what Python looks
+    at when it starts is not as usual.
+    """
+
+    def _launch(self) -> subprocess.Popen[str]:
+        if self._descriptors or not _isPlain(self._command):
+            return super()._launch()
+        read, write = os.pipe()
+        try:
+            process = loaded().start(
+                self._command, self._cwd, self._environment(), out=write, errors=write
+            )
+        finally:
+            os.close(write)
+        process.stdout = os.fdopen(read)
+        return cast("subprocess.Popen[str]", process)
+
+
+def runLoaded(
+    *arguments: str, command: list[str] | None = None, cwd: Any = None
+) -> subprocess.CompletedProcess[str]:
+    """As `tests.integration.daemon.run`, forked as `LoadedDaemon` is."""
+    words = [*(command or TWISTD), *arguments]
+    if not _isPlain(words):
+        return run(*arguments, command=command, cwd=cwd)
+    outRead, outWrite = os.pipe()
+    errorRead, errorWrite = os.pipe()
+    with open(outRead) as out, open(errorRead) as errors:
+        try:
+            process = loaded().start(words, cwd, out=outWrite, errors=errorWrite)
+        finally:
+            os.close(outWrite)
+            os.close(errorWrite)
+        status = process.wait(PATIENCE)
+        # All of it is there: a few lines, which fit in a pipe.
+        return subprocess.CompletedProcess(words, status, out.read(), errors.read())
+
+
+@functools.cache
+def loaded() -> Loaded:
+    """The one of this run."""
+    return Loaded()
+
+
+def _isPlain(command: list[str]) -> bool:
+    known = any(command[: len(known)] == known for known in (TWISTD, MODULE))
+    return known and _interpreters() == _USUAL
+
+
+def _interpreters() -> dict[str, str]:
+    """What the environment has for the interpreter and the loader."""
+    return {key: value for key, value in os.environ.items() if key.startswith(("PYTHON", "LD_"))}
+
+
+_USUAL = _interpreters()
+
+
+class Loaded:
+    """See the module's docstring.  It starts with the first command, and ends by `close`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def close(self) -> None:
+        """End it; what it has forked is not its business."""
+        self._theirs.close()
+        self._channel.close()  # it is told so, and ends
+        if self._process is not None:
+            self._process.wait(PATIENCE)
+
+    def start(
+        self,
+        command: Sequence[str],
+        directory: Any = None,
+        environment: dict[str, str] | None = None,
+        *,
+        out: int,
+        errors: int,
+    ) -> Forked:
+        """
+        Fork for a command: that of ``twistd``, or ``python -m echod``.
+
+        :param out: the descriptor that becomes its standard output.
+        :param errors: its standard error.
+        """
+        assert _isPlain(list(command)), command
+        number = self._theirs.fileno()
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.integration.loaded", str(number)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[number],
+                cwd=_CHECKOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        request = {
+            "command": [str(word) for word in command],
+            "directory": str(directory or os.getcwd()),
+            "environment": dict(os.environ if environment is None else environment),
+        }
+        ends, told = os.pipe()
+        try:
+            socket.send_fds(self._channel, [json.dumps(request).encode()], [out, errors, told])
+        finally:
+            os.close(told)
+        return Forked(ends)
+
+
+class Forked:
+    """
+    What `subprocess.Popen` is to a child of ours, for a child of `Loaded`'s.
+
+    :ivar pid: its process id.
+    :ivar returncode: its exit status, once somebody has asked; minus a signal's number.
+    """
+
+    def __init__(self, ends: int) -> None:
+        self._ends = ends
+        self.returncode: int | None = None
+        self.stdout: Any = None
+        self.pid = int(self._next(PATIENCE))
+
+    def __del__(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._ends >= 0:
+            os.close(self._ends)
+            self._ends = -1
+
+    def _next(self, timeout: float | None) -> bytes:
+        readable, _, _ = select.select([self._ends], [], [], timeout)
+        if not readable:
+            raise subprocess.TimeoutExpired("a fork", timeout or 0)
+        said = os.read(self._ends, 16)
+        assert said, "the process that forks is gone"
+        return said
+
+    def poll(self) -> int | None:
+        """Its exit status, or None while it runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """
+        Wait for its end.
+
+        :raises subprocess.TimeoutExpired: as `subprocess.Popen.wait`.
+        """
+        if self.returncode is None:
+            self.returncode = int(self._next(timeout))
+            self._close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _serve(channel: socket.socket) -> dict[str, Any] | None:
+    """Fork for each request; the fork returns it, and the process itself, in the end, None."""
+    running: dict[int, tuple[int, int]] = {}
+    while True:
+        for ready in select.select([channel.fileno(), *running], [], [])[0]:
+            if ready in running:
+                child, told = running.pop(ready)
+                _, status = os.waitpid(child, 0)
+                _tell(told, os.waitstatus_to_exitcode(status))
+                os.close(told)
+                os.close(ready)
+                continue
+            data, descriptors, _, _ = socket.recv_fds(channel, _REQUEST, 3)
+            if not data:
+                return None
+            child = os.fork()
+            if not child:
+                # They are numbers above 2: 0 to 2 are open.
+                os.dup2(descriptors[0], 1)
+                os.dup2(descriptors[1], 2)
+                channel.close()
+                os.closerange(3, 1024)
+                return dict(json.loads(data))
+            *outputs, told = descriptors
+            for descriptor in outputs:
+                os.close(descriptor)
+            _tell(told, child)
+            running[os.pidfd_open(child)] = (child, told)
+
+
+def _tell(told: int, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody wants to know
+        os.write(told, b"%16d" % number)
+
+
+def _become(request: dict[str, Any]) -> None:
+    """Be the command of a request."""
+    sys.path.remove(str(_CHECKOUT))  # put there by -m
+    os.chdir(request["directory"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    program, *arguments = request["command"]
+    if arguments[:2] == ["-m", "echod"]:
+        import runpy
+
+        sys.argv = ["echod", *arguments[2:]]
+        runpy.run_module("echod", run_name="__main__", alter_sys=True)
+    else:
+        from twisted.scripts.twistd import run
+
+        sys.argv = [program, *arguments]
+        sys.exit(run())
+
+
+def _load() -> None:
+    import gc
+    import importlib
+
+    from twisted.application.service import IServiceMaker
+    from twisted.plugin import getPlugins
+
+    for name in _IMPORTS:
+        importlib.import_module(name)
+    list(getPlugins(IServiceMaker))
+    assert "twisted.internet.reactor" not in sys.modules
+    gc.freeze()  # what a fork does not look at stays shared
+
+
+if __name__ == "__main__":
+    _load()
+    if found := _serve(socket.socket(fileno=int(sys.argv[1]))):
+        _become(found)
