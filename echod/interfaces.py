@@ -4,16 +4,20 @@ The contracts between echod's rooms, and with those who extend it.
 `IConnectionTransport` is what `echod.connection.connection` asks of a transport: Twisted's stream
 transport with real half-close, and two questions more.  `IProtocolMaker` is what a
 protocol is to a listener: the same that Twisted's ``IServiceMaker`` is to ``twistd``.
+`ServerContext` is what a maker is told of the server around it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableDescriptor,
     IPushProducer,
+    IReactorTime,
     ITransport,
 )
 from zope.interface import Attribute, Interface
@@ -23,6 +27,8 @@ __all__ = [
     "IDatagramProtocolMaker",
     "IProtocolMaker",
     "IStreamProtocolMaker",
+    "ListenerFacts",
+    "ServerContext",
 ]
 
 
@@ -117,6 +123,55 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         """Send RST and drop what is buffered; ``connectionLost`` follows in a later turn."""
 
 
+@dataclass(frozen=True)
+class ListenerFacts:
+    """
+    What others may know of a listener.
+
+    :ivar protocol: its name, as ``raw``.
+    :ivar endpoint: where it listens, as ``tcp 127.0.0.1:1234``, with the port that the system
+        chose, once it is bound.
+    :ivar description: both, and what is particular: ``raw tcp 127.0.0.1:1234 (adopted, tls)``.
+    """
+
+    protocol: str
+    endpoint: str
+    description: str
+
+
+class ServerContext(Protocol):
+    """
+    What a protocol may know of the server that it is served by.
+
+    There is one as long as the server lives, and what it says is as of now, after a reload too:
+    keep it, and ask it when somebody wants to know.  In the reactor's thread alone.  It can be
+    asked while a factory is made; then it tells of those who serve already.
+    """
+
+    @property
+    def health(self) -> str:
+        """``ready``; ``draining`` from the moment that the server is told to end."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether it has been told to end, be it that ``drain_delay`` still runs."""
+
+    @property
+    def listeners(self) -> Sequence[ListenerFacts]:
+        """Everybody who listens, the one that asks included, in the order of the plan."""
+
+    @property
+    def clock(self) -> IReactorTime:
+        """The clock to call later by, and to tell seconds by: the reactor."""
+
+    def counters(self) -> dict[str, Any]:
+        """
+        All counters as SIGUSR1 logs them, plain values that are the caller's.
+
+        Summed when they are asked for: it costs some microseconds for each open connection.
+        """
+
+
 class IProtocolMaker(Interface):
     """
     One protocol that listeners can serve, with its options.
@@ -145,7 +200,7 @@ class IStreamProtocolMaker(IProtocolMaker):
     have ended; an attribute that is missing is false.
     """
 
-    def makeFactory(settings: Any) -> Any:
+    def makeFactory(settings: Any, context: Any) -> Any:
         """
         Make what builds a protocol for each connection of one listener.
 
@@ -153,6 +208,7 @@ class IStreamProtocolMaker(IProtocolMaker):
         the listener's life.  An exception ends the program, as any error at start does.
 
         :param settings: an instance of ``options``, or ``None`` without them.
+        :param context: a `ServerContext`.  A maker that needs none may leave this parameter out.
         :returns: an ``IProtocolFactory``.  Its protocols are
             `echod.connection.connection.Connection`, or any ``IProtocol``: then see
             `echod.kit.twisted_protocol`.
@@ -162,11 +218,12 @@ class IStreamProtocolMaker(IProtocolMaker):
 class IDatagramProtocolMaker(IProtocolMaker):
     """A protocol for datagrams."""
 
-    def makeDatagram(settings: Any) -> Any:
+    def makeDatagram(settings: Any, context: Any) -> Any:
         """
         Make what answers the datagrams of one listener.
 
         :param settings: an instance of ``options``, or ``None`` without them.
+        :param context: as in `IStreamProtocolMaker.makeFactory`.
         :returns: a ``twisted.internet.protocol.DatagramProtocol``.  Its ``transport.write``
             answers the datagram that it is being given, with no more bytes than that had;
             anything else is counted and not sent, because it would make a reflector of us.

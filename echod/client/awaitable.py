@@ -46,7 +46,6 @@ CONNECT_TIMEOUT = 30.0
 class _Owner:
     """All connections that were made with one reactor: one facade, one sweep."""
 
-    draining = False
     limits = Limits()
     byteRate = None
     payload = None

@@ -38,10 +38,6 @@ class Owner(Protocol):
     def payload(self) -> Callable[[Connection, bytes], None] | None:
         """Is shown what is read, if anybody wants to see it."""
 
-    @property
-    def draining(self) -> bool:
-        """Whether the daemon is about to end."""
-
     def opened(self, connection: Connection) -> None:
         """It has its transport."""
 

@@ -25,6 +25,7 @@ from echod import startup
 from echod.daemon.log import Log
 from echod.daemon.supervision import Supervision
 from echod.errors import AlreadyReported, EchodError
+from echod.server.counters import toJSON
 from echod.server.service import EchodService
 
 __all__ = ["Signals", "printEchodErrors", "shedGroups", "useMonotonicClock"]
@@ -96,7 +97,7 @@ class Signals:
         self._supervision.reload()
 
     def _tellCounters(self, name: str, when: float) -> None:
-        _log.info("counters {counters}", counters=self._service.counters())
+        _log.info("counters {counters}", counters=toJSON(self._service.counters()))
 
     def _setExitStatus(self) -> None:
         status = self._service.exitStatus

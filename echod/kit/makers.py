@@ -5,6 +5,8 @@ In the order of how little has to be known: a coroutine (`StreamMaker`), a frami
 (`MessageMaker`), an ordinary Twisted factory (`FactoryMaker`), and echod's own way, a subclass of
 `Connection` (`ConnectionMaker`).  All are an `IStreamProtocolMaker`; docs/writing-a-protocol.md
 shows each.  `DatagramMaker` is for datagrams, `BothMaker` for a protocol that has both kinds.
+
+What they are made of is given the `ServerContext` too, if it has a parameter named ``context``.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from twisted.internet.interfaces import IAddress, IProtocolFactory
@@ -21,7 +23,8 @@ from twisted.internet.protocol import DatagramProtocol, Factory
 from zope.interface import implementer
 
 from echod.connection.connection import SLICE, Connection
-from echod.interfaces import IDatagramProtocolMaker, IStreamProtocolMaker
+from echod.interfaces import IDatagramProtocolMaker, IStreamProtocolMaker, ServerContext
+from echod.kit.context_parameter import given
 from echod.kit.coroutine import BUFFER, StreamConnection
 from echod.kit.messages import IN_FLIGHT, Answer, AnsweringConnection
 from echod.wire.framing import Framing
@@ -35,6 +38,8 @@ __all__ = [
     "MessageMaker",
     "StreamMaker",
 ]
+
+_Made = TypeVar("_Made")
 
 
 class ConnectionFactory(Factory):
@@ -58,6 +63,10 @@ def _with(settings: Any, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _swapped(function: Callable[..., Any], settings: Any, argument: Any) -> Any:
     return function(argument, settings)
+
+
+def _called(function: Callable[..., _Made], settings: Any) -> _Made:
+    return function() if settings is None else function(settings)
 
 
 def _checkLeast(name: str, value: int, least: int) -> None:
@@ -90,11 +99,10 @@ class StreamMaker:
             raise TypeError(f"{self.handler!r} is no coroutine function; write it with async def")
         _checkLeast("limit", self.limit, 1)
 
-    def makeFactory(self, settings: Any) -> IProtocolFactory:
+    def makeFactory(self, settings: Any, context: ServerContext | None = None) -> IProtocolFactory:
         """See `IStreamProtocolMaker.makeFactory`."""
-        return ConnectionFactory(
-            partial(StreamConnection, _with(settings, self.handler), self.limit)
-        )
+        handler = _with(settings, given(context, self.handler))
+        return ConnectionFactory(partial(StreamConnection, handler, self.limit))
 
 
 @implementer(IStreamProtocolMaker)
@@ -126,9 +134,9 @@ class MessageMaker:
         _checkLeast("inFlight", self.inFlight, 1)
         _checkLeast("maxLength", self.maxLength, 0)
 
-    def makeFactory(self, settings: Any) -> IProtocolFactory:
+    def makeFactory(self, settings: Any, context: ServerContext | None = None) -> IProtocolFactory:
         """See `IStreamProtocolMaker.makeFactory`."""
-        answer: Answer = _with(settings, self.answer)
+        answer: Answer = _with(settings, given(context, self.answer))
         maxLength = getattr(settings, "maxLength", self.maxLength)
         inFlight = getattr(settings, "inFlight", self.inFlight)
         return ConnectionFactory(
@@ -153,9 +161,9 @@ class FactoryMaker:
     options: type[Struct] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
-    def makeFactory(self, settings: Any) -> IProtocolFactory:
+    def makeFactory(self, settings: Any, context: ServerContext | None = None) -> IProtocolFactory:
         """See `IStreamProtocolMaker.makeFactory`."""
-        return self.factory() if settings is None else self.factory(settings)
+        return _called(given(context, self.factory), settings)
 
 
 @implementer(IStreamProtocolMaker)
@@ -175,14 +183,10 @@ class ConnectionMaker:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     lasts: bool = False
 
-    def makeFactory(self, settings: Any) -> IProtocolFactory:
+    def makeFactory(self, settings: Any, context: ServerContext | None = None) -> IProtocolFactory:
         """See `IStreamProtocolMaker.makeFactory`."""
         arguments = () if settings is None else (settings,)
-        return ConnectionFactory(partial(self.connection, *arguments))
-
-
-def _makeDatagram(protocol: Callable[..., DatagramProtocol], settings: Any) -> DatagramProtocol:
-    return protocol() if settings is None else protocol(settings)
+        return ConnectionFactory(partial(given(context, self.connection), *arguments))
 
 
 @implementer(IDatagramProtocolMaker)
@@ -200,9 +204,9 @@ class DatagramMaker:
     options: type[Struct] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
-    def makeDatagram(self, settings: Any) -> DatagramProtocol:
+    def makeDatagram(self, settings: Any, context: ServerContext | None = None) -> DatagramProtocol:
         """See `IDatagramProtocolMaker.makeDatagram`."""
-        return _makeDatagram(self.datagram, settings)
+        return _called(given(context, self.datagram), settings)
 
 
 @implementer(IDatagramProtocolMaker)
@@ -216,6 +220,6 @@ class BothMaker(ConnectionMaker):
 
     datagram: Callable[..., DatagramProtocol] = DatagramProtocol
 
-    def makeDatagram(self, settings: Any) -> DatagramProtocol:
+    def makeDatagram(self, settings: Any, context: ServerContext | None = None) -> DatagramProtocol:
         """See `IDatagramProtocolMaker.makeDatagram`."""
-        return _makeDatagram(self.datagram, settings)
+        return _called(given(context, self.datagram), settings)

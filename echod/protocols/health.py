@@ -7,15 +7,20 @@ long as anybody is still served; what is sent to it is thrown away.
 
 from __future__ import annotations
 
+from echod.interfaces import ServerContext
 from echod.kit import Connection, ConnectionMaker, Reason
 
 __all__ = ["health"]
 
 
 class _Health(Connection):
+    def __init__(self, context: ServerContext) -> None:
+        super().__init__()
+        self._context = context
+
     def begun(self) -> None:
         """Tell at once: nobody needs to ask."""
-        self.reply(b"draining\n" if self.owner.draining else b"ready\n")
+        self.reply(f"{self._context.health}\n".encode())
         self.end(Reason.QUIT)
 
 

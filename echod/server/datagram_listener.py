@@ -15,6 +15,7 @@ from typing import Any
 
 from echod.config.endpoints import UDPEndpoint, asBound
 from echod.connection.sweep import Sweep
+from echod.interfaces import ServerContext
 from echod.server.connection_log import RefusalLog
 from echod.server.datagram_guard import REFLECTORS, DatagramGuard
 from echod.server.listener import Listener, ListenerPlan
@@ -34,6 +35,7 @@ class DatagramListener(Listener):
     :param sweep: tells when a second has passed; shared by all listeners.
     :param ownPorts: the ports of all listeners of datagrams, and how many have each; this one
         adds its own.
+    :param context: what the protocol may know of the server.
     :param monotonic: the clock that rates are measured with.
     :raises ConfigurationError: the protocol's maker raised.
     """
@@ -44,6 +46,7 @@ class DatagramListener(Listener):
         reactor: Any,
         sweep: Sweep,
         ownPorts: Counter[int],
+        context: ServerContext,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         assert isinstance(plan.endpoint, UDPEndpoint)
@@ -55,9 +58,9 @@ class DatagramListener(Listener):
         networks = Networks(limits.allow, limits.deny)
         perSecond = limits.datagramsPerSecond
         self._guard = DatagramGuard(perSecond, reflectors, ownPorts, networks, limits.sourcePrefix)
-        protocol = plan.make(plan.maker.makeDatagram)
+        protocol = plan.make(plan.maker.makeDatagram, context)
         # Of somebody else's making, too.
-        plan.make(lambda _: setattr(protocol, "noisy", False))
+        plan.trying(lambda: setattr(protocol, "noisy", False))
         makePort = adopting(UDPPort, plan.descriptor)
         self._port: UDPPort = makePort(
             plan.endpoint, protocol, self._guard, monotonic, reactor, plan.proxy

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from twisted.application.service import Service
@@ -19,6 +19,8 @@ from twisted.logger import Logger
 from echod.config.endpoints import Endpoint
 from echod.config.settings import Limits
 from echod.errors import ConfigurationError, EchodError, whatFailed
+from echod.interfaces import ListenerFacts, ServerContext
+from echod.kit.context_parameter import callMaker
 from echod.startup import StoppedEarly
 from echod.tls.context import ServerTLS
 from echod.wire.networks import Networks
@@ -26,6 +28,8 @@ from echod.wire.networks import Networks
 __all__ = ["Likeness", "Listener", "ListenerPlan"]
 
 _log = Logger()
+
+_Result = TypeVar("_Result")
 
 
 class Likeness(IntEnum):
@@ -100,14 +104,22 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
         mode = getattr(self.endpoint, "mode", None)
         return self.maker, self.options, self.proxy, security, mode
 
-    def make(self, method: Callable[[Any], Any]) -> Any:
+    def make(self, method: Callable[..., Any], context: ServerContext) -> Any:
         """
-        What a ``method`` gives for the options, in which the protocol's code runs.
+        What a ``method`` of the maker gives for the options and the context.
+
+        :raises ConfigurationError: it raised.
+        """
+        return self.trying(lambda: callMaker(method, self.options, context))
+
+    def trying(self, code: Callable[[], _Result]) -> _Result:
+        """
+        What ``code`` returns, in which the protocol's code runs.
 
         :raises ConfigurationError: it raised.
         """
         try:
-            return method(self.options)
+            return code()
         except (EchodError, StoppedEarly):
             raise
         except (Exception, SystemExit) as error:
@@ -178,7 +190,7 @@ class Listener(Service):
         :raises ListenError: if the address cannot be had.
         """
         if not self._port.connected:
-            self._plan.make(lambda _: self._port.startListening())
+            self._plan.trying(self._port.startListening)
             self._begin()
             _log.info("listening {listener}", listener=self.describe())
 
@@ -193,7 +205,7 @@ class Listener(Service):
 
         :raises ConfigurationError: the protocol raised.
         """
-        self._plan.make(lambda _: self._port.standBy(other._port))
+        self._plan.trying(lambda: self._port.standBy(other._port))
         self._standing = True
 
     def takeOver(self, other: Listener) -> None:
@@ -256,6 +268,10 @@ class Listener(Service):
     def describe(self) -> str:
         """``raw tcp 127.0.0.1:1234``, with the port that the system chose, and traits."""
         return self._plan.describe(self._endpoint)
+
+    def facts(self) -> ListenerFacts:
+        """What others may know of it."""
+        return ListenerFacts(self._plan.maker.name, str(self._endpoint), self.describe())
 
     def getHost(self) -> Any:
         """The bound address, as an ``IAddress``."""

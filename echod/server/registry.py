@@ -10,20 +10,21 @@ the others.  Constructors are pure: `Registry` takes what it is to know, `discov
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distribution, distributions
 from typing import Any
 
 import msgspec
-from zope.interface.exceptions import Invalid
+from zope.interface.exceptions import BrokenMethodImplementation, Invalid
 from zope.interface.verify import verifyObject
 
 from echod import __version__
 from echod.config.settings import Limits, convert
 from echod.errors import ConfigurationError, oneLine, whatFailed
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
+from echod.kit.context_parameter import canCallMaker
 from echod.protocols.chargen import chargen
 from echod.protocols.clock import daytime, time
 from echod.protocols.datagram import udp
@@ -204,11 +205,8 @@ def verify(maker: Any, name: str) -> None:
         raise ConfigurationError(
             f"{maker!r} provides neither IStreamProtocolMaker nor IDatagramProtocolMaker"
         )
-    try:
-        for kind in kinds:
-            verifyObject(kind, maker)
-    except Invalid as error:
-        raise ConfigurationError(str(error)) from error
+    for kind in kinds:
+        _checkKind(maker, kind)
     if not isinstance(maker.name, str) or not re.fullmatch("[a-z][a-z0-9-]*", maker.name):
         raise ConfigurationError(f"its name {maker.name!r} does not match [a-z][a-z0-9-]*")
     if maker.name != name:
@@ -229,6 +227,23 @@ def verify(maker: Any, name: str) -> None:
     # Every option needs a default, and a type that can be told.
     convert({}, maker.options, "options")
     _describeOptions(maker)
+
+
+def _checkKind(maker: Any, kind: Any) -> None:
+    """Check that a maker has what ``kind`` names, and that its method can be called."""
+    problems: Sequence[Exception] = ()
+    try:
+        verifyObject(kind, maker)
+    except Invalid as error:
+        # One, or several in one.
+        problems = getattr(error, "exceptions", (error,))
+    # A method that takes the settings alone is as good; zope.interface does not think so.
+    others = [each for each in problems if not isinstance(each, BrokenMethodImplementation)]
+    if others:
+        raise ConfigurationError("; ".join(map(str, others)))
+    name = "makeFactory" if kind is IStreamProtocolMaker else "makeDatagram"
+    if not canCallMaker(getattr(maker, name)):
+        raise ConfigurationError(f"its {name} takes neither (settings) nor (settings, context)")
 
 
 def _describeOptions(maker: IProtocolMaker) -> list[str]:

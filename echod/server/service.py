@@ -20,12 +20,13 @@ from twisted.logger import Logger
 from echod import startup
 from echod.config.endpoints import UDPEndpoint
 from echod.connection.sweep import Sweep
+from echod.interfaces import ServerContext
 from echod.server.connection_log import SlowLog
-from echod.server.counters import toJSON
 from echod.server.datagram_listener import DatagramListener
 from echod.server.drain import Drain
 from echod.server.late_addresses import bindAll
 from echod.server.listener import Listener, ListenerPlan
+from echod.server.maker_context import MakerContext
 from echod.server.plan import Plan
 from echod.server.reload import prepare
 from echod.server.stream_listener import StreamListener
@@ -74,22 +75,25 @@ class EchodService(MultiService):
         self._drain: Drain | None = None
         # Listeners that accept nobody any more, and may still have connections; written by reload.
         self._retired: list[Listener] = []
-        self.listeners: list[Listener] = [self._make(each, plan) for each in plan.listeners]
+        self._context: ServerContext = MakerContext(self, reactor)
+        # None yet, for makers that ask.
+        self.listeners: list[Listener] = []
+        self.listeners = [self._make(each, plan) for each in plan.listeners]
         for listener in self.listeners:
             listener.setServiceParent(self)
 
     def _make(self, each: ListenerPlan, plan: Plan) -> Listener:
         if isinstance(each.endpoint, UDPEndpoint):
             return DatagramListener(
-                each, self._facade, self._sweep, self._ownPorts, self._monotonic
+                each, self._facade, self._sweep, self._ownPorts, self._context, self._monotonic
             )
         return StreamListener(
             each,
             self._facade,
             self._sweep,
+            self._context,
             logConnections=plan.logConnections,
             logPayload=plan.logPayload,
-            draining=lambda: self.draining,
         )
 
     # -- Its life --------------------------------------------------------------------------
@@ -211,16 +215,14 @@ class EchodService(MultiService):
         """Connections at all listeners."""
         return sum(listener.connectionCount for listener in self._everybody())
 
-    def counters(self) -> str:
-        """All counters of all listeners: one line of JSON."""
-        return toJSON(
-            {
-                "listeners": [listener.counters() for listener in self._everybody()],
-                "lag_ms": round(self._sweep.lag * 1000, 1),
-                "worst_lag_ms": round(self._sweep.worstLag * 1000, 1),
-                "slow": self._slow.count,
-            }
-        )
+    def counters(self) -> dict[str, Any]:
+        """All counters of all listeners, as plain values (`echod.server.counters`)."""
+        return {
+            "listeners": [listener.counters() for listener in self._everybody()],
+            "lag_ms": round(self._sweep.lag * 1000, 1),
+            "worst_lag_ms": round(self._sweep.worstLag * 1000, 1),
+            "slow": self._slow.count,
+        }
 
     def _everybody(self) -> list[Listener]:
         """All listeners; of those that are gone, the ones that had connections since."""

@@ -24,6 +24,7 @@ from echod.connection.states import Reason
 from echod.connection.sweep import Sweep
 from echod.errors import whatFailed
 from echod.insight.fault_log import tellFault
+from echod.interfaces import ServerContext
 from echod.kit.twisted_protocol import asConnection, halfCloses
 from echod.server.admission import SourceLimit
 from echod.server.connection_log import ConnectionLog, RefusalLog
@@ -48,9 +49,9 @@ class StreamListener(Listener):
     :param plan: what to serve, where, within which limits.
     :param reactor: a Twisted reactor.
     :param sweep: keeps the deadlines; shared by all listeners.
+    :param context: what the protocol may know of the server.
     :param logConnections: whether each connection gets its lines in the log.
     :param logPayload: whether each read gets one.
-    :param draining: tells whether the daemon is about to end.
     :raises ConfigurationError: the protocol's maker raised.
     """
 
@@ -59,13 +60,12 @@ class StreamListener(Listener):
         plan: ListenerPlan,
         reactor: Any,
         sweep: Sweep,
+        context: ServerContext,
         *,
         logConnections: bool = False,
         logPayload: bool = False,
-        draining: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(plan)
-        self._draining = draining
         self.sweep = sweep
         self.limits = plan.limits
         # Shared with whoever succeeds this one.
@@ -77,10 +77,10 @@ class StreamListener(Listener):
         self._logPayload = logPayload
         self._logConnections = logConnections
         self._log: ConnectionLog | None = None
-        factory = plan.make(plan.maker.makeFactory)
-        self._halfCloses = plan.make(lambda _: halfCloses(factory))
+        factory = plan.make(plan.maker.makeFactory, context)
+        self._halfCloses = plan.trying(lambda: halfCloses(factory))
         #: See `IStreamProtocolMaker`.
-        self.lasts = plan.make(lambda _: bool(getattr(plan.maker, "lasts", False)))
+        self.lasts = plan.trying(lambda: bool(getattr(plan.maker, "lasts", False)))
         outermost = _ListenerFactory(self, factory)
         backlog = plan.limits.backlog
         self._port: TCPPort | UNIXListeningPort
@@ -124,11 +124,6 @@ class StreamListener(Listener):
     def totals(self) -> Totals:
         """The counters, also of those that this one has succeeded."""
         return self._live.totals
-
-    @property
-    def draining(self) -> bool:
-        """See `Owner.draining`."""
-        return self._draining()
 
     @property
     def cutCount(self) -> int:

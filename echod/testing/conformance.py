@@ -23,9 +23,11 @@ from zope.interface import implementer
 from echod.config.settings import Limits, convert
 from echod.connection.states import Reason, State
 from echod.errors import ConfigurationError
-from echod.interfaces import IStreamProtocolMaker
+from echod.interfaces import IStreamProtocolMaker, ServerContext
+from echod.kit.context_parameter import callMaker
 from echod.server.registry import verify
 from echod.testing.links import Link, memoryLink
+from echod.testing.plain_context import PlainContext
 
 __all__ = ["SAMPLE", "checkProtocol"]
 
@@ -50,6 +52,7 @@ def checkProtocol(
     sample: bytes = SAMPLE,
     answer: bytes | Expected | None = None,
     link: MakeLink = memoryLink,
+    context: ServerContext | None = None,
 ) -> None:
     """
     Hold a protocol to what every listener promises.
@@ -62,12 +65,13 @@ def checkProtocol(
         or of repetitions of ``sample``.  Without it, what comes back for the whole at once is
         taken for right, and all else is held to that.
     :param link: `memoryLink` or `tcpLink`.
+    :param context: what the maker is told of the server; a `PlainContext` if not given.
     :raises AssertionError: which promise is broken, and how.
     """
     verify(maker, maker.name)
     if settings is None and maker.options is not None:
         settings = maker.options()
-    _Kit(maker, settings, sample, answer, link).run()
+    _Kit(maker, settings, sample, answer, link, context or PlainContext()).run()
 
 
 class _Kit:
@@ -80,9 +84,10 @@ class _Kit:
         sample: bytes,
         answer: bytes | Expected | None,
         makeLink: MakeLink,
+        context: ServerContext,
     ) -> None:
         self._maker = maker
-        self._factory = maker.makeFactory(settings)
+        self._factory = callMaker(maker.makeFactory, settings, context)
         self._sample = sample
         self._makeLink = makeLink
         self._answer = answer

@@ -73,8 +73,6 @@ _ProxiedMemoryServer = layered(Proxied, _MemoryServer)
 class _Owner:
     """The listener of one connection."""
 
-    draining = False
-
     def __init__(self, loop: Loop, limits: Limits) -> None:
         self.sweep = Sweep(loop, loop.seconds)
         self.sweep.start()

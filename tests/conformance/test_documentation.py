@@ -18,7 +18,7 @@ from tests.unit.outer import Outer, waitUntil
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "writing-a-protocol.md").read_text()
-MAKERS = ("shout", "reverse", "twice", "greet", "wire", "rot128", "backwards")
+MAKERS = ("shout", "reverse", "twice", "greet", "stats", "wire", "rot128", "backwards")
 
 
 def blocks(language: str, page: str = PAGE) -> list[str]:
@@ -58,11 +58,14 @@ def test_datagrams(page: dict[str, Any]) -> None:
     listener.abandon()
 
 
-@pytest.mark.parametrize("name", ["test_conforms", "test_client"])
+ITS_TESTS = ["test_conforms", "test_stats", "test_client"]
+
+
+@pytest.mark.parametrize("name", ITS_TESTS)
 def test_itsTests(page: dict[str, Any], name: str) -> None:
     """The page's own tests pass, and are all there are."""
     page[name]()
-    assert [key for key in page if key.startswith("test_")] == ["test_conforms", "test_client"]
+    assert [key for key in page if key.startswith("test_")] == ITS_TESTS
 
 
 def test_itsTOML(page: dict[str, Any]) -> None:

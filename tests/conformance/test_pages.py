@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import errno
 import inspect
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -102,7 +101,7 @@ def test_everyCounter() -> None:
     )
     service.privilegedStartService()
     try:
-        told = json.loads(service.counters())
+        told = service.counters()
     finally:
         for listener in service.listeners:
             listener.abandon()

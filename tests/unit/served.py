@@ -19,7 +19,7 @@ from echod.connection.sweep import TICK, Sweep
 from echod.protocols.raw import RawOptions, raw
 from echod.server.listener import ListenerPlan
 from echod.server.stream_listener import StreamListener
-from echod.testing import Loop
+from echod.testing import Loop, PlainContext
 from echod.tls.context import ServerTLS
 from echod.wire.networks import Networks
 
@@ -69,6 +69,7 @@ class Served:
             ),
             self.loop,
             self.sweep,
+            PlainContext(),
             logConnections=True,
             logPayload=logPayload,
         )

@@ -20,7 +20,7 @@ from echod.connection.sweep import TICK
 from echod.protocols.line import LineOptions, line
 from echod.protocols.raw import RawOptions, raw
 from echod.server.stream_listener import StreamListener
-from echod.testing import Link, memoryLink, tcpLink
+from echod.testing import Link, PlainContext, memoryLink, tcpLink
 from echod.testing.links import unixLink
 from tests.certificates import Certificates
 from tests.unit.served import Served
@@ -384,7 +384,7 @@ def test_reload(rate: int) -> None:
         plan = msgspec.structs.replace(
             served.listener.plan, limits=Limits(listenerBytesPerSecond=rate)
         )
-        heir = StreamListener(plan, served.loop, served.sweep)
+        heir = StreamListener(plan, served.loop, served.sweep, PlainContext())
         heir.standBy(served.listener)
         heir.takeOver(served.listener)
         served.listener = heir

@@ -15,7 +15,7 @@ from echod.interfaces import IStreamProtocolMaker
 from echod.protocols.line import line
 from echod.protocols.prefixed import dns
 from echod.protocols.raw import RawOptions, raw
-from echod.testing import Link, memoryLink
+from echod.testing import Link, PlainContext, memoryLink
 from tests.conftest import LoggedErrors
 
 
@@ -109,7 +109,7 @@ def test_noTickHasMoreThanItsShare(maker: IStreamProtocolMaker) -> None:
     """TRAPS 5.1: a tenth of all connections a tick, so that no turn is long."""
 
     def connect() -> Link:
-        connection = maker.makeFactory(maker.options()).buildProtocol(None)
+        connection = maker.makeFactory(maker.options(), PlainContext()).buildProtocol(None)
         assert isinstance(connection, Connection)
         return memoryLink(connection)
 
@@ -269,8 +269,6 @@ class TimedOwner:
     def __init__(self, times: Times, limits: Limits) -> None:
         self.sweep = times.sweep
         self.limits = limits
-
-    draining = False
 
     def opened(self, connection: Connection) -> None:
         pass

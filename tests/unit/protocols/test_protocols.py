@@ -19,14 +19,14 @@ from echod.kit.framed import SMALLEST_READ
 from echod.protocols.line import line
 from echod.protocols.prefixed import dns
 from echod.protocols.raw import raw
-from echod.testing import Link, memoryLink
+from echod.testing import Link, PlainContext, memoryLink
 
 KIB = 1024
 
 
 def connect(maker: IStreamProtocolMaker, *, buffers: int = 64 * KIB, **options: Any) -> Link:
     """A link to a connection of ``maker`` with these options."""
-    connection = maker.makeFactory(maker.options(**options)).buildProtocol(None)
+    connection = maker.makeFactory(maker.options(**options), PlainContext()).buildProtocol(None)
     assert isinstance(connection, Connection)
     return memoryLink(connection, sendBuffer=buffers, receiveBuffer=buffers)
 
@@ -518,7 +518,7 @@ def test_onlyWholeMessagesAreProgress(maker: IStreamProtocolMaker) -> None:
     """F6: a peer that drips one byte at a time is idle; one that finishes messages is not."""
     message = framed(b"12345") if maker is dns else b"12345\n"
     for whole in (True, False):
-        connection = maker.makeFactory(maker.options()).buildProtocol(None)
+        connection = maker.makeFactory(maker.options(), PlainContext()).buildProtocol(None)
         assert isinstance(connection, Connection)
         link = memoryLink(connection, limits=Limits(idleTimeout=3.0))
         sent = 0

@@ -18,6 +18,7 @@ from echod.kit.makers import DatagramMaker
 from echod.protocols.datagram import Echo
 from echod.server.datagram_listener import DatagramListener
 from echod.server.listener import ListenerPlan
+from echod.testing import PlainContext
 from echod.testing.stepped_loop import Loop
 from echod.wire.networks import Networks
 from tests.unit.outer import waitUntil
@@ -98,7 +99,12 @@ def serving(
     )
     loop = Loop()
     listener = DatagramListener(
-        plan, loop, Sweep(loop, lambda: 0.0), ownPorts or Counter(), lambda: 0.0
+        plan,
+        loop,
+        Sweep(loop, lambda: 0.0),
+        ownPorts or Counter(),
+        PlainContext(),
+        lambda: 0.0,
     )
     listener.privilegedStartService()
     try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
 
 import pytest
 from msgspec import Meta, Struct
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from echod import __version__
@@ -19,6 +21,7 @@ from echod.protocols.line import LineOptions, line
 from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import RawOptions, raw
 from echod.server.registry import BUILTIN, Offer, Registry
+from echod.testing import PlainContext
 
 
 class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +53,7 @@ STREAMS = [maker for maker in BUILTIN if IStreamProtocolMaker.providedBy(maker)]
 def test_makers(maker: IStreamProtocolMaker) -> None:
     """A maker keeps the contract, and its connections get the settings they need."""
     verifyObject(IStreamProtocolMaker, maker)
-    factory = maker.makeFactory(maker.options() if maker.options else None)
+    factory = maker.makeFactory(maker.options() if maker.options else None, PlainContext())
     connection = factory.buildProtocol(None)
     assert isinstance(connection, Connection)
     assert connection is not factory.buildProtocol(None)
@@ -209,6 +212,41 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "loose": (replace(SILENT, options=Loose), "forbid_unknown_fields=True"),
     "demanding": (replace(SILENT, options=Demanding), "missing required field `must`"),
     "untold": (replace(SILENT, options=Untold), "TypeError: "),
+}
+
+
+@implementer(IStreamProtocolMaker)
+class OfMyOwn:
+    """A maker without the kit, and what its method takes."""
+
+    name = "silent"
+    description = "x"
+    options = None
+    defaults: dict[str, Any] = {}
+
+    def __init__(self, makeFactory: Callable[..., Any]) -> None:
+        self.makeFactory = makeFactory
+
+
+@pytest.mark.parametrize(
+    "method", [lambda settings: None, lambda settings, context: None, lambda *both: None]
+)
+def test_contextMayBeLeftOut(method: Callable[..., Any]) -> None:
+    """A maker that takes the settings alone is as good as one that takes the context too."""
+    registry = offered(OfMyOwn(method))
+    assert registry.problems == []
+    assert registry.get("silent", "here").name == "silent"
+
+
+BROKEN |= {
+    "no argument": (
+        OfMyOwn(lambda: None),
+        "its makeFactory takes neither (settings) nor (settings, context)",
+    ),
+    "another argument": (
+        OfMyOwn(lambda settings, world: None),
+        "its makeFactory takes neither (settings) nor (settings, context)",
+    ),
 }
 
 

@@ -15,13 +15,14 @@ from echod.interfaces import IStreamProtocolMaker
 from echod.protocols.chargen import PATTERN, chargen
 from echod.protocols.clock import SINCE_1900, daytime, time
 from echod.protocols.discard import discard
+from echod.protocols.health import health
 from echod.protocols.upper import upper
 from echod.protocols.whoami import whoami
-from echod.testing import Link, memoryLink
+from echod.testing import Link, PlainContext, memoryLink
 
 
 def serve(maker: IStreamProtocolMaker, buffers: int = 65536, limits: Limits | None = None) -> Link:
-    protocol = maker.makeFactory(None).buildProtocol(None)
+    protocol = maker.makeFactory(None, PlainContext()).buildProtocol(None)
     return memoryLink(protocol, sendBuffer=buffers, receiveBuffer=buffers, limits=limits)
 
 
@@ -188,3 +189,17 @@ def test_isShort(name: str) -> None:
     module = __import__(f"echod.protocols.{name}", fromlist=["__file__"])
     with open(str(module.__file__)) as file:
         assert len(file.readlines()) < 60
+
+
+def test_health() -> None:
+    """What the context says, at the moment of the connection."""
+    context = PlainContext()
+    factory = health.makeFactory(None, context)
+    for draining, told in ((False, b"ready\n"), (True, b"draining\n")):
+        context.draining = draining
+        link = memoryLink(factory.buildProtocol(None))  # type: ignore[arg-type]  # no address
+        assert link.readAll() == told
+        link.finish()
+        link.pump()
+        assert link.gone
+        assert link.connection.reason is Reason.QUIT

@@ -37,7 +37,7 @@ from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami
 from echod.server.listener import ListenerPlan
 from echod.server.stream_listener import StreamListener
-from echod.testing import memoryLink
+from echod.testing import PlainContext, memoryLink
 from echod.testing.tls_socket import TLSSocket
 from echod.transports.facade import Facade
 from echod.wire.networks import Networks
@@ -307,7 +307,7 @@ def serving(
     outer = Outer()
     reactor = Facade(outer)
     sweep = Sweep(reactor, outer.seconds)  # type: ignore[arg-type]  # it passes for one
-    listener = StreamListener(plan, reactor, sweep, logConnections=logs)
+    listener = StreamListener(plan, reactor, sweep, PlainContext(), logConnections=logs)
     sweep.start()
     listener.privilegedStartService()
     served = Served(listener, outer, kind, context)
