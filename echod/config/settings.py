@@ -303,19 +303,26 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
     A whole configuration.
 
-    :ivar drainDelay: seconds from SIGTERM until the drain begins: ``health`` says ``draining``
-        meanwhile, and all else goes on, so that balancers can notice.
-    :ivar drainTimeout: seconds from the drain's beginning to the end of the last connection.
-    :ivar logConnections: whether the log has a line when a connection opens, half-closes and ends.
-    :ivar logPayload: whether the log has the first 64 bytes of each read, escaped.
+    :ivar drainDelay: ``health`` says ``draining`` meanwhile; all else goes on.
+    :ivar drainTimeout: Connections that are left then are reset.
+    :ivar logPayload: Whatever is not printable is escaped.
     :ivar defaults: ``[defaults]``, limits for all listeners; only the keys that are there.
     :ivar listener: the ``[[listener]]`` tables; without one, three default listeners are served.
     """
 
-    drainDelay: Seconds = 0.0
-    drainTimeout: Seconds = 10.0
-    logConnections: bool = False
-    logPayload: bool = False
+    drainDelay: Annotated[
+        Seconds, Meta(description="seconds from SIGTERM to the drain, for balancers to notice")
+    ] = 0.0
+    drainTimeout: Annotated[
+        Seconds,
+        Meta(description="seconds from the drain's beginning to the end of the last connection"),
+    ] = 10.0
+    logConnections: Annotated[
+        bool, Meta(description="log when a connection opens, half-closes and ends")
+    ] = False
+    logPayload: Annotated[bool, Meta(description="log the first 64 bytes of whatever is read")] = (
+        False
+    )
     defaults: dict[str, Any] = msgspec.field(default_factory=dict)
     listener: list[dict[str, Any]] | None = None
 

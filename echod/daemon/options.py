@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,14 +60,31 @@ def _option(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _limitParameters() -> list[list[str | None]]:
-    """``--max-connections`` and the like, computed from `Limits`: said once, there."""
-    parameters: list[list[str | None]] = []
-    for field in msgspec.structs.fields(Limits):
+def _keys(kind: type[msgspec.Struct]) -> Iterator[tuple[msgspec.structs.FieldInfo, str]]:
+    """The keys that are options too, each with what it means: said once, where it is declared."""
+    for field in msgspec.structs.fields(kind):
         info: Any = msgspec.inspect.type_info(field.type)
-        words = (info.extra_json_schema or {}).get("description", "")
-        default = "" if field.encode_name in _LISTS else f" [{field.default:g}]"
-        parameters.append([_option(field.encode_name), None, None, f"{words}{default}"])
+        words = (getattr(info, "extra_json_schema", None) or {}).get("description")
+        if words is not None:
+            yield field, words
+
+
+def _flags() -> list[list[str | None]]:
+    """``--log-connections`` and the like."""
+    return [
+        [_option(field.encode_name), None, words]
+        for field, words in _keys(Configuration)
+        if isinstance(field.default, bool)
+    ]
+
+
+def _parameters(kind: type[msgspec.Struct]) -> list[list[str | None]]:
+    """``--max-connections`` and the like."""
+    parameters: list[list[str | None]] = []
+    for field, words in _keys(kind):
+        if not isinstance(field.default, bool):
+            default = "" if field.encode_name in _LISTS else f" [{field.default:g}]"
+            parameters.append([_option(field.encode_name), None, None, f"{words}{default}"])
     return parameters
 
 
@@ -90,8 +107,7 @@ class Options(usage.Options):
     )
 
     optFlags = [
-        ["log-connections", None, "Log when a connection opens, half-closes and ends."],
-        ["log-payload", None, "Log the first 64 bytes of whatever is read."],
+        *_flags(),
         ["check-config", None, "Read and check everything, say so, exit 0 or 1."],
         ["list-protocols", None, "Print the protocols with their options, and exit."],
     ]
@@ -102,19 +118,8 @@ class Options(usage.Options):
         ["udp-port", None, None, "Serve UDP echo on this port number or endpoint."],
         ["interface", None, "127.0.0.1", "The address (or any) for whatever does not name one."],
         ["config", "c", None, "Read this TOML file. Listeners given here replace the file's."],
-        [
-            "drain-delay",
-            None,
-            None,
-            "seconds from SIGTERM to the drain, for balancers to notice [0]",
-        ],
-        [
-            "drain-timeout",
-            None,
-            None,
-            "seconds from the drain's beginning to the end of the last connection [10]",
-        ],
-        *_limitParameters(),
+        *_parameters(Configuration),
+        *_parameters(Limits),
     ]
 
     def __init__(self) -> None:
