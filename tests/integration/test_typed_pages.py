@@ -1,4 +1,4 @@
-"""The README's minute's tour, typed as it stands there, in a network where its ports are free."""
+"""What pages have one type, typed as it stands there, in a network where its ports are free."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.integration.daemon import PATIENCE, TWISTD, Daemon
 from tests.integration.namespaces import namespace, needsRoot
 from tests.integration.peers import needs
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
 #: A command, with the lines that go on with it, and what it prints.
 TYPED = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 
@@ -23,20 +23,30 @@ TYPED = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 @needsRoot
 @needs("nc", "netcat-openbsd")
 @needs("xxd")
-def test_tour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each command of the tour prints what the README says, but for the milliseconds."""
+@needs("openssl")
+@pytest.mark.parametrize(
+    ("page", "steps"), [("README.md", 8), ("docs/protocols.md", 4), ("docs/tls.md", 4)]
+)
+def test_tour(page: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Each command of a page prints what the page says, but for the milliseconds.
+
+    :param steps: how many commands there are at least; docs/tls.md makes a certificate first.
+    """
     folder = Path(sys.executable).parent
     monkeypatch.setenv("PATH", str(folder), prepend=":")
-    blocks = re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    tour = [typed for block in blocks for typed in TYPED.findall(block)]
-    assert len(tour) >= 8
+    text = (ROOT / page).read_text()
+    blocks = re.findall(r"^```(sh|console)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    tour = [typed for kind, block in blocks if kind == "console" for typed in TYPED.findall(block)]
+    tour[:0] = [(block, "") for kind, block in blocks if kind == "sh" and "openssl" in block]
+    assert len(tour) >= steps
     with ExitStack() as stack:
         inside = stack.enter_context(namespace())
         stack.enter_context(Daemon(command=[*inside, *TWISTD]))
         for command, printed in tour:
             if command.endswith(" &"):
                 words = shlex.split(command.removesuffix(" &"))
-                stack.enter_context(Daemon(command=[*inside, *words]))
+                stack.enter_context(Daemon(command=[*inside, *words], cwd=tmp_path))
                 continue
             done = subprocess.run(
                 [*inside, "bash", "-c", command],
