@@ -149,6 +149,15 @@ def test_links(name: str) -> None:
     assert dead == []
 
 
+def test_namesOfPatterns() -> None:
+    """What docs/patterns.md names of a file is in that file."""
+    cited = re.findall(r"\]\((\S+)\) \(((?:`\w+`(?:, )?)+)\)", PAGES["docs/patterns.md"])
+    assert cited
+    for path, names in cited:
+        text = (ROOT / "docs" / path).read_text()
+        assert [name for name in re.findall(r"\w+", names) if name not in text] == [], path
+
+
 def test_index() -> None:
     """The index leads to every page of docs/."""
     index = PAGES["docs/README.md"]
