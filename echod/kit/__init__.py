@@ -8,7 +8,8 @@ function (`MessageMaker`), an ordinary Twisted factory (`FactoryMaker`), a subcl
 It may know `echod.connection`, `echod.wire` and the contracts.  It is public (docs/api.md).
 """
 
-from echod.connection.connection import SLICE, Connection
+from echod.connection.connection import Connection
+from echod.connection.flow import SLICE
 from echod.connection.states import Reason, State
 from echod.kit.coroutine import Stream, StreamConnection
 from echod.kit.framed import FramedConnection

@@ -29,7 +29,8 @@ from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from echod.connection.connection import SLICE, SLICES, Connection
+from echod.connection.connection import Connection
+from echod.connection.flow import SLICE, SLICES
 from echod.connection.states import Reason
 from echod.errors import (
     IncompleteRead,

@@ -22,7 +22,8 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.internet.protocol import DatagramProtocol, Factory
 from zope.interface import implementer
 
-from echod.connection.connection import SLICE, Connection
+from echod.connection.connection import Connection
+from echod.connection.flow import SLICE
 from echod.interfaces import IDatagramProtocolMaker, IStreamProtocolMaker, ServerContext
 from echod.kit.context_parameter import given
 from echod.kit.coroutine import BUFFER, StreamConnection

@@ -19,7 +19,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from echod.connection.connection import SLICE, SLICES
+from echod.connection.flow import SLICE, SLICES
 from echod.kit.framed import FramedConnection
 from echod.wire.framing import Framer
 

@@ -108,7 +108,7 @@ class TwistedProtocolConnection(Connection):
             and not self._heardEOF
             and (self.state is State.FINISHING or self.state is State.LINGERING)
             and not self.transport.unsent()
-            and now - max(self._progressAt, self._deliveredAt) >= self.owner.limits.lingerTimeout
+            and now - self.quietSince() >= self.owner.limits.lingerTimeout
         ):
             producer, self._producer = self._producer, None
             self.attempt(producer.stopProducing)
@@ -150,8 +150,7 @@ class TwistedProtocolConnection(Connection):
             return
         self._producer, self._streaming = producer, streaming
         # What it reads need not be what it writes.
-        self.alwaysReads = True
-        self._readOn()
+        self.readAlways(True)
         if not streaming:
             self._pull()
         elif self.outputFull():
@@ -160,9 +159,7 @@ class TwistedProtocolConnection(Connection):
     def dropProducer(self) -> None:
         """See ``IConsumer.unregisterProducer``."""
         self._producer = None
-        self.alwaysReads = False
-        if self.outputFull():
-            self._pause(self._paused)
+        self.readAlways(False)
         if self._finished:
             self.finishOutput()
         else:

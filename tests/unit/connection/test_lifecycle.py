@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import echod.connection.connection
+import echod.connection
 from echod.config.settings import Limits
 from echod.connection import lifecycle
 from echod.connection.connection import Connection
@@ -129,11 +129,12 @@ def test_sameWayIn(to: State, actions: set[tuple[Action, ...]]) -> None:
 
 
 def test_stateIsWrittenInOnePlace() -> None:
-    """`Connection.state` has a default, and one method that assigns it."""
-    tree = ast.parse(inspect.getsource(echod.connection.connection))
+    """`Connection.state` has a default, and one method of all the room that assigns it."""
+    assert echod.connection.__file__ is not None
     writers = [
         function.name
-        for function in ast.walk(tree)
+        for file in Path(echod.connection.__file__).parent.glob("*.py")
+        for function in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(function, ast.FunctionDef)
         for node in ast.walk(function)
         if isinstance(node, ast.Attribute)

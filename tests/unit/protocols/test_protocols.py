@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.config.settings import Limits
-from echod.connection.connection import SLICE, Connection
+from echod.connection.connection import Connection
+from echod.connection.flow import SLICE
 from echod.connection.states import Reason, State
 from echod.interfaces import IStreamProtocolMaker
 from echod.kit.framed import SMALLEST_READ

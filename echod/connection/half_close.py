@@ -1,0 +1,144 @@
+"""
+How the two directions end, each by itself: `HalfClose`.
+
+Our FIN follows the last answer, and is followed by the close once the peer has finished too and has
+acknowledged everything.  A protocol may answer later (`ProtocolHooks.unanswered`): its answers are
+waited for wherever replies are flushed, and a deadline ends the wait.
+"""
+
+from __future__ import annotations
+
+from echod.connection.flow import OUTPUT_FULL, FlowControl
+from echod.connection.lifecycle import Event
+from echod.connection.states import Reason, State
+
+__all__ = ["HalfClose"]
+
+_GONE = (State.CLOSED, State.ABORTED)
+
+
+class HalfClose(FlowControl):
+    """
+    What is owed, and the ends of both directions.
+
+    :ivar bytesOut: bytes of replies given to the transport.
+    """
+
+    bytesOut = 0
+    # Whether the protocol knows of the connection; written by _beginProtocol.
+    _protocolKnows = False
+    # Our FIN is to follow all that is answered; it has been asked for; it is with the kernel.
+    # Written by finishOutput, by _endOutput, by writeConnectionLost and _finish.
+    _finishing = False
+    _outputEnding = False
+    _outputEnded = False
+    # When the peer last acknowledged something, or began to owe that; up to which byte, and
+    # whether it owed anything at the last sweep.
+    _deliveredAt = 0.0
+    _delivered = 0
+    _owing = False
+
+    # -- To be called by a subclass --------------------------------------------------------
+
+    def canReply(self) -> bool:
+        """Whether what is replied now will be sent."""
+        return not self._outputEnding and self.state not in _GONE
+
+    def answered(self) -> None:
+        """To be called when `unanswered` has become false."""
+        if self._finishing or self.state is State.FINISHING or self.state is State.LINGERING:
+            self._endOutput()
+
+    def finishOutput(self) -> None:
+        """Send FIN when all is flushed; what the peer sends is still delivered."""
+        self._finishing = True
+        self._endOutput()
+
+    def quietSince(self) -> float:
+        """When anything last went on, either way, in monotonic seconds."""
+        return max(self._progressAt, self._deliveredAt)
+
+    # -- What the owner and the transport call -----------------------------------------------
+
+    def owes(self) -> bool:
+        """Whether something that was answered has not arrived yet."""
+        return self._protocolKnows and (
+            self._slices is not None or self._waits() or self.transport.unsent() > 0
+        )
+
+    def writeConnectionLost(self) -> None:
+        """Our FIN is with the kernel."""
+        if self.state is State.ABORTED:
+            return
+        self._outputEnded = True
+        self._deliveredAt = self._sweep.now
+        if self._inputEnded:
+            self._settle()
+
+    def _lookAtOutput(self, now: float) -> int:
+        """Bytes that the peer has not acknowledged; and whether it has some more by now."""
+        written = self.bytesOut + self.transport.overhead
+        if written == self._delivered:
+            return 0
+        unsent = self.transport.unsent()
+        delivered = written - unsent
+        if delivered != self._delivered or not self._owing:
+            self._delivered = delivered
+            # What came and went between two looks is as old as the read it answered.
+            if unsent or self._owing:
+                self._deliveredAt = now
+        self._owing = unsent > 0
+        return unsent
+
+    # -- Actions of `echod.connection.lifecycle` -----------------------------------------------
+
+    def _happen(self, event: Event, reason: Reason | None = None) -> None:
+        """`Connection._happen`; further up."""
+        raise NotImplementedError
+
+    def _endOutput(self) -> None:
+        """FIN after all that has been answered, as soon as nothing is unanswered."""
+        if (
+            self._slices is None
+            and not self._outputEnding
+            and self.state is not State.ABORTED
+            and not (self._protocolKnows and self._waits())
+        ):
+            self._outputEnding = True
+            # With a paused producer registered, Twisted would never send FIN.
+            self.transport.unregisterProducer()
+            self.transport.loseWriteConnection()  # type: ignore[attr-defined]  # of the fourth base
+            # Nobody would tell that there is room again, and none is needed.
+            self._paused &= ~OUTPUT_FULL
+            self._readOn()
+
+    def _tellInputFinished(self) -> None:
+        # Answers that are still to come have their deadline from here.
+        self._progressAt = self._sweep.now
+        self.attempt(self.inputFinished)
+
+    def _finish(self) -> None:
+        """Our FIN after the peer's."""
+        # What the protocol was told may have made it raise; so may asking it.
+        owes = self.state is State.FINISHING and self.owes()
+        if self.state is not State.FINISHING:
+            return
+        if not owes:
+            # Nothing to wait for: FIN goes with the close.
+            self._outputEnded = True
+            self._happen(Event.ACKNOWLEDGED)
+        elif self._outputEnded:
+            self._settle()
+        else:
+            self._endOutput()
+
+    def _settleLate(self) -> None:
+        """The peer's FIN after ours: the deadline of what is left begins anew."""
+        self._deliveredAt = self._sweep.now
+        self._settle()
+
+    def _settle(self) -> None:
+        """The peer's FIN is in: if ours is out, close, or wait until the peer has the rest."""
+        if self._outputEnded:
+            unsent = self.transport.unsent()
+            self._happen(Event.UNACKNOWLEDGED if unsent else Event.ACKNOWLEDGED)
