@@ -29,6 +29,7 @@ from twisted.internet.protocol import Factory
 from echod.config.endpoints import UNIXEndpoint
 from echod.config.settings import Limits
 from echod.connection.connection import Connection
+from echod.connection.owner import Owner
 from echod.connection.states import Reason, State
 from echod.connection.sweep import Sweep
 from echod.errors import ConnectFailed
@@ -43,12 +44,10 @@ __all__ = ["ClientTLS", "connect", "connectUNIX"]
 CONNECT_TIMEOUT = 30.0
 
 
-class _Owner:
+class _ClientOwner(Owner):
     """All connections that were made with one reactor: one facade, one sweep."""
 
     limits = Limits()
-    byteRate = None
-    payload = None
 
     def __init__(self, reactor: Any) -> None:
         self.clock = reactor
@@ -65,12 +64,6 @@ class _Owner:
             self.sweep.start()
         self._live.add(connection)
 
-    def opened(self, connection: Connection) -> None:
-        pass
-
-    def identified(self, connection: Connection) -> bool:
-        return True
-
     def established(self, connection: Connection) -> None:
         waiting = self._opening.pop(connection, None)
         if waiting is not None:
@@ -78,9 +71,6 @@ class _Owner:
 
     def lingering(self, connection: Connection) -> None:
         self._failed(connection)
-
-    def inputEnded(self, connection: Connection) -> None:
-        pass
 
     def closed(self, connection: Connection) -> None:
         self._failed(connection)
@@ -109,7 +99,7 @@ class _Owner:
             await waiting.addTimeout(timeout, self.clock)
 
 
-_owners: WeakKeyDictionary[Any, _Owner] = WeakKeyDictionary()
+_owners: WeakKeyDictionary[Any, _ClientOwner] = WeakKeyDictionary()
 
 
 async def connect(
@@ -157,17 +147,17 @@ async def connectUNIX(
     return await _connect(owner, endpoint, path, timeout, limit)
 
 
-def _ownerOf(reactor: Any) -> _Owner:
+def _ownerOf(reactor: Any) -> _ClientOwner:
     if reactor is None:
         from twisted.internet import reactor
     owner = _owners.get(reactor)
     if owner is None:
-        owner = _owners[reactor] = _Owner(reactor)
+        owner = _owners[reactor] = _ClientOwner(reactor)
     return owner
 
 
 async def _connect(
-    owner: _Owner, endpoint: Any, address: str, timeout: float, limit: int
+    owner: _ClientOwner, endpoint: Any, address: str, timeout: float, limit: int
 ) -> Stream:
     connection = StreamConnection(limit=limit)
     connection.owner = owner

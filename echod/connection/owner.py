@@ -1,13 +1,13 @@
 """
 What a connection asks of whoever has made it: `Owner`.
 
-A listener is one, and so is a client.
+A listener is one, a client is one, and so is whatever a test puts a connection on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from echod.config.settings import Limits
 from echod.connection.metering import Turns
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 __all__ = ["Owner"]
 
 
-class Owner(Protocol):
-    """What a connection asks of the listener that accepted it."""
+class Owner:
+    """
+    What a connection asks of the listener that accepted it.
 
-    @property
-    def sweep(self) -> Sweep:
-        """Keeps the time, and the deadlines."""
+    ``sweep`` and ``limits`` must be given.  All else has a default, which limits nothing and does
+    nothing.
 
-    @property
-    def limits(self) -> Limits:
-        """The deadlines to keep."""
+    :ivar sweep: keeps the time, and the deadlines.
+    :ivar limits: the deadlines to keep.
+    :ivar byteRate: what all of its connections together may read, if that is limited.
+    :ivar payload: is shown what is read, if anybody wants to see it.
+    """
 
-    @property
-    def byteRate(self) -> Turns | None:
-        """What all of its connections together may read, if that is limited."""
-
-    @property
-    def payload(self) -> Callable[[Connection, bytes], None] | None:
-        """Is shown what is read, if anybody wants to see it."""
+    sweep: Sweep
+    limits: Limits
+    byteRate: Turns | None = None
+    payload: Callable[[Connection, bytes], None] | None = None
 
     def opened(self, connection: Connection) -> None:
         """It has its transport."""
 
     def identified(self, connection: Connection) -> bool:
         """It is known who the peer is (`IConnectionTransport.opening`); whether it may come."""
+        return True
 
     def established(self, connection: Connection) -> None:
         """It is not OPENING any more."""

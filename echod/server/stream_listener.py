@@ -8,7 +8,6 @@ what it holds, sends FIN and lingers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,6 +19,7 @@ from twisted.python.failure import Failure
 from echod.config.endpoints import TCPEndpoint, UNIXEndpoint, asBound
 from echod.connection.connection import Connection
 from echod.connection.metering import Turns
+from echod.connection.owner import Owner
 from echod.connection.states import Reason
 from echod.connection.sweep import Sweep
 from echod.errors import whatFailed
@@ -42,7 +42,7 @@ __all__ = ["StreamListener"]
 _log = Logger()
 
 
-class StreamListener(Listener):
+class StreamListener(Listener, Owner):
     """
     Serves one protocol for streams at one endpoint.
 
@@ -73,7 +73,6 @@ class StreamListener(Listener):
         self._sources = SourceLimit(plan.limits)
         rate = plan.limits.listenerBytesPerSecond
         self.byteRate = Turns(rate) if rate else None
-        self.payload: Callable[[Connection, bytes], None] | None = None
         self._logPayload = logPayload
         self._logConnections = logConnections
         self._log: ConnectionLog | None = None

@@ -30,6 +30,7 @@ from echod.config.endpoints import TCPEndpoint, UNIXEndpoint
 from echod.config.settings import Limits
 from echod.connection.connection import Connection
 from echod.connection.metering import Turns
+from echod.connection.owner import Owner
 from echod.connection.states import State
 from echod.connection.sweep import TICK, Sweep
 from echod.kit.twisted_protocol import asConnection
@@ -70,32 +71,19 @@ class _MemoryServer(Server):
 _ProxiedMemoryServer = layered(Proxied, _MemoryServer)
 
 
-class _Owner:
+class _LinkOwner(Owner):
     """The listener of one connection."""
 
     def __init__(self, loop: Loop, limits: Limits) -> None:
         self.sweep = Sweep(loop, loop.seconds)
         self.sweep.start()
         self.limits = limits
-        rate = limits.listenerBytesPerSecond
-        self.byteRate = Turns(rate) if rate else None
-        self.payload = None
+        if limits.listenerBytesPerSecond:
+            self.byteRate = Turns(limits.listenerBytesPerSecond)
         self.openConnections = 0
 
     def opened(self, connection: Connection) -> None:
         self.openConnections += 1
-
-    def identified(self, connection: Connection) -> bool:
-        return True
-
-    def established(self, connection: Connection) -> None:
-        pass
-
-    def lingering(self, connection: Connection) -> None:
-        pass
-
-    def inputEnded(self, connection: Connection) -> None:
-        pass
 
     def closed(self, connection: Connection) -> None:
         self.openConnections -= 1
@@ -110,7 +98,12 @@ class Link:
     """
 
     def __init__(
-        self, connection: Connection, client: Any, loop: Loop, owner: _Owner, patience: float = 0.0
+        self,
+        connection: Connection,
+        client: Any,
+        loop: Loop,
+        owner: _LinkOwner,
+        patience: float = 0.0,
     ) -> None:
         self.connection = connection
         self.loop = loop
@@ -238,7 +231,7 @@ def memoryLink(
         else, and not read yet.
     """
     loop = Loop()
-    owner = _Owner(loop, limits or Limits())
+    owner = _LinkOwner(loop, limits or Limits())
     connection = asConnection(protocol)
     ours, theirs = MemorySocket.pair(sendBuffer, receiveBuffer)
     connection.owner = owner
@@ -342,7 +335,7 @@ def _kernelLink(
     :param patience: seconds that what is sent may be on its way.
     """
     loop = Loop()
-    owner = _Owner(loop, limits or Limits())
+    owner = _LinkOwner(loop, limits or Limits())
     connection = asConnection(protocol)
     connection.owner = owner
     factory = Factory.forProtocol(lambda: connection)

@@ -218,7 +218,7 @@ def test_payloadIsShown() -> None:
     begin = connection._beginToMeter
 
     def beginToMeter() -> None:
-        connection.owner.payload = lambda _, data: seen.append(data)  # type: ignore[misc]  # the link's own
+        connection.owner.payload = lambda _, data: seen.append(data)
         begin()
 
     connection._beginToMeter = beginToMeter  # type: ignore[method-assign]  # before it begins

@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 
 from echod.config.settings import Limits
 from echod.connection.connection import Connection
+from echod.connection.owner import Owner
 from echod.connection.states import Reason, State
 from echod.connection.sweep import SHARDS, TICK, Sweep
 from echod.interfaces import IStreamProtocolMaker
@@ -263,30 +264,12 @@ def test_stopWhileSweeping() -> None:
 # -- Clocks that step -----------------------------------------------------------------------
 
 
-class TimedOwner:
+class TimedOwner(Owner):
     """A listener whose time is that of ``times``."""
 
     def __init__(self, times: Times, limits: Limits) -> None:
         self.sweep = times.sweep
         self.limits = limits
-
-    def opened(self, connection: Connection) -> None:
-        pass
-
-    def identified(self, connection: Connection) -> bool:
-        return True
-
-    def established(self, connection: Connection) -> None:
-        pass
-
-    def lingering(self, connection: Connection) -> None:
-        pass
-
-    def inputEnded(self, connection: Connection) -> None:
-        pass
-
-    def closed(self, connection: Connection) -> None:
-        pass
 
 
 def connectionWith(times: Times, limits: Limits) -> Link:

@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 
 from echod.config.settings import Limits
 from echod.connection.connection import Connection
+from echod.connection.owner import Owner
 from echod.connection.states import Reason, State
 from echod.connection.sweep import Sweep
 from echod.errors import ConfigurationError
@@ -23,7 +24,7 @@ from echod.server.descriptors import RESERVED, RESERVED_EACH, fitDescriptors, ra
 from echod.testing import Link, memoryLink
 
 
-class Room:
+class Room(Owner):
     """A listener's part in admission: real connections in front of a `ConnectionLimit`."""
 
     limits = Limits()
@@ -45,9 +46,6 @@ class Room:
 
     def lingering(self, connection: Connection) -> None:
         self.limit.ended(connection)
-
-    def inputEnded(self, connection: Connection) -> None:
-        pass
 
     def closed(self, connection: Connection) -> None:
         self.limit.closed(connection)
