@@ -1,8 +1,7 @@
 """
-``python -m echod``: the options of ``twistd echod`` without ``twistd``.
+The command ``echod``, and the same as ``python -m echod``.
 
-In the foreground, with no pid file, no plugin discovery and the log on standard output.
-``python -m echod check`` is something else: a client, see `echod.client.check`.
+`echod.daemon.commands.COMMANDS` has its words; without one it serves.
 """
 
 from __future__ import annotations
@@ -10,36 +9,31 @@ from __future__ import annotations
 import sys
 
 from echod import startup
+from echod.daemon.commands import COMMANDS, load, split, unknown
+
+__all__ = ["main"]
 
 
 def main() -> None:
-    """Run until a signal ends it; or check, and end."""
-    if sys.argv[1:2] == ["check"]:
+    """
+    Do what the command line says.
+
+    :raises SystemExit: always, with the status of what was done.
+    """
+    word, arguments = split(sys.argv[1:])
+    command = COMMANDS.get(word)
+    if command is not None and command.serves and not startup.printsAlone(arguments):
+        # First of all: from here on no signal is lost.
+        startup.begin()
+    else:
         startup.beCommand()
         startup.fillDescriptors()
-        from echod.client.check import main as check
+    if command is None:
+        from echod.output import writeError
 
-        raise SystemExit(check(sys.argv[2:]))
-    if startup.printsAlone(sys.argv[1:]):
-        startup.beCommand()
-    else:
-        startup.begin()
-    # Not before: a probe is there to be quick.
-    from twisted.logger import globalLogBeginner, textFileLogObserver
-
-    from echod.daemon.options import Options, makeService
-
-    options = Options()
-    options.synopsis = "Usage: python -m echod [options], or python -m echod check ENDPOINT"
-    options.parseOptions()
-    from twisted.internet import reactor
-
-    service = makeService(options)
-    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
-    service.privilegedStartService()
-    service.startService()
-    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    reactor.run()
+        writeError(f"echod: {unknown(word)}")
+        raise SystemExit(1)
+    raise SystemExit(load(word)(arguments))
 
 
 if __name__ == "__main__":

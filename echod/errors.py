@@ -100,7 +100,7 @@ class AlreadyReported(EchodError):
 
 class CheckFailed(EchodError):
     """
-    ``python -m echod check`` has not found what should be there.
+    ``echod check`` has not found what should be there.
 
     :ivar status: what the process exits with.
     """

@@ -1,5 +1,5 @@
 """
-``python -m echod check ENDPOINT``: whether there is an echo, for probes and ``ExecStartPost``.
+``echod check ENDPOINT``: whether there is an echo, for probes and ``ExecStartPost``.
 
 One connection: random bytes go out, the same ones must come back, and then EOF, all before one
 deadline.  The exit status is a `Status`; one line says what was found, on standard output if it is
@@ -42,7 +42,7 @@ from echod.errors import (
 )
 from echod.output import writeError, writeOut
 
-__all__ = ["Status", "main"]
+__all__ = ["Status", "runCheck"]
 
 #: Bytes that are sent at most: what one UDP datagram takes over IPv4.
 LARGEST = 65507
@@ -112,7 +112,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m echod check",
+        prog="echod check",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -181,7 +181,7 @@ def _checkOptions(options: argparse.Namespace, target: Target) -> None:
         )
 
 
-def main(arguments: Sequence[str]) -> int:
+def runCheck(arguments: Sequence[str]) -> int:
     """
     Check what ``arguments`` say, and print what was found.
 

@@ -2,7 +2,7 @@
 The ``twistd echod`` command: options in, a service out.
 
 Options parse and refuse, in one line on standard error with exit status 1; nothing is
-built before `makeService`.  ``python -m echod`` runs the same options.
+built before `makeService`.  ``echod serve`` runs the same options.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from echod.errors import ConfigurationError, EchodError, OutputFailed, oneLine
 from echod.output import writeError, writeOut
 from echod.server.descriptors import raiseDescriptorLimit
 from echod.server.plan import ListenerRequest, Plan, plan, requestsOf
-from echod.server.registry import discover
+from echod.server.registry import Registry, discover
 from echod.server.service import EchodService
 from echod.server.socket_activation import PassedSockets
 from echod.wire.keys import keyOf
 
-__all__ = ["Options", "makeService"]
+__all__ = ["Options", "makeService", "printProtocols"]
 
 #: Columns that ``--help`` needs.
 NARROWEST = 60
@@ -90,7 +90,7 @@ def _parameters(kind: type[msgspec.Struct]) -> list[list[str | None]]:
 
 class Options(usage.Options):
     """
-    The options of ``twistd echod`` and ``python -m echod``.
+    The options of ``twistd echod`` and ``echod serve``.
 
     :ivar plan: what was asked for, checked; set by `postOptions`.
     """
@@ -211,9 +211,7 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         """Make `plan` of what was given."""
         if self["list-protocols"]:
-            writeOut(f"{self.registry.describe()}\n")
-            for problem in self.registry.problems:
-                writeError(f"echod: {problem}")
+            printProtocols(self.registry)
             raise SystemExit(0)
         for option, protocol, kind in _PORTS:
             value = self[option]
@@ -313,6 +311,17 @@ class Options(usage.Options):
         if str(error).startswith(("$", "not TOML")):
             return ConfigurationError(f"{self['config']}: {error}")
         return error
+
+
+def printProtocols(registry: Registry) -> None:
+    """
+    Print every protocol with its options; what could not be loaded goes to standard error.
+
+    :raises OutputFailed: standard output cannot be written.
+    """
+    writeOut(f"{registry.describe()}\n")
+    for problem in registry.problems:
+        writeError(f"echod: {problem}")
 
 
 def _fromText(value: dict[str, str], kind: Any) -> Any:

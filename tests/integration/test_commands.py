@@ -59,6 +59,28 @@ def test_readerGone(command: list[str], option: str) -> None:
     assert (done.stdout, done.stderr) == (f"{NO_READER}\n", "")
 
 
+@pytest.mark.parametrize("word", ["protocols", "protocols --help"])
+def test_protocols(word: str) -> None:
+    """The word says the same as the option, where it can be said."""
+    command = [*MODULE, *word.split()]
+    done = shell('"$@" >&-', *command)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = shell('"$@" >/dev/full', *command)
+    why = "standard output cannot be written: No space left on device; redirect it"
+    assert (done.returncode, done.stderr) == (FAILED, f"echod protocols: {why}\n")
+    done = shell('"$@" | true; echo "${PIPESTATUS[0]}"', *command)
+    assert (done.stdout, done.stderr) == (f"{NO_READER}\n", "")
+
+
+def test_unknownWord() -> None:
+    """One line with the nearest word, and its status when nobody can be told."""
+    done = shell('"$@"', *MODULE, "chekc", "tcp:1234")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("echod: no command 'chekc': did you mean 'check'? ")
+    assert len(done.stderr.splitlines()) == 1
+    assert shell('"$@" 2>&-', *MODULE, "chekc").returncode == 1
+
+
 @both
 def test_everythingFull(command: list[str]) -> None:
     """What is wrong with the options keeps its status when nobody can be told."""

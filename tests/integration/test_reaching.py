@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from echod.client.check import main
+from echod.client.check import runCheck
 from tests.certificates import Certificates
 from tests.integration.daemon import PATIENCE, run
 from tests.integration.namespaces import namespace, needsRoot
@@ -31,7 +31,7 @@ def check(capsys: pytest.CaptureFixture[str]) -> Check:
     """Runs it in this process; returns the status and its one line."""
 
     def ran(*arguments: str) -> tuple[int, str]:
-        status = main(arguments)
+        status = runCheck(arguments)
         said = capsys.readouterr()
         (line,) = (said.out + said.err).splitlines()
         return status, line
@@ -53,11 +53,11 @@ def isFree():
         plain.bind(("127.0.0.1", 40000))
 """
 _CHECK_ITSELF = """
-from echod.client.check import main
+from echod.client.check import runCheck
 hosts = ["127.0.0.1"] + [r"\\:\\:1"] * os.path.exists("/proc/net/if_inet6")
 for place in [f"{kind}:40000:host={host}" for kind in ("tcp", "tls", "udp") for host in hosts]:
     for arguments in [[place]] * 3 + [["--proxy", place]]:
-        status = main(arguments)
+        status = runCheck(arguments)
         assert status == 2, (arguments, status)
     isFree()
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.integration.daemon import MODULE, Daemon, exchange
 
 
@@ -12,8 +14,9 @@ def test_twistd() -> None:
         assert daemon.stop() == 0
 
 
-def test_module() -> None:
-    """`python -m echod` does the same."""
-    with Daemon("--port", "0", command=MODULE) as daemon:
+@pytest.mark.parametrize("words", [[], ["serve"]], ids=["no word", "serve"])
+def test_module(words: list[str]) -> None:
+    """`python -m echod` does the same, and so does `echod serve`."""
+    with Daemon("--port", "0", command=[*MODULE, *words]) as daemon:
         assert exchange(daemon.connect(), b"hello") == b"hello"
         assert daemon.stop() == 0

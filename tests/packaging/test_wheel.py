@@ -198,10 +198,21 @@ def test_installedDaemonEchoes(installed: Path, tmp_path: Path) -> None:
 @slow
 @minutes
 def test_installedModuleTellsItsVersion(installed: Path, tmp_path: Path) -> None:
-    """`python -m echod --version` tells the version of the distribution."""
-    assert run(installed / "python", "-m", "echod", "--version", cwd=tmp_path) == (
-        f"echod {VERSION}\n"
-    )
+    """`echod --version`, also as `python -m echod`, tells the version of the distribution."""
+    for command in ([installed / "echod"], [installed / "python", "-m", "echod"]):
+        assert run(*command, "--version", cwd=tmp_path) == f"echod {VERSION}\n"
+
+
+@slow
+@minutes
+def test_installedCommandServes(installed: Path, tmp_path: Path) -> None:
+    """The command `echod` serves as `twistd echod` does, and asks itself whether it does."""
+    command = [str(installed / "echod")]
+    with Daemon("--port", "0", command=command, cwd=tmp_path) as daemon:
+        place = f"tcp:{daemon.ports['raw']}"
+        assert run(installed / "echod", "check", place, cwd=tmp_path).startswith("ok raw tcp ")
+        assert daemon.stop() == 0
+    assert "raw  " in run(installed / "echod", "protocols", cwd=tmp_path)
 
 
 @slow

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from echod.client.blocking import _Secured
-from echod.client.check import LOCAL, Status, main
+from echod.client.check import LOCAL, Status, runCheck
 from echod.errors import CheckFailed, EchodError
 from echod.output import FAILED, NO_READER
 from echod.tls.context import ClientTLS
@@ -52,7 +52,7 @@ from tests.certificates import Certificates
 )
 def test_usage(arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
     """TRAPS 7.11: one line that names the value and the mend, and status 1."""
-    assert main(arguments) == int(Status.USAGE) == 1
+    assert runCheck(arguments) == int(Status.USAGE) == 1
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("echod check: ")
@@ -62,14 +62,14 @@ def test_usage(arguments: list[str], part: str, capsys: pytest.CaptureFixture[st
 
 def test_notACertificate(certificates: Certificates, capsys: pytest.CaptureFixture[str]) -> None:
     """A file of the caller's that cannot be used is no fault of TLS's."""
-    assert main(["tls:1", "--cert", certificates.expired]) == Status.USAGE
+    assert runCheck(["tls:1", "--cert", certificates.expired]) == Status.USAGE
     assert "renew it" in capsys.readouterr().err
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     """It tells every option, endpoint word and exit status."""
     with pytest.raises(SystemExit) as ended:
-        main(["--help"])
+        runCheck(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
     statuses = [*map(int, Status), FAILED, NO_READER]
@@ -94,8 +94,8 @@ def test_importsLittle() -> None:
     """A probe is quick: no Twisted, no msgspec, no metadata; no ``ssl`` where there is no TLS."""
     program = (
         "import sys\n"
-        "from echod.client.check import main\n"
-        "assert main(['tcp:1:host=127.0.0.1', '--timeout', '5']) in (0, 2, 4)\n"
+        "from echod.client.check import runCheck\n"
+        "assert runCheck(['tcp:1:host=127.0.0.1', '--timeout', '5']) in (0, 2, 4)\n"
         "print(*sys.modules)\n"
     )
     done = subprocess.run(
