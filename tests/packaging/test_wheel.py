@@ -68,11 +68,18 @@ def copySource(target: Path) -> Path:
 
 
 def makeEnvironment(target: Path, *install: str | Path) -> Path:
-    """Install into a fresh virtual environment; returns the directory of its commands."""
-    run(sys.executable, "-m", "venv", target, cwd=target.parent)
+    """
+    Install into a fresh virtual environment; returns the directory of its commands.
+
+    Our pip does it, with nothing compiled beforehand: a third of the processor time.
+    """
+    run(sys.executable, "-m", "venv", "--without-pip", target, cwd=target.parent)
     commands = target / "bin"
+    pip = (sys.executable, "-m", "pip", "--python", commands / "python")
     run(
-        *(commands / "python", "-m", "pip", "install", "--quiet", *install),
+        *pip,
+        *("install", "--quiet", "--no-compile"),
+        *install,
         cwd=target.parent,
         timeout=FETCHING,
     )
