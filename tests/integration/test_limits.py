@@ -153,7 +153,9 @@ def test_flood() -> None:
                 assert isServed(fromSource(daemon, "127.0.0.3"))
                 slowest = max(slowest, time.monotonic() - asked)
         seconds = time.monotonic() - began
-        told = [line for line in daemon.lines[lines:] if "counters" not in line]
+        # A machine with other work makes it slow, and it says so.
+        others = ("counters", "#warn] slow ")
+        told = [line for line in daemon.lines[lines:] if not any(word in line for word in others)]
         assert len(told) <= min(30, seconds + 2)
         assert all("refused raw tcp" in line for line in told)
         assert slowest < 1
