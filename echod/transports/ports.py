@@ -17,17 +17,14 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from echod.insight.fault_log import tellFault
-from echod.transports.binding import refusals
+from echod.transports.endpoint_port import EndpointPort
 from echod.transports.resting import Resting, isShutDown
 from echod.transports.socket_stream import require
 
 __all__ = ["ACCEPTS", "Accepting", "Listening"]
-
-_log = Logger()
 
 #: Connections accepted in one turn at most, so that a flood of them delays nobody.
 ACCEPTS = 32
@@ -145,78 +142,14 @@ class Accepting(Resting):
             self.doRead()
 
 
-class Listening(Accepting):
-    """
-    A listening socket at an endpoint of echod's, which another port may go on with.
+class Listening(EndpointPort, Accepting):
+    """A listening socket at an endpoint of echod's."""
 
-    A class with this in it has ``_endpoint``; ``_open``, which makes or finds the socket and leaves
-    none open if it raises; and ``_reopen``, which gives one that was another port's this one's
-    settings.
-    """
-
-    #: A command that tells who has an address already.
-    _holders = ""
-
-    def startListening(self) -> None:
-        """
-        Bind and listen, now, or leave nothing behind.
-
-        :raises ListenError: in one line that names the address.  Twisted's own method lets
-            ``socket()`` and ``listen()`` raise a bare ``OSError``, and leaves the socket open.
-        """
-        with refusals(self._endpoint, self._holders):
-            skt = self._open()
-        self._hold(skt)
-        self.connected = True
-        try:
-            self.factory.doStart()
-            with refusals(self._endpoint):
-                self.startReading()
-        except BaseException:
-            self.close()
-            raise
-
-    def _hold(self, skt: socket.socket) -> None:
-        self.socket = skt
-        self.fileno = skt.fileno
-
-    def standBy(self, other: Any) -> None:
-        """
-        Be ready to go on with another port's socket, which the other serves until `takeOver`.
-
-        Whatever may fail of going on is here: it raises what the factory's ``doStart`` does.
-        """
-        self._hold(other.socket)
+    def _startProtocol(self) -> None:
         self.factory.doStart()
 
-    def standDown(self) -> None:
-        """Undo `standBy`."""
+    def _stopProtocol(self) -> None:
         self.factory.doStop()
 
-    def takeOver(self, other: Any) -> None:
-        """
-        Go on with another port's socket, under the settings of this one, after `standBy`.
-
-        Connections stay the other's; who waits to be accepted loses nothing.  This does not fail:
-        what the system refuses is told, and goes on as it was or is tried again.
-        """
-        other.release()
+    def _inherit(self, other: Any) -> None:
         self.sessionno = other.sessionno
-        self.connected = True
-        try:
-            self._reopen(self.socket)
-        except OSError as error:
-            _log.warn(
-                "{port} keeps the settings of before: {reason}",
-                port=repr(self),
-                reason=error.strerror,
-            )
-        self.wake()
-
-    def release(self) -> None:
-        """Stop, and leave the socket open for another port."""
-        self.stopResting()
-        # First, so that a poller forgets the descriptor, which another will bear.
-        self.connected = False
-        self.stopReading()
-        self.factory.doStop()

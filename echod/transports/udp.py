@@ -29,8 +29,9 @@ from twisted.python.failure import Failure
 from echod.config.endpoints import ANY, UDPEndpoint
 from echod.errors import MalformedHeader, whatFailed
 from echod.insight.fault_log import tellFault
-from echod.transports.binding import addressOf, makeSocket, refusals
-from echod.transports.resting import Resting, isShutDown
+from echod.transports.binding import addressOf, makeSocket
+from echod.transports.endpoint_port import EndpointPort
+from echod.transports.resting import isShutDown
 from echod.transports.socket_stream import require
 from echod.wire.addresses import parseAddress
 from echod.wire.networks import Networks
@@ -69,7 +70,7 @@ class Admission(Protocol):
         """
 
 
-class UDPPort(Resting, udp.Port):
+class UDPPort(EndpointPort, udp.Port):
     """
     A datagram socket at a `UDPEndpoint`.
 
@@ -86,6 +87,8 @@ class UDPPort(Resting, udp.Port):
     :ivar refused: those not answered, by reason.
     :ivar errors: errors of the socket, by name.
     """
+
+    _holders = "ss -lnup"
 
     #: Whether the last turn did not empty the queue: for `Poller`, which lets others go first.
     readsMuch = False
@@ -123,30 +126,14 @@ class UDPPort(Resting, udp.Port):
         self.refused: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
 
-    def startListening(self) -> None:
-        """
-        Bind, now, or leave nothing behind.
-
-        :raises ListenError: in one line that names the address.
-        """
-        with refusals(self._endpoint, "ss -lnup"):
-            skt = self._open()
-        self._hold(skt)
-        self.connected = True
-        try:
-            self.protocol.makeConnection(self)
-            with refusals(self._endpoint):
-                self.startReading()
-        except BaseException:
-            self.close()
-            raise
+    def _startProtocol(self) -> None:
+        self.protocol.makeConnection(self)
 
     def _hold(self, skt: socket.socket) -> None:
+        super()._hold(skt)
         self._realPortNumber = skt.getsockname()[1]
         # Of all addresses it is the kernel's choice.
         self.addressFamily = skt.family
-        self.socket = skt
-        self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted does
 
     def _open(self) -> socket.socket:
         skt = makeSocket(self._endpoint.host, socket.SOCK_DGRAM)
@@ -261,39 +248,10 @@ class UDPPort(Resting, udp.Port):
             if not self.readsMuch:
                 return
 
-    def standBy(self, other: UDPPort) -> None:
-        """
-        Be ready to go on with another port's socket, which the other serves until `takeOver`.
-
-        Whatever may fail of going on is here: it raises what the protocol's ``startProtocol`` does.
-        """
-        self._hold(other.socket)
-        self.protocol.makeConnection(self)
-
-    def standDown(self) -> None:
-        """Undo `standBy`."""
-        self._stopProtocol()
-
-    def takeOver(self, other: UDPPort) -> None:
-        """
-        Go on with another port's socket and counters, under the settings of this one.
-
-        After `standBy`; this does not fail.
-        """
-        other._release()
-        self.connected = True
+    def _inherit(self, other: UDPPort) -> None:
         self.received, self.bytesIn = other.received, other.bytesIn
         self.answered, self.bytesOut = other.answered, other.bytesOut
         self.refused, self.errors = other.refused, other.errors
-        self.wake()
-
-    def _release(self) -> None:
-        """Stop, and leave the socket open for another port."""
-        self.stopResting()
-        # First, so that a poller forgets the descriptor, which another will bear.
-        self.connected = False
-        self.stopReading()
-        self._stopProtocol()
 
     def _stopProtocol(self) -> None:
         """Stop the protocol, if it has started; what it raises is told."""

@@ -135,10 +135,10 @@ class UNIXListeningPort(Listening, UNIXPort):
         found = Path(self._endpoint.path).lstat()
         self._file = (found.st_dev, found.st_ino)
 
-    def takeOver(self, other: Any) -> None:
-        """See `Accepting.takeOver`; the file is this one's from here on."""
+    def _inherit(self, other: Any) -> None:
+        super()._inherit(other)
+        # From here on it is this one that removes it.
         self._file = other._file
-        super().takeOver(other)
 
     def _reopen(self, skt: socket.socket) -> None:
         if self._file is not None:
