@@ -68,6 +68,13 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         "The address of the proxy that it came through, where there must be one, or ``None``."
     )
 
+    def facts() -> dict[str, Any]:
+        """
+        What the layers have found out, as values for JSON, by the layer's name: ``{"tls": …}``.
+
+        Those that have found out nothing are not there.
+        """
+
     def beginOpening() -> None:
         """To be called once, by a protocol that finds `opening` as it is connected."""
 

@@ -55,6 +55,7 @@ class Peer:
     :param buffers: bytes of its send and receive buffers.
     :param session: to resume.
     :param header: sent before all else.
+    :ivar sent: how many bytes the kernel has taken.
     :ivar wire: all bytes that have come.
     :ivar plain: what they say, since the last `take`.
     :ivar alert: the name of the fatal alert that has come, or what else OpenSSL did not like.
@@ -74,7 +75,8 @@ class Peer:
         header: bytes = b"",
     ) -> None:
         self._turn = turn
-        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+        family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+        self.socket = socket.socket(family)
         if buffers is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
@@ -98,6 +100,7 @@ class Peer:
             self._pump = RecordPump(context.wrap)
         self.tls = self._pump.tls
         self._open = False
+        self.sent = 0
         self.wire = bytearray()
         self.plain = bytearray()
         self.alert = ""
@@ -140,7 +143,9 @@ class Peer:
         while view:
             assert time.monotonic() < deadline, f"{len(view)} bytes cannot be sent"
             try:
-                view = view[self.socket.send(view) :]
+                count = self.socket.send(view)
+                self.sent += count
+                view = view[count:]
             except BlockingIOError:
                 self.turn(select.POLLOUT)
             except (BrokenPipeError, ConnectionResetError):

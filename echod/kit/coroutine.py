@@ -132,6 +132,15 @@ class Stream:
         """The proxy's address, where there must be one."""
         return self._connection.transport.proxyPeer  # type: ignore[no-any-return]  # an attribute
 
+    @property
+    def layers(self) -> dict[str, Any]:
+        """
+        What TLS and the PROXY header have told, by the layer's name: ``tls``, ``proxy``.
+
+        For those who write JSON of it; `tls` and `proxied` have the same as values.
+        """
+        return self._connection.transport.facts()
+
     # -- Reading ---------------------------------------------------------------------------
 
     async def read(self, limit: int = BUFFER) -> bytes:

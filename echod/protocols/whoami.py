@@ -11,40 +11,24 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from twisted.internet.address import IPv4Address, IPv6Address
 
 from echod.kit import Stream, StreamMaker
-from echod.wire.addresses import formatAddress, formatName
-from echod.wire.proxy_header import proxyFacts
+from echod.wire.addresses import describeAddress
 
 __all__ = ["whoami"]
 
 
-def _describe(address: Any) -> str | None:
-    if isinstance(address, IPv4Address | IPv6Address):
-        return formatAddress(address.host, address.port)
-    name = getattr(address, "name", None)
-    return None if name is None else formatName(name)
-
-
 async def _whoami(stream: Stream) -> None:
     facts: dict[str, Any] = {
-        "peer": _describe(stream.peer),
-        "local": _describe(stream.host),
+        "peer": describeAddress(stream.peer),
+        "local": describeAddress(stream.host),
         "protocol": "whoami",
         "transport": getattr(stream.host, "type", "unix").lower(),
     }
     if stream.credentials is not None:
         process, user, group = stream.credentials
         facts["credentials"] = {"process": process, "user": user, "group": group}
-    if stream.tls is not None:
-        facts["tls"] = stream.tls
-    if stream.proxied is not None:
-        proxy = _describe(stream.proxyPeer)
-        facts["proxy"] = {
-            **({} if proxy is None else {"peer": proxy}),
-            **proxyFacts(stream.proxied),
-        }
+    facts.update(stream.layers)
     await stream.write(msgspec.json.encode(facts) + b"\n")
 
 

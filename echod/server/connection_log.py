@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.logger import Logger
 
@@ -21,8 +20,6 @@ _log = Logger()
 
 #: Bytes of a read that are shown at most.
 PAYLOAD = 64
-#: Facts about TLS that are our own words.
-_PLAIN = ("version", "cipher", "alpn")
 
 
 def formatPeer(peer: Any) -> str:
@@ -60,19 +57,14 @@ class ConnectionLog:
             peer=_peerOf(connection),
         )
 
-    def secured(self, connection: Connection) -> None:
-        """``tls … version=TLSv1.3 cipher=… alpn=echo subject='CN=alice'``: after a handshake."""
-        facts = msgspec.to_builtins(connection.transport.tls)
+    def layered(self, connection: Connection, name: str, line: str) -> None:
+        """``tls … version=TLSv1.3``: what a layer has to say, once all of them are done."""
         _log.info(
-            "tls {listener} peer={peer} {facts}",
+            "{layer} {listener} peer={peer} {line}",
+            layer=name,
             listener=self._listener,
             peer=_peerOf(connection),
-            # A certificate's text is whatever its authority let pass.
-            facts=" ".join(
-                f"{key}={value if key in _PLAIN else repr(value)}"
-                for key, value in facts.items()
-                if value
-            ),
+            line=line,
         )
 
     def inputEnded(self, connection: Connection) -> None:

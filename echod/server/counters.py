@@ -19,6 +19,7 @@ import msgspec
 
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
+from echod.transports.layers import LAYERS
 from echod.wire.keys import keyOf
 
 __all__ = ["DATAGRAMS", "PROCESS", "REFUSED", "STREAMS", "Totals", "toJSON"]
@@ -77,8 +78,11 @@ REFUSED = {
     "amplified": "The protocol wanted to send more bytes than had come.",
 }
 
-#: Reasons for which a connection ends before its protocol knows of it; TLS also later.
-_NEVER_OPEN = (Reason.HANDSHAKE.value, Reason.HEADER.value, Reason.TLS.value)
+#: Reasons for which a connection ends before its protocol knows of it; that of TLS also later.
+_NEVER_OPEN = [
+    Reason.HANDSHAKE.value,
+    *(Reason(why).value for layer in LAYERS for why in layer.reasons),
+]
 
 _SUMMED = ("bytesIn", "bytesOut", "discarded", "messages", "truncated", "pauses")
 _summed = operator.attrgetter(*_SUMMED)

@@ -20,6 +20,7 @@ from echod.server.connection_log import RefusalLog
 from echod.server.datagram_guard import REFLECTORS, DatagramGuard
 from echod.server.listener import Listener, ListenerPlan
 from echod.transports.adopted import adopting
+from echod.transports.layers import ProxyLayer
 from echod.transports.udp import UDPPort
 from echod.wire.networks import Networks
 
@@ -62,8 +63,11 @@ class DatagramListener(Listener):
         # Of somebody else's making, too.
         plan.trying(lambda: setattr(protocol, "noisy", False))
         makePort = adopting(UDPPort, plan.descriptor)
+        # Each datagram has a header of its own: the port reads it, and nothing is installed.
+        proxy = plan.layer(ProxyLayer)
+        trusted = None if proxy is None else proxy.trusted
         self._port: UDPPort = makePort(
-            plan.endpoint, protocol, self._guard, monotonic, reactor, plan.proxy
+            plan.endpoint, protocol, self._guard, monotonic, reactor, trusted
         )
 
     def _serve(self) -> None:

@@ -8,7 +8,7 @@ Twisted service made of it: `echod.server.stream_listener.StreamListener` serves
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -22,14 +22,14 @@ from echod.errors import ConfigurationError, EchodError, whatFailed
 from echod.interfaces import ListenerFacts, ServerContext
 from echod.kit.context_parameter import callMaker
 from echod.startup import StoppedEarly
-from echod.tls.context import ServerTLS
-from echod.wire.networks import Networks
+from echod.transports.layers import Layer
 
 __all__ = ["Likeness", "Listener", "ListenerPlan"]
 
 _log = Logger()
 
 _Result = TypeVar("_Result")
+_Layer = TypeVar("_Layer", bound=Layer)
 
 
 class Likeness(IntEnum):
@@ -37,7 +37,7 @@ class Likeness(IntEnum):
 
     #: It cannot: it is somewhere else, or the port is its own.
     NONE = 0
-    #: Its protocol, and whether there are TLS and PROXY headers; at a given port not even that.
+    #: Its protocol, and which layers there are; at a given port not even that.
     KIND = 1
     BUT_LIMITS = 2
     ALL = 3
@@ -50,8 +50,7 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
     :ivar place: where it is written, for messages: ``$.listener[0]`` or ``--port``.
     :ivar maker: an `IStreamProtocolMaker` or `IDatagramProtocolMaker`, as the endpoint needs.
     :ivar maximumPlace: where just this ``max_connections`` was asked for, if it was.
-    :ivar security: what TLS needs, if there is to be TLS.
-    :ivar proxy: networks whose peers send a PROXY header, and nobody else may come.
+    :ivar layers: what is to be between sockets and the protocol, the outermost first.
     :ivar descriptor: of the socket to adopt, which is at ``endpoint``; ``None`` makes one.
     """
 
@@ -61,21 +60,23 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
     limits: Limits
     options: Struct | None
     maximumPlace: str | None = None
-    security: ServerTLS | None = None
-    proxy: Networks | None = None
+    layers: Sequence[Layer] = ()
     descriptor: int | None = None
+
+    def layer(self, kind: type[_Layer]) -> _Layer | None:
+        """The layer of this kind, if there is to be one."""
+        return next((layer for layer in self.layers if isinstance(layer, kind)), None)
 
     def describe(self, endpoint: Endpoint, *traits: str) -> str:
         """
         ``raw tcp 127.0.0.1:1234 (adopted, tls)``: the protocol, where, and what is particular.
 
         :param endpoint: as the system gave it.
-        :param traits: more of them, behind ``adopted``, ``tls`` and ``proxy``.
+        :param traits: more of them, behind ``adopted`` and the layers (``tls``, ``proxy``).
         """
         traits = (
             *["adopted"] * (self.descriptor is not None),
-            *["tls"] * (self.security is not None),
-            *["proxy"] * (self.proxy is not None),
+            *(layer.name for layer in reversed(self.layers)),
             *traits,
         )
         told = f" ({', '.join(traits)})" if traits else ""
@@ -96,13 +97,13 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
         return Likeness.NONE if chosen and self._kind() != other._kind() else Likeness.KIND
 
     def _kind(self) -> tuple[Any, ...]:
-        return self.maker, self.security is None, self.proxy is None
+        return self.maker, *(layer.name for layer in self.layers)
 
     def _terms(self) -> tuple[Any, ...]:
-        security = None if self.security is None else self.security.settings
         # The mode of a UNIX socket's file is no part of where it is.
         mode = getattr(self.endpoint, "mode", None)
-        return self.maker, self.options, self.proxy, security, mode
+        layers = [(layer.name, layer.terms()) for layer in self.layers]
+        return self.maker, self.options, layers, mode
 
     def make(self, method: Callable[..., Any], context: ServerContext) -> Any:
         """

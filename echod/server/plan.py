@@ -23,15 +23,14 @@ from echod.config.endpoints import (
     overlap,
     parseEndpoint,
 )
-from echod.config.settings import Configuration, Limits, TLSSettings, convert, resolveLimits
+from echod.config.settings import Configuration, Limits, resolveLimits
 from echod.errors import ConfigurationError
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.server.descriptors import fitDescriptors
 from echod.server.listener import ListenerPlan
 from echod.server.registry import Registry
 from echod.server.socket_activation import PassedSockets
-from echod.tls.context import ServerTLS
-from echod.wire.networks import Networks
+from echod.transports.layers import LAYERS, AskedFor, Layer
 
 __all__ = ["ListenerRequest", "Plan", "plan", "requestsOf"]
 
@@ -66,8 +65,7 @@ class ListenerRequest(Struct, frozen=True, kw_only=True):
     :ivar place: where it was written, for messages.
     :ivar options: of its protocol, plain values.
     :ivar limits: keys of `Limits` given for this listener alone.
-    :ivar tls: keys of `TLSSettings`, if there is to be TLS.
-    :ivar proxy: networks that must send a PROXY header; of a UNIX socket everybody.
+    :ivar layers: the settings of each layer that is asked for, by its name.
     """
 
     place: str
@@ -75,8 +73,7 @@ class ListenerRequest(Struct, frozen=True, kw_only=True):
     endpoint: str
     options: Mapping[str, Any] = {}
     limits: Mapping[str, Any] = {}
-    tls: Mapping[str, Any] | None = None
-    proxy: Sequence[str] | None = None
+    layers: Mapping[str, Any] = {}
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -128,8 +125,7 @@ def requestsOf(configuration: Configuration, interface: str) -> list[ListenerReq
             endpoint=table["endpoint"],
             options=table.get("options", {}),
             limits=table,
-            tls=table.get("tls"),
-            proxy=table.get("proxy"),
+            layers=table,
         )
         for index, table in enumerate(configuration.listener)
     ]
@@ -147,6 +143,7 @@ def plan(
     passed: PassedSockets | None = _NOTHING_PASSED,
     byDefault: bool = False,
     directory: str = "",
+    layerKinds: Sequence[type[Layer]] = LAYERS,
 ) -> Plan:
     """
     Check everything that can be checked without binding.
@@ -160,6 +157,7 @@ def plan(
         a plan with endpoints of passed sockets can be shown, but not served.
     :param byDefault: see `Plan`.
     :param directory: where relative paths begin, as long as the daemon runs.
+    :param layerKinds: the layers that there are, the outermost first.
     :raises ConfigurationError: in one line, naming the place.
     """
     options = options or {}
@@ -187,25 +185,24 @@ def plan(
                 f"--option {maker.name}",
                 strict=False,
             )
-        _checkSources(request, endpoint)
-        security = _security(request, endpoint, directory)
-        layers = {
+        layers = _layers(request, endpoint, directory, layerKinds)
+        _checkSources(request, endpoint, layers)
+        limits = {
             f"protocol {maker.name}": maker.defaults,
             "$.defaults.max_connections": configuration.defaults,
             "--max-connections": overrides,
             _at(place, "max_connections"): request.limits,
         }
-        places = [where for where, layer in layers.items() if "max_connections" in layer]
+        places = [where for where, found in limits.items() if "max_connections" in found]
         listeners.append(
             ListenerPlan(
                 place=place,
                 maker=maker,
                 endpoint=endpoint,
-                limits=resolveLimits(*layers.values()),
+                limits=resolveLimits(*limits.values()),
                 options=settings,
                 maximumPlace=places[-1] if places else None,
-                security=security,
-                proxy=_trusted(request, endpoint),
+                layers=layers,
                 descriptor=descriptor,
             )
         )
@@ -229,8 +226,8 @@ def plan(
             *dict.fromkeys(
                 f"{listener.place}: {note}"
                 for listener in listeners
-                if listener.security is not None
-                for note in listener.security.notes
+                for layer in listener.layers
+                for note in layer.notes
             ),
             *(["log_payload is on: what clients send is in the log"] * configuration.logPayload),
         ],
@@ -252,46 +249,28 @@ def _stalls(listeners: Sequence[ListenerPlan]) -> list[str]:
     ]
 
 
-def _security(
-    request: ListenerRequest, endpoint: Endpoint, directory: str = ""
-) -> ServerTLS | None:
-    """What the listener's table and its endpoint say of TLS, with all files read."""
-    words = getattr(endpoint, "tls", None)
-    if words is None and request.tls is None:
-        return None
-    place = _at(request.place, "tls")
-    if isinstance(endpoint, UDPEndpoint):
-        raise ConfigurationError(
-            f"{place}: {request.endpoint} is for datagrams; TLS is for streams"
+def _layers(
+    request: ListenerRequest, endpoint: Endpoint, directory: str, kinds: Sequence[type[Layer]]
+) -> list[Layer]:
+    """What the listener's table and its endpoint ask for, in the order of ``kinds``."""
+    asked = (
+        kind.made(
+            AskedFor(
+                settings=request.layers.get(kind.name),
+                place=_at(request.place, kind.name),
+                endpoint=endpoint,
+                written=request.endpoint,
+                directory=directory,
+            )
         )
-    table = dict(request.tls or {})
-    for key, value in (words or {}).items():
-        if key in table:
-            raise ConfigurationError(f"{place}: {key} is in {request.endpoint} too; say it once")
-        table[key] = value
-    settings = convert(table, TLSSettings, place)
-    try:
-        return ServerTLS(settings.within(directory))
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{place}: {error}") from error
+        for kind in kinds
+    )
+    return [layer for layer in asked if layer is not None]
 
 
-def _trusted(request: ListenerRequest, endpoint: Endpoint) -> Networks | None:
-    """Whose PROXY headers are believed; ``None`` if nobody is to send one."""
-    if request.proxy is None:
-        return None
-    place = _at(request.place, "proxy")
-    if not request.proxy and isinstance(endpoint, TCPEndpoint | UDPEndpoint):
-        raise ConfigurationError(f'{place}: trusts nobody; name networks, as "10.0.0.0/8"')
-    try:
-        return Networks(request.proxy, ())
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{place}: {error}") from error
-
-
-def _checkSources(request: ListenerRequest, endpoint: Endpoint) -> None:
+def _checkSources(request: ListenerRequest, endpoint: Endpoint, layers: Sequence[Layer]) -> None:
     """Refuse limits on sources where clients have no addresses."""
-    if isinstance(endpoint, UNIXEndpoint) and request.proxy is None:
+    if isinstance(endpoint, UNIXEndpoint) and not any(layer.tellsPeer for layer in layers):
         for key in _ABOUT_SOURCES:
             if request.limits.get(key):
                 raise ConfigurationError(

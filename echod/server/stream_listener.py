@@ -32,8 +32,7 @@ from echod.server.counters import Totals
 from echod.server.listener import Listener, ListenerPlan
 from echod.server.live_connections import LiveConnections
 from echod.transports.adopted import adopting
-from echod.transports.layers.proxied import expectHeader
-from echod.transports.layers.secured import secure
+from echod.transports.layers import installLayers
 from echod.transports.tcp import TCPPort
 from echod.transports.unix import UNIXListeningPort
 
@@ -91,10 +90,9 @@ class StreamListener(Listener, Owner):
             keepalive = plan.limits.keepalive
             makePort = adopting(TCPPort, plan.descriptor)
             self._port = makePort(plan.endpoint, outermost, backlog, keepalive, reactor)
-        if plan.security is not None:
-            secure(self._port, plan.security)
-        if plan.proxy is not None:
-            expectHeader(self._port)
+        installLayers(self._port, plan.layers)
+        # Who tells of clients, if that is not the kernel.
+        self._teller = next((layer for layer in plan.layers if layer.tellsPeer), None)
 
     # -- The service -----------------------------------------------------------------------
 
@@ -137,8 +135,7 @@ class StreamListener(Listener, Owner):
     def renew(self, plan: ListenerPlan) -> None:
         """See `Listener.renew`."""
         super().renew(plan)
-        if plan.security is not None:
-            secure(self._port, plan.security)
+        installLayers(self._port, plan.layers)
 
     def takeOver(self, other: Listener) -> None:
         """See `Listener.takeOver`: with its counters and its places taken, too."""
@@ -179,10 +176,10 @@ class StreamListener(Listener, Owner):
         now = self.sweep.now
         host = _hostOf(address)
         why = None
-        trusted = self._plan.proxy
-        if host is not None and trusted is None:
+        teller = self._teller
+        if host is not None and teller is None:
             why = self._sources.refusal(host, now)
-        elif host is not None and trusted is not None and not trusted.admit(host):
+        elif host is not None and teller is not None and not teller.trusts(host):
             why = "untrusted"
         if why is None and not self._live.admission.admit(now):
             why = "full"
@@ -193,7 +190,7 @@ class StreamListener(Listener, Owner):
     def opened(self, connection: Connection) -> None:
         """See `Owner.opened`."""
         self._live.opened(connection)
-        if self._plan.proxy is None:
+        if self._teller is None:
             self._count(connection)
 
     def identified(self, connection: Connection) -> bool:
@@ -216,8 +213,11 @@ class StreamListener(Listener, Owner):
 
     def established(self, connection: Connection) -> None:
         """See `Owner.established`."""
-        if self._log is not None and connection.transport.tls is not None:
-            self._log.secured(connection)
+        if self._log is not None:
+            for layer in self._plan.layers:
+                line = layer.line(connection.transport)
+                if line is not None:
+                    self._log.layered(connection, layer.name, line)
 
     def lingering(self, connection: Connection) -> None:
         """See `Owner.lingering`."""

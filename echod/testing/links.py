@@ -38,11 +38,12 @@ from echod.testing.memory_socket import MemorySocket
 from echod.testing.stepped_loop import Loop
 from echod.testing.tls_socket import RECORD, TLSSocket
 from echod.tls.context import ServerTLS
-from echod.transports.layers.proxied import Proxied, expectHeader
-from echod.transports.layers.secured import secure
-from echod.transports.socket_stream import layered
+from echod.transports.layers import Layer, ProxyLayer, TLSLayer, installLayers
+from echod.transports.layers.layer import layered
+from echod.transports.layers.proxied import Proxied
 from echod.transports.tcp import Server, TCPPort
 from echod.transports.unix import UNIXListeningPort
+from echod.wire.networks import Networks
 
 __all__ = ["Link", "Security", "memoryLink", "tcpLink", "unixLink"]
 
@@ -311,10 +312,9 @@ def tcpLink(
 
     def makePort(factory: Any, loop: Loop) -> TCPPort:
         port = TCPPort(TCPEndpoint("127.0.0.1", 0), factory, 1, 60, loop)
-        if security is not None:
-            secure(port, security[0])
-        if header:
-            expectHeader(port)
+        proxy: list[Layer] = [ProxyLayer(Networks((), ()))] if header else []
+        tls: list[Layer] = [] if security is None else [TLSLayer(security[0])]
+        installLayers(port, [*proxy, *tls])
         return port
 
     return _kernelLink(protocol, limits, makePort, connect, patience=TCP_PATIENCE)

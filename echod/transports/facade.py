@@ -20,7 +20,7 @@ from zope.interface import directlyProvides, providedBy
 
 from echod.config.endpoints import UNIXEndpoint
 from echod.transports.adopted import AdoptedUNIXPort, examine
-from echod.transports.layers.secured import TLSConnector
+from echod.transports.layers.secured_client import TLSConnector
 from echod.transports.loop.poller import Poller, available
 from echod.transports.socket_stream import require
 from echod.transports.tcp import Connector, Port

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Mapping
 from errno import ECONNABORTED, EINTR, EPERM, EPROTO
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -22,7 +24,10 @@ from twisted.python.failure import Failure
 from echod.insight.fault_log import tellFault
 from echod.transports.endpoint_port import EndpointPort
 from echod.transports.resting import Resting, isShutDown
-from echod.transports.socket_stream import require
+from echod.transports.socket_stream import SocketStream, require
+
+if TYPE_CHECKING:
+    from echod.transports.layers.layer import Layer
 
 __all__ = ["ACCEPTS", "Accepting", "Listening"]
 
@@ -41,6 +46,10 @@ class Accepting(Resting):
     # Twisted's.
     sessionno: int
     connected: Any
+    transport: type[SocketStream]
+
+    #: What is between a socket and its connection, by name; written by `installLayers`.
+    layers: Mapping[str, Layer] = MappingProxyType({})
 
     # How often there was a turn to accept in; how often by the last `neglects`, if somebody
     # waited then.

@@ -35,7 +35,7 @@ from zope.interface import implementer
 
 from echod.interfaces import IConnectionTransport
 
-__all__ = ["TRY_AGAIN", "SocketStream", "layered", "require"]
+__all__ = ["TRY_AGAIN", "SocketStream", "require"]
 
 #: Errors of a send after which a read is still told of a broken connection; after any other
 #: it would see EOF.
@@ -70,11 +70,6 @@ def require(owner: Any, *names: str) -> None:
     for name in names:
         if not hasattr(owner, name):
             raise ImportError(f"there is no {owner.__name__}.{name}; echod needs Twisted 26.10")
-
-
-def layered(layer: type, kind: type) -> type:
-    """A transport ``kind`` with a ``layer`` between it and the protocol."""
-    return type(f"{layer.__name__}{kind.__name__}", (layer, kind), {})
 
 
 require(tcp.Server, *_PRIVATE)
@@ -132,8 +127,12 @@ class SocketStream(_Mixin):  # type: ignore[misc]  # see _Mixin
     def beginOpening(self) -> None:
         """See `IConnectionTransport.beginOpening`."""
 
-    def _headerRead(self) -> None:
-        """A PROXY header has come before what is to be read next."""
+    def facts(self) -> dict[str, Any]:
+        """See `IConnectionTransport.facts`; a layer adds its own."""
+        return {}
+
+    def _outerLayersDone(self) -> None:
+        """What the layers outside of this class had to read has come: the next is its own."""
         self.opening = False
         self.protocol.handshakeCompleted()
 

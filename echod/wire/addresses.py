@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from echod.errors import oneLine
 
-__all__ = ["formatAddress", "formatName", "parseAddress"]
+__all__ = ["describeAddress", "formatAddress", "formatName", "parseAddress"]
 
 
 def parseAddress(host: str) -> IPv4Address | IPv6Address:
@@ -38,3 +38,16 @@ def formatName(name: bytes) -> str:
     """
     name = b"@" + name[1:] if name.startswith(b"\0") else name
     return oneLine(name.decode(errors="backslashreplace"))
+
+
+def describeAddress(address: object) -> str | None:
+    """
+    One of Twisted's addresses as text: `formatAddress` or `formatName`.
+
+    ``None`` for a UNIX socket without a name, and for whatever else names nobody.
+    """
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    if host is not None and port is not None:
+        return formatAddress(host, port)
+    name = getattr(address, "name", None)
+    return None if name is None else formatName(name)

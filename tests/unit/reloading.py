@@ -38,8 +38,7 @@ def planOf(
             endpoint=endpoint,
             limits=table,
             options=table.get("options", {}),
-            tls=table.get("tls"),
-            proxy=table.get("proxy"),
+            layers=table,
         )
         for index, (protocol, endpoint, table) in enumerate(listeners)
     ]

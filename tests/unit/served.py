@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from echod.config.endpoints import TCPEndpoint
+from echod.config.endpoints import Endpoint, TCPEndpoint
 from echod.config.settings import Limits, TLSSettings
 from echod.connection.connection import Connection
 from echod.connection.states import Reason
@@ -21,12 +21,14 @@ from echod.server.listener import ListenerPlan
 from echod.server.stream_listener import StreamListener
 from echod.testing import Loop, PlainContext
 from echod.tls.context import ServerTLS
+from echod.transports.layers import Layer, ProxyLayer, TLSLayer
 from echod.wire.networks import Networks
 
 __all__ = ["ECHO", "Served"]
 
 #: A protocol's maker and its options.
 ECHO = (raw, RawOptions())
+LOOPBACK = TCPEndpoint("127.0.0.1", 0)
 #: Seconds until what must happen has not happened.
 PATIENCE = 20.0
 
@@ -40,6 +42,8 @@ class Served:
     :param protocol: a maker, and its options.
     :param proxy: whether a PROXY header must come first.
     :param buffers: bytes of the kernel's buffers of each connection.
+    :param outer: layers outside of these.
+    :param endpoint: where it listens.
     :ivar lines: what it has logged, one text each.
     """
 
@@ -52,6 +56,8 @@ class Served:
         proxy: bool = False,
         buffers: int | None = None,
         logPayload: bool = False,
+        outer: Sequence[Layer] = (),
+        endpoint: Endpoint = LOOPBACK,
     ) -> None:
         maker, options = protocol
         self.loop = Loop()
@@ -61,11 +67,14 @@ class Served:
             ListenerPlan(
                 place="test",
                 maker=maker,
-                endpoint=TCPEndpoint("127.0.0.1", 0),
+                endpoint=endpoint,
                 limits=limits or Limits(),
                 options=options,
-                security=self.security,
-                proxy=Networks(["127.0.0.1"], ()) if proxy else None,
+                layers=[
+                    *outer,
+                    *([ProxyLayer(Networks(["127.0.0.1"], ()))] if proxy else []),
+                    *([] if self.security is None else [TLSLayer(self.security)]),
+                ],
             ),
             self.loop,
             self.sweep,
@@ -144,7 +153,9 @@ class Served:
         assert self.security is not None
         self.security = ServerTLS(self.security.settings)
         plan = self.listener.plan
-        self.listener.renew(msgspec.structs.replace(plan, security=self.security))
+        others = [layer for layer in plan.layers if not isinstance(layer, TLSLayer)]
+        layers = [*others, TLSLayer(self.security)]
+        self.listener.renew(msgspec.structs.replace(plan, layers=layers))
 
     def turn(self) -> bool:
         """One turn, of a millisecond if there is nothing to do."""

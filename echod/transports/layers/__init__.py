@@ -1,6 +1,22 @@
 """
 What comes between a socket and a connection: a PROXY header, TLS.
 
-Each layer is a mixin over `echod.transports.socket_stream.SocketStream`, so that it works the same
-over TCP and UNIX sockets.
+Each layer is an `echod.transports.layers.layer.Layer`: settings, and a class that is mixed into a
+transport, so that it works the same over TCP and UNIX sockets.  `LAYERS` lists them.  One more is
+one module here and one line in that list; with settings of its own in the file, also a field of
+`echod.config.settings.ListenerSettings`.
 """
+
+from __future__ import annotations
+
+from echod.transports.layers.layer import AskedFor, Layer, installLayers
+from echod.transports.layers.proxied import ProxyLayer
+from echod.transports.layers.secured import TLSLayer
+
+__all__ = ["LAYERS", "AskedFor", "Layer", "ProxyLayer", "TLSLayer", "installLayers"]
+
+#: All layers that a listener may have, the outermost first: its bytes come first on the wire.
+LAYERS: tuple[type[Layer], ...] = (
+    ProxyLayer,
+    TLSLayer,
+)

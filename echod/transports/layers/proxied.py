@@ -1,7 +1,7 @@
 """
 The PROXY header on a stream (HAProxy's proxy-protocol.txt): who the client behind a proxy is.
 
-`Proxied` is mixed into a transport, outermost: the header comes before all else, TLS too (P5).  It
+`Proxied` is mixed into a transport, outside of TLS: the header comes before all else (P5).  It
 is looked at in the kernel's queue, and only its own bytes are taken out of it: so a header may be
 split anywhere (P2), and what follows in the same segment is payload (P6) without being kept or
 put back.  Until it is whole the connection is `IConnectionTransport.opening`, and has its deadline.
@@ -12,18 +12,22 @@ Whose headers are believed is the listener's business (P1); `parseHeader` reads 
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
-from echod.errors import MalformedHeader
-from echod.transports.socket_stream import TRY_AGAIN, SocketStream, layered
-from echod.wire.addresses import parseAddress
-from echod.wire.proxy_header import LONGEST, ProxyHeader, parseHeader
+from echod.config.endpoints import TCPEndpoint, UDPEndpoint
+from echod.errors import ConfigurationError, MalformedHeader
+from echod.transports.layers.layer import AskedFor, Layer
+from echod.transports.socket_stream import TRY_AGAIN, SocketStream
+from echod.wire.addresses import describeAddress, parseAddress
+from echod.wire.networks import Networks
+from echod.wire.proxy_header import LONGEST, ProxyHeader, parseHeader, proxyFacts
 
-__all__ = ["Proxied", "expectHeader"]
+__all__ = ["Proxied", "ProxyLayer"]
 
 
 class Proxied(SocketStream):
@@ -56,6 +60,15 @@ class Proxied(SocketStream):
         """See `IConnectionTransport.proxyPeer`."""
         return super().getPeer()
 
+    def facts(self) -> dict[str, Any]:
+        """See `IConnectionTransport.facts`: the proxy, and what its header tells."""
+        facts = super().facts()
+        if self.proxied is not None:
+            proxy = describeAddress(self.proxyPeer)
+            peer = {} if proxy is None else {"peer": proxy}
+            facts["proxy"] = {**peer, **proxyFacts(self.proxied)}
+        return facts
+
     def doRead(self) -> ConnectionDone | ConnectionLost | None:
         """Read the header, then as the transport below."""
         return self._readHeader() if self._expectsHeader else super().doRead()
@@ -85,7 +98,7 @@ class Proxied(SocketStream):
             self._begun = b""
             self.proxied = header
             self.protocol.identified()
-            self._headerRead()
+            super()._outerLayersDone()
         return None
 
     def _refuse(self, why: str) -> None:
@@ -99,14 +112,42 @@ class Proxied(SocketStream):
         super()._end()
 
 
-def expectHeader(port: Any) -> None:
+@dataclass(frozen=True)
+class ProxyLayer(Layer):
     """
-    Have a port that does not listen yet expect a PROXY header of whoever connects.
+    Whose PROXY headers are believed; nobody else may connect.
 
-    :param port: a `Port` or `UNIXPort`, after `echod.transports.layers.secured.secure` if it does
-        TLS.
+    :ivar trusted: their networks.  Of a UNIX socket it may be none: everybody sends a header there.
     """
-    port.transport = layered(Proxied, port.transport)
+
+    name = "proxy"
+    transport = Proxied
+    reasons = ("header",)
+    tellsPeer = True
+
+    trusted: Networks
+
+    @classmethod
+    def made(cls, asked: AskedFor) -> ProxyLayer | None:
+        """See `Layer.made`: ``proxy = ["10.0.0.0/8"]``, for datagrams too."""
+        if asked.settings is None:
+            return None
+        if not asked.settings and isinstance(asked.endpoint, TCPEndpoint | UDPEndpoint):
+            raise ConfigurationError(
+                f'{asked.place}: trusts nobody; name networks, as "10.0.0.0/8"'
+            )
+        try:
+            return cls(Networks(asked.settings, ()))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{asked.place}: {error}") from error
+
+    def terms(self) -> object:
+        """See `Layer.terms`."""
+        return self.trusted
+
+    def trusts(self, host: str) -> bool:
+        """See `Layer.trusts`."""
+        return self.trusted.admit(host)
 
 
 def _address(pair: tuple[str, int]) -> IPv4Address | IPv6Address:

@@ -26,19 +26,27 @@ such case.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
-from echod.errors import TLSFailed
+from echod.config.endpoints import UDPEndpoint
+from echod.config.settings import TLSSettings, convert
+from echod.errors import ConfigurationError, TLSFailed
+from echod.interfaces import IConnectionTransport
+from echod.tls.context import ServerTLS
 from echod.tls.facts import TLSFacts, reasonOf, tlsFacts
-from echod.transports.socket_stream import FIRST_READ, TRY_AGAIN, SocketStream, layered
-from echod.transports.tcp import Client, Connector
+from echod.transports.layers.layer import AskedFor, Layer
+from echod.transports.ports import Accepting
+from echod.transports.socket_stream import FIRST_READ, TRY_AGAIN, SocketStream
 
-__all__ = ["Secured", "SecuredServer", "TLSClient", "TLSConnector", "secure"]
+__all__ = ["Secured", "SecuredServer", "TLSLayer"]
 
 #: What records add to the bytes in them, for a read that shall take in several whole ones
 #: (RFC 8446 section 5.2: 5 bytes of header, at most 256 of the rest; in practice 17).
@@ -47,6 +55,9 @@ OVERHEAD = 512
 RECORD = 16384
 #: Bytes of answers to KeyUpdates that may wait while a peer does not read: thousands of them.
 ANSWERS = 131072
+
+#: Facts that are OpenSSL's words or ours, and need no quotes in the log.
+_PLAIN = ("version", "cipher", "alpn")
 
 _eof = Failure(CONNECTION_DONE)
 
@@ -102,8 +113,15 @@ class Secured(SocketStream):
         """The protocol that ALPN chose, if any (``INegotiated``)."""
         return None if self.tls is None or self.tls.alpn is None else self.tls.alpn.encode()
 
-    def _headerRead(self) -> None:
-        """A PROXY header has come; the handshake is next, and nothing of that was heard."""
+    def facts(self) -> dict[str, Any]:
+        """See `IConnectionTransport.facts`."""
+        facts = super().facts()
+        if self.tls is not None:
+            facts["tls"] = self.tls
+        return facts
+
+    def _outerLayersDone(self) -> None:
+        """See `SocketStream`: the handshake is next, and nothing of that was heard."""
         self.heard = False
 
     # -- In --------------------------------------------------------------------------------
@@ -415,51 +433,75 @@ class Secured(SocketStream):
 
 
 class SecuredServer(Secured):
-    """One accepted connection; its port has been given to `secure`."""
+    """One accepted connection, whose port has a `TLSLayer`."""
 
-    server: Any
-
-    @property
-    def security(self) -> Any:
-        """The port's."""
-        return self.server.security
-
-
-def secure(port: Any, security: Any) -> None:
-    """
-    Have a port do TLS with whoever connects from now on; again, to change how.
-
-    :param port: a `Port` or `UNIXPort`.
-    :param security: an `echod.tls.context.ServerTLS`.
-    """
-    port.security = security
-    if not issubclass(port.transport, Secured):
-        port.transport = layered(SecuredServer, port.transport)
-
-
-class TLSConnector(Connector):
-    """
-    A TCP connector whose connections do TLS.
-
-    :ivar security: a client's side (`echod.tls.context.ClientTLS.to`).
-    """
-
-    security: Any
-
-    def _makeTransport(self) -> TLSClient:
-        return TLSClient(self.host, self.port, self.bindAddress, self, self.reactor)
-
-
-class TLSClient(Secured, Client):  # type: ignore[misc]  # as Client
-    """One TLS connection that we have made."""
+    server: Accepting
 
     @property
-    def security(self) -> Any:
-        """The connector's."""
-        return self.connector.security
+    def security(self) -> ServerTLS:
+        """The port's, as of now."""
+        layer = self.server.layers[TLSLayer.name]
+        assert isinstance(layer, TLSLayer)
+        return layer.security
 
-    def beginOpening(self) -> None:
-        """See `IConnectionTransport.beginOpening`: a client speaks first."""
-        with suppress(ssl.SSLWantReadError):
-            self._wrap().do_handshake()
-        self._sendOwn()
+
+@dataclass(frozen=True)
+class TLSLayer(Layer):
+    """
+    TLS, for whoever connects.
+
+    :ivar security: certificates, keys and settings.
+    """
+
+    name = "tls"
+    transport = SecuredServer
+    reasons = ("tls",)
+
+    security: ServerTLS
+
+    @classmethod
+    def made(cls, asked: AskedFor) -> TLSLayer | None:
+        """
+        See `Layer.made`: a ``tls`` table, or an endpoint of the kind ``tls:``; all files are read.
+
+        :raises ConfigurationError: as `ServerTLS`, and for datagrams.
+        """
+        words = getattr(asked.endpoint, "tls", None)
+        if words is None and asked.settings is None:
+            return None
+        if isinstance(asked.endpoint, UDPEndpoint):
+            raise ConfigurationError(
+                f"{asked.place}: {asked.written} is for datagrams; TLS is for streams"
+            )
+        table = dict(asked.settings or {})
+        for key, value in (words or {}).items():
+            if key in table:
+                raise ConfigurationError(
+                    f"{asked.place}: {key} is in {asked.written} too; say it once"
+                )
+            table[key] = value
+        settings = convert(table, TLSSettings, asked.place)
+        try:
+            return cls(ServerTLS(settings.within(asked.directory)))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{asked.place}: {error}") from error
+
+    @property
+    def notes(self) -> Sequence[str]:  # type: ignore[override]  # it is only read
+        """See `Layer.notes`."""
+        return self.security.notes
+
+    def terms(self) -> object:
+        """See `Layer.terms`: what is in the files does not count."""
+        return self.security.settings
+
+    def line(self, transport: IConnectionTransport) -> str | None:
+        """``version=TLSv1.3 cipher=… alpn=echo subject='CN=alice'``: after a handshake."""
+        if transport.tls is None:
+            return None
+        # A certificate's text is whatever its authority let pass.
+        return " ".join(
+            f"{key}={value if key in _PLAIN else repr(value)}"
+            for key, value in msgspec.to_builtins(transport.tls).items()
+            if value
+        )

@@ -20,6 +20,7 @@ from echod.server.datagram_listener import DatagramListener
 from echod.server.listener import ListenerPlan
 from echod.testing import PlainContext
 from echod.testing.stepped_loop import Loop
+from echod.transports.layers import ProxyLayer
 from echod.wire.networks import Networks
 from tests.unit.outer import waitUntil
 from tests.unit.proxyheaders import (
@@ -95,7 +96,7 @@ def serving(
         endpoint=UDPEndpoint(host, 0),
         limits=limits or Limits(),
         options=None,
-        proxy=trusted or None,
+        layers=[ProxyLayer(trusted)] if trusted else [],
     )
     loop = Loop()
     listener = DatagramListener(

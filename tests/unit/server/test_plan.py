@@ -24,6 +24,7 @@ from echod.server.plan import ListenerRequest, Plan, plan, requestsOf
 from echod.server.registry import BUILTIN, Registry
 from echod.server.service import EchodService
 from echod.server.socket_activation import PassedSockets
+from echod.transports.layers import ProxyLayer
 from tests.unit.outer import Outer
 
 PLENTY = 1_000_000
@@ -379,8 +380,8 @@ def test_sourcesOfAUNIXSocket(key: str) -> None:
         f"$.listener[0].{key.split(maxsplit=1)[0]}: clients of unix:/run/x have no address;"
         " the mode of its file says who may come"
     )
-    assert planOf(f"{text}proxy = []\n").listeners[0].proxy is not None
-    assert planOf(f"[defaults]\n{key}\n" + listener("unix:/run/x")).listeners[0].proxy is None
+    assert planOf(f"{text}proxy = []\n").listeners[0].layer(ProxyLayer) is not None
+    assert not planOf(f"[defaults]\n{key}\n" + listener("unix:/run/x")).listeners[0].layers
 
 
 def test_proxyThatTrustsNobody() -> None:
@@ -390,7 +391,7 @@ def test_proxyThatTrustsNobody() -> None:
     assert str(caught.value) == (
         '$.listener[0].proxy: trusts nobody; name networks, as "10.0.0.0/8"'
     )
-    assert planOf(listener("unix:/run/x")).listeners[0].proxy is None
+    assert not planOf(listener("unix:/run/x")).listeners[0].layers
 
 
 def test_anyPortIsNeverTaken() -> None:

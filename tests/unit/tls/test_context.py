@@ -24,8 +24,8 @@ from echod.config.endpoints import parseEndpoint
 from echod.config.settings import CertificateSettings, TLSSettings, convert
 from echod.errors import ConfigurationError, TLSFailed
 from echod.protocols.whoami import whoami
-from echod.server.plan import ListenerRequest, _security
 from echod.tls.context import ClientTLS, ServerTLS
+from echod.transports.layers import AskedFor, TLSLayer
 from tests.certificates import Certificates
 from tests.chains import Issued
 from tests.tlspeer import ALERT, DATA, Peer, recordTypes
@@ -724,11 +724,10 @@ def test_tables() -> None:
         ({"cert": "a", "names": {"b": {}}}, "missing required field `cert`"),
         ({"cert": "a", "key_file": "b"}, "unknown field `key_file`"),
     ):
-        request = ListenerRequest(
-            place="$.listener[0]", protocol="raw", endpoint="tcp:0", tls=table
-        )
+        endpoint = parseEndpoint("tcp:0")
+        asked = AskedFor(table, "$.listener[0].tls", endpoint, "tcp:0")
         with pytest.raises(ConfigurationError, match=why) as caught:
-            _security(request, parseEndpoint("tcp:0"))
+            TLSLayer.made(asked)
         assert str(caught.value).startswith("$.listener[0].tls")
         assert str(caught.value).isprintable()
 
@@ -736,11 +735,9 @@ def test_tables() -> None:
 def test_endpointAndTable(certificates: Certificates) -> None:
     """Words of the endpoint and keys of the table are one; twice the same is refused."""
 
-    def security(endpoint: str, table: dict[str, Any] | None) -> ServerTLS | None:
-        request = ListenerRequest(
-            place="$.listener[0]", protocol="raw", endpoint=endpoint, tls=table
-        )
-        return _security(request, parseEndpoint(endpoint))
+    def security(endpoint: str, table: dict[str, Any] | None) -> TLSLayer | None:
+        asked = AskedFor(table, "$.listener[0].tls", parseEndpoint(endpoint), endpoint)
+        return TLSLayer.made(asked)
 
     word = f"tls:0:cert={certificates.server}"
     assert security("tcp:0", None) is None

@@ -40,6 +40,7 @@ from echod.server.stream_listener import StreamListener
 from echod.testing import PlainContext, memoryLink
 from echod.testing.tls_socket import TLSSocket
 from echod.transports.facade import Facade
+from echod.transports.layers import ProxyLayer, TLSLayer
 from echod.wire.networks import Networks
 from echod.wire.proxy_header import parseHeader
 from tests.certificates import Certificates
@@ -301,8 +302,10 @@ def serving(
         endpoint=endpoint,
         limits=limits or Limits(),
         options=maker.options and maker.options(),
-        security=security,
-        proxy=Networks(proxies, ()) if proxies else None,
+        layers=[
+            *([ProxyLayer(Networks(proxies, ()))] if proxies else []),
+            *([] if security is None else [TLSLayer(security)]),
+        ],
     )
     outer = Outer()
     reactor = Facade(outer)
