@@ -197,7 +197,10 @@ class Connection(HalfClose):
 
         Whatever is raised here would leave the socket open, so it aborts.
         """
-        self.attempt(self._happen, Event.LAYERED if self.transport.opening else Event.CONNECTED)
+        try:
+            self._happen(Event.LAYERED if self.transport.opening else Event.CONNECTED)
+        except BaseException:
+            self._raised()
 
     def identified(self) -> None:
         """The transport knows now who the peer is."""
@@ -231,7 +234,6 @@ class Connection(HalfClose):
         try:
             self.received(data)
         except BaseException:
-            # As `attempt`, without a call more for each read.
             self._raised()
         if self._metered and 0 < self.owner.limits.maxBytes <= self.bytesIn:
             self.end(Reason.MAX_BYTES)
@@ -247,7 +249,8 @@ class Connection(HalfClose):
         if self._inputEnded or self.state is State.ABORTED:
             return
         self._inputEnded = True
-        self._waitNoMore()
+        if self._meter is not None:
+            self._waitNoMore()
         self.owner.inputEnded(self)
         ended = Reason.NO_CLOSE_NOTIFY if self.transport.truncated else Reason.EOF
         self._happen(Event.PEER_FIN, ended)
@@ -268,7 +271,10 @@ class Connection(HalfClose):
                 reason = Failure(ConnectionLost(why))
         self._happen(Event.LOST)
         if self._protocolKnows:
-            self.attempt(self.lost, reason)
+            try:
+                self.lost(reason)
+            except BaseException:
+                self._raised()
 
     def _look(self, data: bytes) -> bytes:
         """Show a read, account for it, and cut off what is more than the peer may send."""
@@ -332,7 +338,6 @@ class Connection(HalfClose):
             self.transport.registerProducer(self, True)
             self.begun()
         except BaseException:
-            # As `attempt`, without a call more for each connection.
             self._raised()
 
     def _drainLater(self) -> None:
@@ -357,14 +362,10 @@ class Connection(HalfClose):
         if self._protocolKnows:
             self.attempt(self.ended)
 
-    def _reset(self) -> None:
-        self._slices = None
-        self.transport.unregisterProducer()
-        self.transport.abortConnection()
-
     def _leave(self) -> None:
         self._slices = None
-        self._endMetering()
+        if self._meter is not None:
+            self._endMetering()
         self._sweep.discard(self)
         self.owner.closed(self)
 

@@ -202,6 +202,5 @@ class FlowControl(ProtocolHooks):
             self._meter.leave()
 
     def _endMetering(self) -> None:
-        if self._meter is not None:
-            self._meter.leave()
-            self.transport.meterReads(None)
+        self._waitNoMore()
+        self.transport.meterReads(None)

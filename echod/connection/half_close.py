@@ -115,7 +115,10 @@ class HalfClose(FlowControl):
     def _tellInputFinished(self) -> None:
         # Answers that are still to come have their deadline from here.
         self._progressAt = self._sweep.now
-        self.attempt(self.inputFinished)
+        try:
+            self.inputFinished()
+        except BaseException:
+            self._raised()
 
     def _finish(self) -> None:
         """Our FIN after the peer's."""
@@ -142,3 +145,8 @@ class HalfClose(FlowControl):
         if self._outputEnded:
             unsent = self.transport.unsent()
             self._happen(Event.UNACKNOWLEDGED if unsent else Event.ACKNOWLEDGED)
+
+    def _reset(self) -> None:
+        self._slices = None
+        self.transport.unregisterProducer()
+        self.transport.abortConnection()

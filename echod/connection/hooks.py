@@ -51,8 +51,15 @@ class ProtocolHooks(TwistedProtocol):
     _sweep: Sweep
     state = State.NEW
     reason: Reason | None = None
-    # Whether unanswered is being asked, or has raised; written by _waits.
+    # Whether a subclass has written unanswered; whether that is being asked, or has raised.
+    # Written by __init_subclass__, and by _waits.
+    _answersLater: ClassVar[bool] = False
     _asking = False
+
+    def __init_subclass__(cls) -> None:
+        """Who answers at once is not asked, at each end and once a second, whether it has."""
+        super().__init_subclass__()
+        cls._answersLater = cls.unanswered is not ProtocolHooks.unanswered
 
     # -- To be written by a subclass -------------------------------------------------------
 
@@ -110,7 +117,11 @@ class ProtocolHooks(TwistedProtocol):
         self.reason = Reason.ERROR
 
     def _raised(self) -> None:
-        """To be called where a hook's exception is caught; `fault` itself may be a subclass's."""
+        """
+        What `attempt` does about an exception; `fault` itself may be a subclass's.
+
+        What is done for each read, and for each connection, catches by itself: a call less.
+        """
         ProtocolHooks.fault(self, Failure(), type(self).__name__)
 
     def _breakOff(self, reason: Reason) -> None:
@@ -124,13 +135,12 @@ class ProtocolHooks(TwistedProtocol):
         Also if that cannot be told: the connection is aborted then, and no way of ending it
         otherwise may be taken.
         """
-        if self._asking:
+        if self._asking or not self._answersLater:
             return False
         self._asking = True
         try:
             found = bool(self.unanswered())
         except BaseException:
-            # As `attempt`, without a call more.
             self._raised()
             return True
         self._asking = False
