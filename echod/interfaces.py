@@ -9,27 +9,67 @@ protocol is to a listener: the same that Twisted's ``IServiceMaker`` is to ``twi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import (
+    IAddress,
     IConsumer,
     IHalfCloseableDescriptor,
+    IHalfCloseableProtocol,
+    IProtocol,
     IPushProducer,
+    IReactorCore,
+    IReactorFDSet,
+    IReactorFromThreads,
     IReactorTime,
     ITransport,
 )
 from zope.interface import Attribute, Interface
 
 __all__ = [
+    "IConnectionProtocol",
     "IConnectionTransport",
     "IDatagramProtocolMaker",
+    "IDescriptorReactor",
+    "IProcessReactor",
     "IProtocolMaker",
     "IStreamProtocolMaker",
     "ListenerFacts",
     "ServerContext",
 ]
+
+
+class IDescriptorReactor(IReactorTime, IReactorFDSet):
+    """What a transport asks of a reactor: timers, and descriptors to be watched."""
+
+
+class IProcessReactor(IDescriptorReactor, IReactorCore, IReactorFromThreads):
+    """What the daemon asks of its process's reactor: also its start and end, and its signals."""
+
+
+class IConnectionProtocol(IProtocol, IHalfCloseableProtocol):
+    """What a stream transport of echod calls of the protocol that it is the transport of."""
+
+    def identified() -> None:
+        """A PROXY header has told who the peer is."""
+
+    def handshakeCompleted() -> None:
+        """All that comes before the protocol's bytes is done (`IConnectionTransport.opening`)."""
+
+    def transportFailed(reason: str) -> None:
+        """
+        Nothing can be read or written any more; what waits is still sent.
+
+        :param reason: an `echod.connection.states.Reason`.
+        """
+
+    def echoed(count: int) -> None:
+        """So many bytes were read and written unseen (`IConnectionTransport.echoUnseen`)."""
+
+    def caughtUp() -> None:
+        """All that was `IConnectionTransport.unread` when that was asked has been delivered."""
 
 
 class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableDescriptor):
@@ -42,8 +82,8 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     producer open for ever.
     """
 
-    reactor: Any = Attribute("Has ``callLater`` (``IReactorTime``).")
-    credentials: Any = Attribute(
+    reactor: IDescriptorReactor = Attribute("The clock, and who watches the descriptor.")
+    credentials: tuple[int, int, int] | None = Attribute(
         "Process, user and group of the peer over a UNIX socket (``SO_PEERCRED``), else ``None``."
     )
 
@@ -60,11 +100,14 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     truncated: bool = Attribute(
         "Whether the peer's FIN came where TLS wants a close_notify before it (L2)."
     )
-    failure: Any = Attribute("What went wrong with TLS or a header, in a few words, or ``None``.")
+    failure: str | None = Attribute(
+        "What went wrong with TLS or a header, in a few words, or ``None``."
+    )
     overhead: int = Attribute("Bytes written besides the protocol's: what TLS adds to them.")
+    # Any: their types are of rooms above this one.
     tls: Any = Attribute("A `echod.tls.context.TLSFacts` about the connection, or ``None``.")
     proxied: Any = Attribute("The `echod.wire.proxy_header.ProxyHeader` it came with, or ``None``.")
-    proxyPeer: Any = Attribute(
+    proxyPeer: IAddress | None = Attribute(
         "The address of the proxy that it came through, where there must be one, or ``None``."
     )
 
@@ -104,7 +147,7 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     def limitReads(size: int) -> None:
         """Never read more than ``size`` bytes at a time."""
 
-    def meterReads(allowed: Any) -> None:
+    def meterReads(allowed: Callable[[], int] | None) -> None:
         """
         Ask ``allowed()`` before each read how many bytes the protocol may be given, and give it
         no more.  If it says 0 it has stopped reading.  ``None``, after that: ask nobody any more.

@@ -115,7 +115,7 @@ class Stream:
     @property
     def credentials(self) -> tuple[int, int, int] | None:
         """Process, user and group of the peer over a UNIX socket; ``None`` over a network."""
-        return self._connection.transport.credentials  # type: ignore[no-any-return]  # an attribute
+        return self._connection.transport.credentials
 
     @property
     def tls(self) -> TLSFacts | None:
@@ -130,7 +130,7 @@ class Stream:
     @property
     def proxyPeer(self) -> IAddress | None:
         """The proxy's address, where there must be one."""
-        return self._connection.transport.proxyPeer  # type: ignore[no-any-return]  # an attribute
+        return self._connection.transport.proxyPeer
 
     @property
     def layers(self) -> dict[str, Any]:

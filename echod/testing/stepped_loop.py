@@ -8,7 +8,6 @@ from typing import Any
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IHalfCloseableDescriptor,
-    IReactorFDSet,
     IReadDescriptor,
     IWriteDescriptor,
 )
@@ -17,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from echod.interfaces import IDescriptorReactor
 from echod.testing.memory_socket import MemorySocket
 
 __all__ = ["Loop"]
@@ -24,7 +24,7 @@ __all__ = ["Loop"]
 _log = Logger()
 
 
-@implementer(IReactorFDSet)
+@implementer(IDescriptorReactor)
 class Loop(Clock):
     """Descriptors, real and imitated, and a clock; `turn` is one turn of the reactor."""
 

@@ -23,6 +23,7 @@ from twisted.internet import tcp
 
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConfigurationError, ListenError
+from echod.transports.endpoint_port import EndpointPort
 from echod.transports.socket_stream import require
 from echod.transports.tcp import TCPPort
 from echod.transports.udp import UDPPort
@@ -42,9 +43,6 @@ _SERVED: dict[tuple[int, int, int], Any] = {
 }
 
 require(tcp.Port, "_shouldShutdown")
-
-# What is mixed into: said to the type checker alone, which follows no mixins.
-_Mixin: Any = object
 
 
 def examine(descriptor: int) -> TCPEndpoint | UDPEndpoint | UNIXEndpoint:
@@ -121,7 +119,7 @@ def _pathOf(address: str | bytes) -> str:
     return f"@{path[1:]}" if path.startswith("\0") else path
 
 
-class _Adopting(_Mixin):  # type: ignore[misc]  # see _Mixin
+class _Adopting(EndpointPort):
     """
     Mixed into a port, which adopts a socket instead of making one.
 

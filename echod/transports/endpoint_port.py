@@ -8,10 +8,12 @@ nothing behind; and another one can go on with its socket.
 from __future__ import annotations
 
 import socket
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 from twisted.logger import Logger
 
+from echod.config.endpoints import Target
 from echod.transports.binding import refusals
 from echod.transports.resting import Resting
 
@@ -24,10 +26,14 @@ class EndpointPort(Resting):
     """
     See the module's docstring.
 
-    A class with this in it has ``_endpoint``, ``close``, and what is to be written below.
+    A class with this in it has ``_endpoint`` and ``close``, and what is to be written below.
     """
 
-    connected: Any  # Twisted's; a number there, and a bool for datagrams
+    _endpoint: Target
+    # Stops listening now.
+    close: Callable[[], None]
+    # Any: a number in some of Twisted's ports, a bool in others.
+    connected: Any
 
     #: A command that tells who has an address already.
     _holders = ""
@@ -39,6 +45,13 @@ class EndpointPort(Resting):
         :raises OSError: the system refuses it.
         """
         raise NotImplementedError
+
+    def _prepare(self, skt: socket.socket) -> None:
+        """
+        Give a socket that is about to be served its options.
+
+        :raises OSError: the system refuses them.
+        """
 
     def _reopen(self, skt: socket.socket) -> None:
         """
@@ -55,14 +68,14 @@ class EndpointPort(Resting):
         """Undo `_startProtocol`; this does not fail."""
         raise NotImplementedError
 
-    def _inherit(self, other: Any) -> None:
+    def _inherit(self, other: Self) -> None:
         """Go on with what another port has counted, and with what belongs to the socket."""
         raise NotImplementedError
 
     def _hold(self, skt: socket.socket) -> None:
         """Have the socket, and know its address."""
         self.socket = skt
-        self.fileno = skt.fileno
+        self.fileno = skt.fileno  # type: ignore[method-assign]  # as Twisted's ports do
 
     def startListening(self) -> None:
         """
@@ -83,7 +96,7 @@ class EndpointPort(Resting):
             self.close()
             raise
 
-    def standBy(self, other: Any) -> None:
+    def standBy(self, other: Self) -> None:
         """
         Be ready to go on with another port's socket, which the other serves until `takeOver`.
 
@@ -96,7 +109,7 @@ class EndpointPort(Resting):
         """Undo `standBy`."""
         self._stopProtocol()
 
-    def takeOver(self, other: Any) -> None:
+    def takeOver(self, other: Self) -> None:
         """
         Go on with another port's socket, under the settings of this one, after `standBy`.
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from errno import ECONNABORTED, EINTR, EPERM, EPROTO
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from twisted.internet import tcp
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
@@ -40,13 +41,13 @@ require(tcp.Port, "_buildAddr")
 require(socket.socket, "_accept")
 
 
-class Accepting(Resting):
+class Accepting(Resting, tcp.Port):
     """A listening socket."""
 
     # Twisted's.
     sessionno: int
-    connected: Any
-    transport: type[SocketStream]
+    factory: IProtocolFactory  # type: ignore[assignment]  # a Factory alone, it says
+    transport: type[SocketStream]  # type: ignore[assignment]  # which has no common base
 
     #: What is between a socket and its connection, by name; written by `installLayers`.
     layers: Mapping[str, Layer] = MappingProxyType({})
@@ -69,7 +70,7 @@ class Accepting(Resting):
         self._turns += 1
         for count in range(ACCEPTS):
             try:
-                number, address = listening._accept()
+                number, address = listening._accept()  # type: ignore[union-attr]  # see above
             except BlockingIOError:
                 # Called for nobody: by a client that has gone, or for ever.
                 return CONNECTION_LOST if not count and isShutDown(self.fileno()) else None
@@ -91,6 +92,7 @@ class Accepting(Resting):
                 break
         return None
 
+    # Any: a pair of text and port, three numbers more of IPv6, a path or a name.
     def _accepted(self, skt: socket.socket, address: Any) -> None:
         if isinstance(address, tuple) and len(address) == 4 and address[3]:
             # A link-local address means nothing without its interface.
@@ -103,7 +105,8 @@ class Accepting(Resting):
         number = self.sessionno
         self.sessionno = number + 1
         try:
-            transport = self.transport(skt, protocol, address, self, number, self.reactor)
+            make: Callable[..., SocketStream] = self.transport
+            transport = make(skt, protocol, address, self, number, self.reactor)
         except OSError as error:
             skt.close()
             self.rest(error)
@@ -117,7 +120,7 @@ class Accepting(Resting):
 
     def neglects(self) -> bool:
         """Whether who waited at the last call waits still, and nobody looked in between."""
-        waits = self.connected and not self.resting and self._somebodyWaits()
+        waits = bool(self.connected) and not self.resting and self._somebodyWaits()
         neglected = waits and self._turnsThen == self._turns
         self._turnsThen = self._turns if waits else None
         return neglected
@@ -127,7 +130,7 @@ class Accepting(Resting):
         poll.register(self.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
-    def connectionLost(self, reason: Any) -> None:
+    def connectionLost(self, reason: Failure) -> None:
         """See ``IReadDescriptor``."""
         self.stopResting()
         super().connectionLost(reason)
@@ -160,5 +163,5 @@ class Listening(EndpointPort, Accepting):
     def _stopProtocol(self) -> None:
         self.factory.doStop()
 
-    def _inherit(self, other: Any) -> None:
+    def _inherit(self, other: Self) -> None:
         self.sessionno = other.sessionno

@@ -8,9 +8,12 @@ A port that rests: the system has nothing left for it now, and would say so agai
 from __future__ import annotations
 
 import select
-from typing import Any
 
+from twisted.internet.base import BasePort
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+
+from echod.interfaces import IDescriptorReactor
 
 __all__ = ["PAUSE", "Resting", "isShutDown"]
 
@@ -31,15 +34,13 @@ def isShutDown(number: int) -> bool:
     return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
-# What is mixed into: said to the type checker alone, which follows no mixins.
-_Mixin: Any = object
-
-
-class Resting(_Mixin):  # type: ignore[misc]  # see _Mixin
+class Resting(BasePort):
     """Lets a port do nothing for a while, when the system has nothing left for it."""
 
+    reactor: IDescriptorReactor
+
     # The end of the rest; written by rest, wake and stopResting.
-    _resume: Any = None
+    _resume: IDelayedCall | None = None
     # Whether it would read, and cannot be watched; written by rest and wake.
     _unwatched = False
 

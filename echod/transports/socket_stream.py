@@ -29,11 +29,14 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from echod.interfaces import IConnectionTransport
+from echod.interfaces import IConnectionProtocol, IConnectionTransport, IDescriptorReactor
+from echod.tls.facts import TLSFacts
+from echod.wire.proxy_header import ProxyHeader
 
 __all__ = ["TRY_AGAIN", "SocketStream", "require"]
 
@@ -61,7 +64,7 @@ _PRIVATE = (
 )
 
 
-def require(owner: Any, *names: str) -> None:
+def require(owner: type, *names: str) -> None:
     """
     Check that private parts of others are still there.
 
@@ -76,15 +79,12 @@ require(tcp.Server, *_PRIVATE)
 
 _closed = Failure(CONNECTION_DONE)
 
-# What is mixed into: said to the type checker alone, which follows no mixins.
-_Mixin: Any = object
-
 # Where bytes are that are being echoed unseen; free again when doRead returns.
 _scratch = memoryview(bytearray(LARGEST_ECHO))
 
 
 @implementer(IConnectionTransport)
-class SocketStream(_Mixin):  # type: ignore[misc]  # see _Mixin
+class SocketStream(tcp.Connection):
     """One accepted connection."""
 
     #: Bytes a read asks for at most; the protocol may lower it (`limitReads`).
@@ -98,8 +98,10 @@ class SocketStream(_Mixin):  # type: ignore[misc]  # see _Mixin
     _tempDataLen: int
     _writeDisconnecting: bool
     _writeDisconnected: bool
-    producer: Any
+    producer: IPushProducer | None
     streamingProducer: bool
+    reactor: IDescriptorReactor
+    protocol: IConnectionProtocol
 
     # Whether an end was asked for, or TLS stands between: then all goes Twisted's way.
     _ending = False
@@ -118,9 +120,9 @@ class SocketStream(_Mixin):  # type: ignore[misc]  # see _Mixin
     truncated = False
     failure: str | None = None
     overhead = 0
-    tls: Any = None
-    proxied: Any = None
-    proxyPeer: Any = None
+    tls: TLSFacts | None = None
+    proxied: ProxyHeader | None = None
+    proxyPeer: IAddress | None = None
     #: Whether the last read came back full: for `Poller`, which lets others go first.
     readsMuch = False
 
@@ -163,13 +165,16 @@ class SocketStream(_Mixin):  # type: ignore[misc]  # see _Mixin
         """See `IConnectionTransport.echoUnseen`."""
         self._echoes = allowed and not self._ending
 
-    def doRead(self) -> ConnectionDone | ConnectionLost | None:
+    # The base that it differs from has its doRead and doWrite exchanged at an abort.
+    def doRead(  # type: ignore[override]
+        self,
+    ) -> ConnectionDone | ConnectionLost | None:
         """Read once, as much as the last reads make likely."""
         size = self._readSize
         unseen = self._echoes and not (self._tempDataLen or self.dataBuffer)
         if unseen and size == LARGEST_READ and self.producer is not None:
             return self._echoInPlace()
-        data: Any = None
+        data = b""
         try:
             if unseen:
                 length = self.socket.recv_into(_scratch, size)
@@ -181,13 +186,13 @@ class SocketStream(_Mixin):  # type: ignore[misc]  # see _Mixin
         if not length:
             return CONNECTION_LOST if self._broken else CONNECTION_DONE
         if unseen:
-            data = _scratch[:length]
+            seen = _scratch[:length]
             try:
-                sent = self.socket.send(data)
+                sent = self.socket.send(seen)
             except OSError as error:
                 sent = self._sentNothing(error)
             if sent != length:
-                self._buffer(data[sent:])
+                self._buffer(seen[sent:])
             self.protocol.echoed(length)
         else:
             self.protocol.dataReceived(data)
@@ -287,6 +292,7 @@ class SocketStream(_Mixin):  # type: ignore[misc]  # see _Mixin
         self._ending = True
         self._echoes = False
 
+    # Any: Twisted's own says no types.
     def startTLS(self, *arguments: Any, **keywords: Any) -> None:
         """See ``ITLSTransport``: from here on `write` is given plain text (TRAPS 1.10)."""
         self._end()

@@ -13,14 +13,15 @@ from __future__ import annotations
 import os
 import socket
 from errno import ECONNREFUSED, ECONNRESET
-from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionLost, getConnectError
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.internet.main import CONNECTION_LOST
 
 from echod.config.endpoints import TCPEndpoint
+from echod.interfaces import IDescriptorReactor
 from echod.transports.binding import addressOf, makeSocket, setOptions, tellMissing
 from echod.transports.ports import Accepting, Listening
 from echod.transports.self_connect import isItself, resetWhenClosed
@@ -50,7 +51,7 @@ class _Sending(SocketStream):
             return 0 if error.errno in TRY_AGAIN else CONNECTION_LOST
 
 
-class Server(_Sending, tcp.Server):  # type: ignore[misc]  # abortConnection replaces methods
+class Server(_Sending, tcp.Server):
     """
     One accepted TCP connection.
 
@@ -60,11 +61,11 @@ class Server(_Sending, tcp.Server):  # type: ignore[misc]  # abortConnection rep
     def __init__(
         self,
         sock: socket.socket,
-        protocol: Any,
-        client: tuple[Any, ...],
-        server: Any,
+        protocol: IProtocol,
+        client: tuple[object, ...],
+        server: tcp.Port,
         sessionno: int,
-        reactor: Any,
+        reactor: IDescriptorReactor,
     ) -> None:
         tcp.Connection.__init__(self, sock, protocol, reactor)
         if len(client) != 2:
@@ -89,7 +90,7 @@ class Server(_Sending, tcp.Server):  # type: ignore[misc]  # abortConnection rep
         return f"<{type(self).__name__} #{self.sessionno} of {self.hostname}>"
 
 
-class Client(_Sending, tcp.Client):  # type: ignore[misc]  # as Server
+class Client(_Sending, tcp.Client):
     """One TCP connection that we have made."""
 
     def _connectDone(self) -> None:
@@ -117,7 +118,7 @@ class Connector(tcp.Connector):
 class Port(Accepting, tcp.Port):
     """Twisted's port, with echod's accepting and echod's transport."""
 
-    transport = Server
+    transport = Server  # type: ignore[assignment]  # see Accepting
 
 
 class TCPPort(Listening, Port):
@@ -127,10 +128,16 @@ class TCPPort(Listening, Port):
     :param keepalive: idle seconds before TCP asks whether the peer lives; 0 never asks.
     """
 
+    _endpoint: TCPEndpoint
     _holders = "ss -ltnp"
 
     def __init__(
-        self, endpoint: TCPEndpoint, factory: Any, backlog: int, keepalive: int, reactor: Any
+        self,
+        endpoint: TCPEndpoint,
+        factory: IProtocolFactory,
+        backlog: int,
+        keepalive: int,
+        reactor: IDescriptorReactor,
     ) -> None:
         super().__init__(endpoint.port, factory, backlog, endpoint.host, reactor)
         self._endpoint = endpoint

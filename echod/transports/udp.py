@@ -23,12 +23,14 @@ from typing import Any, Protocol
 
 from twisted.internet import base, udp
 from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from echod.config.endpoints import ANY, UDPEndpoint
 from echod.errors import MalformedHeader, whatFailed
 from echod.insight.fault_log import tellFault
+from echod.interfaces import IDescriptorReactor
 from echod.transports.binding import addressOf, makeSocket
 from echod.transports.endpoint_port import EndpointPort
 from echod.transports.resting import isShutDown
@@ -40,6 +42,8 @@ from echod.wire.proxy_header import LONGEST, parseDatagram
 __all__ = ["DATAGRAMS", "LARGEST", "Admission", "UDPPort"]
 
 _log = Logger()
+# A port has an attribute of the module's name.
+_Socket = socket.socket
 
 #: Datagrams received in one turn at most: an empty one costs as much as any.
 DATAGRAMS = 64
@@ -90,16 +94,22 @@ class UDPPort(EndpointPort, udp.Port):
 
     _holders = "ss -lnup"
 
+    _endpoint: UDPEndpoint
+    reactor: IDescriptorReactor
+    # Twisted's.
+    socket: _Socket
+    protocol: DatagramProtocol
+
     #: Whether the last turn did not empty the queue: for `Poller`, which lets others go first.
     readsMuch = False
 
     def __init__(
         self,
         endpoint: UDPEndpoint,
-        protocol: Any,
+        protocol: DatagramProtocol,
         admission: Admission,
         monotonic: Callable[[], float],
-        reactor: Any,
+        reactor: IDescriptorReactor,
         proxy: Networks | None = None,
     ) -> None:
         # An empty one would trust everybody.
@@ -114,7 +124,7 @@ class UDPPort(EndpointPort, udp.Port):
         self._ancillarySize = socket.CMSG_SPACE(_IN4.size) + socket.CMSG_SPACE(_IN6.size)
         # The datagram at hand, which alone can be answered: who sent it and for whom, where its
         # payload begins, how many bytes may go back, and the address to send them from.
-        self._sender: Any = None
+        self._sender: tuple[Any, ...] | None = None
         self._client: tuple[str, int] = ("", 0)
         self._begin = 0
         self._allowance = 0
@@ -129,13 +139,13 @@ class UDPPort(EndpointPort, udp.Port):
     def _startProtocol(self) -> None:
         self.protocol.makeConnection(self)
 
-    def _hold(self, skt: socket.socket) -> None:
+    def _hold(self, skt: _Socket) -> None:
         super()._hold(skt)
         self._realPortNumber = skt.getsockname()[1]
         # Of all addresses it is the kernel's choice.
         self.addressFamily = skt.family
 
-    def _open(self) -> socket.socket:
+    def _open(self) -> _Socket:
         skt = makeSocket(self._endpoint.host, socket.SOCK_DGRAM)
         try:
             self._prepare(skt)
@@ -145,7 +155,7 @@ class UDPPort(EndpointPort, udp.Port):
             raise
         return skt
 
-    def _prepare(self, skt: socket.socket) -> None:
+    def _prepare(self, skt: _Socket) -> None:
         """Have the kernel tell where a datagram was sent to: no answer could be right without."""
         if skt.family == socket.AF_INET6:
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -222,7 +232,7 @@ class UDPPort(EndpointPort, udp.Port):
         self._client = str(parseAddress(header.source[0])), header.source[1]
         return self._admission.refusal(host, port, now, self._client[0])
 
-    def write(self, datagram: bytes, addr: Any = None) -> None:
+    def write(self, datagram: bytes, addr: tuple[Any, ...] | None = None) -> None:
         """Answer the datagram at hand; anything else is counted and not sent."""
         if self._sender is None or (addr is not None and tuple(addr[:2]) != self._client):
             self.refused["unasked"] += 1
@@ -271,7 +281,7 @@ class UDPPort(EndpointPort, udp.Port):
         self.stopReading()
         self.connectionLost()
 
-    def connectionLost(self, reason: Any = None) -> None:
+    def connectionLost(self, reason: Failure | None = None) -> None:
         """As Twisted's, without its line in the log: the listener reports its own end."""
         self.stopResting()
         base.BasePort.connectionLost(self, reason)

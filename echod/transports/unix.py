@@ -17,13 +17,16 @@ import struct
 from contextlib import suppress
 from errno import ECONNREFUSED, ENOENT
 from pathlib import Path
-from typing import Any
+from typing import Self
 
-from twisted.internet import unix
+from twisted.internet import tcp, unix
+from twisted.internet.interfaces import IProtocol, IProtocolFactory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from echod.config.endpoints import UNIXEndpoint
 from echod.errors import ListenError
+from echod.interfaces import IDescriptorReactor
 from echod.transports.path_lock import lockedPath
 from echod.transports.ports import Accepting, Listening
 from echod.transports.socket_stream import SocketStream, require
@@ -52,7 +55,7 @@ def credentialsOf(skt: socket.socket) -> tuple[int, int, int]:
     return process, user, group
 
 
-class UNIXServer(SocketStream, unix.Server):  # type: ignore[misc]  # as tcp.Server
+class UNIXServer(SocketStream, unix.Server):
     """
     One accepted UNIX connection.
 
@@ -62,11 +65,11 @@ class UNIXServer(SocketStream, unix.Server):  # type: ignore[misc]  # as tcp.Ser
     def __init__(
         self,
         sock: socket.socket,
-        protocol: Any,
-        client: Any,
-        server: Any,
+        protocol: IProtocol,
+        client: object,
+        server: tcp.Port,
         sessionno: int,
-        reactor: Any,
+        reactor: IDescriptorReactor,
     ) -> None:
         super().__init__(sock, protocol, client, server, sessionno, reactor)
         self.credentials = credentialsOf(sock)
@@ -80,14 +83,15 @@ class UNIXServer(SocketStream, unix.Server):  # type: ignore[misc]  # as tcp.Ser
         super().sendFileDescriptor(fileno)
 
 
-class UNIXClient(SocketStream, unix.Client):  # type: ignore[misc]  # as tcp.Server
+class UNIXClient(SocketStream, unix.Client):
     """One UNIX connection that we have made."""
 
 
 class UNIXConnector(unix.Connector):
     """Twisted's connector, with echod's transport."""
 
-    def _makeTransport(self) -> UNIXClient:
+    # tcp.Client, it says; Twisted's own gives a unix.Client, which is none.
+    def _makeTransport(self) -> UNIXClient:  # type: ignore[override]
         return UNIXClient(self.address, self, self.reactor, self.checkPID)
 
 
@@ -100,7 +104,15 @@ class UNIXPort(Accepting, unix.Port):
 class UNIXListeningPort(Listening, UNIXPort):
     """A listening socket at a `UNIXEndpoint`."""
 
-    def __init__(self, endpoint: UNIXEndpoint, factory: Any, backlog: int, reactor: Any) -> None:
+    _endpoint: UNIXEndpoint
+
+    def __init__(
+        self,
+        endpoint: UNIXEndpoint,
+        factory: IProtocolFactory,
+        backlog: int,
+        reactor: IDescriptorReactor,
+    ) -> None:
         super().__init__(endpoint.address, factory, backlog, endpoint.mode, reactor)
         self._endpoint = endpoint
         # Device and number of the file that we made.
@@ -135,7 +147,7 @@ class UNIXListeningPort(Listening, UNIXPort):
         found = Path(self._endpoint.path).lstat()
         self._file = (found.st_dev, found.st_ino)
 
-    def _inherit(self, other: Any) -> None:
+    def _inherit(self, other: Self) -> None:
         super()._inherit(other)
         # From here on it is this one that removes it.
         self._file = other._file
@@ -187,7 +199,7 @@ class UNIXListeningPort(Listening, UNIXPort):
                 f"cannot listen on {self._endpoint}: somebody does already; who: ss -lxp"
             )
 
-    def connectionLost(self, reason: Any) -> None:
+    def connectionLost(self, reason: Failure) -> None:
         """See ``IReadDescriptor``: the file goes too, if it is still the one that we made."""
         self._removeFile()
         # Twisted would remove whatever is there.

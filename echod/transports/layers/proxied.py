@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint
@@ -33,7 +34,6 @@ __all__ = ["Proxied", "ProxyLayer"]
 class Proxied(SocketStream):
     """Takes a PROXY header off the front of a stream."""
 
-    connected: Any
     opening = True
 
     # Whether the header is still to come; written by _readHeader and _end.
@@ -41,24 +41,29 @@ class Proxied(SocketStream):
     # How it begins; written by _readHeader.
     _begun = b""
 
-    def getPeer(self) -> Any:
+    def getPeer(self) -> IAddress:
         """The client's address, as the header has it."""
         header: ProxyHeader | None = self.proxied
         if header is None or header.source is None:
-            return super().getPeer()
+            return self._peer()
         return _address(header.source)
 
-    def getHost(self) -> Any:
+    def getHost(self) -> IAddress:
         """Where the client connected to, as the header has it."""
         header: ProxyHeader | None = self.proxied
         if header is None or header.destination is None:
-            return super().getHost()
+            host: IAddress = super().getHost()
+            return host
         return _address(header.destination)
 
+    def _peer(self) -> IAddress:
+        peer: IAddress = super().getPeer()
+        return peer
+
     @property
-    def proxyPeer(self) -> Any:
+    def proxyPeer(self) -> IAddress:  # type: ignore[override]  # it is only read
         """See `IConnectionTransport.proxyPeer`."""
-        return super().getPeer()
+        return self._peer()
 
     def facts(self) -> dict[str, Any]:
         """See `IConnectionTransport.facts`: the proxy, and what its header tells."""
@@ -69,7 +74,9 @@ class Proxied(SocketStream):
             facts["proxy"] = {**peer, **proxyFacts(self.proxied)}
         return facts
 
-    def doRead(self) -> ConnectionDone | ConnectionLost | None:
+    def doRead(  # type: ignore[override]  # as SocketStream
+        self,
+    ) -> ConnectionDone | ConnectionLost | None:
         """Read the header, then as the transport below."""
         return self._readHeader() if self._expectsHeader else super().doRead()
 

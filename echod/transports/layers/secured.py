@@ -126,7 +126,9 @@ class Secured(SocketStream):
 
     # -- In --------------------------------------------------------------------------------
 
-    def doRead(self) -> ConnectionDone | ConnectionLost | None:
+    def doRead(  # type: ignore[override]  # as SocketStream
+        self,
+    ) -> ConnectionDone | ConnectionLost | None:
         """Read once, decrypt, and deliver."""
         size = self._readSize
         try:

@@ -25,7 +25,7 @@ class TLSConnector(Connector):
         return TLSClient(self.host, self.port, self.bindAddress, self, self.reactor)
 
 
-class TLSClient(Secured, Client):  # type: ignore[misc]  # as Client
+class TLSClient(Secured, Client):
     """One TLS connection that we have made."""
 
     @property

@@ -612,7 +612,7 @@ def test_fINTwice() -> None:
     ours, client = tcpPair()
     facade: Any = Facade(Outer())
     protocol = Recorder()
-    transport: Any = Server(ours, protocol, client.getsockname(), None, 0, facade)
+    transport: Any = Server(ours, protocol, client.getsockname(), None, 0, facade)  # type: ignore[arg-type]  # no port
     protocol.makeConnection(transport)
     transport.loseWriteConnection()
     transport.loseWriteConnection()
@@ -660,7 +660,7 @@ def test_resetThatAWriteMeets(nested: bool) -> None:
     ours, client = tcpPair()
     protocol = Recorder()
     protocol.echoing = True
-    transport = Server(ours, protocol, client.getsockname(), None, 0, reactor)
+    transport = Server(ours, protocol, client.getsockname(), None, 0, reactor)  # type: ignore[arg-type]  # no port
     protocol.makeConnection(transport)
     client.send(b"hello")
     reset(client)
@@ -676,7 +676,7 @@ def test_brokenPipeIsNoReset() -> None:
     ours, theirs = socket.socketpair()
     loop = Loop()
     protocol = Recorder()
-    transport: Any = UNIXServer(ours, protocol, None, None, 0, loop)
+    transport: Any = UNIXServer(ours, protocol, None, None, 0, loop)  # type: ignore[arg-type]  # no port
     protocol.makeConnection(transport)
     theirs.send(b"hello")
     theirs.close()
@@ -789,7 +789,7 @@ def test_passingADescriptor() -> None:
     ours, theirs = socket.socketpair()
     loop = Loop()
     protocol = Recorder()
-    transport: Any = UNIXServer(ours, protocol, None, None, 0, loop)
+    transport: Any = UNIXServer(ours, protocol, None, None, 0, loop)  # type: ignore[arg-type]  # no port
     protocol.makeConnection(transport)
     number = os.open("/dev/null", os.O_RDONLY)
     transport.sendFileDescriptor(number)
