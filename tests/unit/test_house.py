@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documentation import PUBLIC, shown
+from tests.documentation.tables import PUBLIC, shown
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "echod"

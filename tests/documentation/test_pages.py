@@ -21,7 +21,7 @@ from echod.server.service import EchodService
 from echod.transports import udp
 from echod.wire.networks import Networks
 from tests.conformance.test_documentation import blocks
-from tests.documentation import TABLES, computed, pages, shown
+from tests.documentation.tables import TABLES, computed, pages, shown
 from tests.unit.outer import Outer
 
 ROOT = Path(__file__).parents[2]

@@ -2,8 +2,8 @@
 The tables of the documentation, computed from the code: ``python -m tests.documentation``.
 
 A page marks the place of a table with ``<!-- computed: NAME -->`` and ``<!-- end -->``; what stands
-between them is written anew.  `tests.conformance.test_pages` fails where a page says something
-else than the code.  Whoever adds a limit, an option, a protocol or a counter writes its
+between them is written anew.  `tests.documentation.test_pages` fails where a page says
+something else than the code.  Whoever adds a limit, an option, a protocol or a counter writes its
 sentence where it is declared, and runs this.
 """
 
@@ -35,12 +35,12 @@ from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProt
 from echod.server.counters import DATAGRAMS, PROCESS, REFUSED, STREAMS
 from echod.server.registry import BUILTIN
 
-__all__ = ["PUBLIC", "TABLES", "computed", "pages", "shown"]
+__all__ = ["PUBLIC", "ROOT", "TABLES", "computed", "pages", "shown"]
 
 #: The modules that are public: what they offer stays, whatever else moves.
 PUBLIC = ("kit", "wire.framing", "client", "testing", "interfaces", "errors")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"(<!-- computed: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _DESCRIBED = re.compile(r"^:[ic]var (\w+): (.*?)(?=^:|\Z)", re.MULTILINE | re.DOTALL)
 
@@ -241,13 +241,3 @@ TABLES: dict[str, Callable[[], str]] = {
     "closed reasons": lambda: _members("reason", Reason),
     "refused reasons": lambda: _meanings("reason", REFUSED),
 }
-
-
-def main() -> None:
-    """Write all tables anew."""
-    for page in map(ROOT.joinpath, pages()):
-        page.write_text(computed(page.read_text()))
-
-
-if __name__ == "__main__":
-    main()

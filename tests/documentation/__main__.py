@@ -1,0 +1,8 @@
+"""``python -m tests.documentation`` writes all computed tables anew; `.tables` says which."""
+
+from __future__ import annotations
+
+from tests.documentation.tables import ROOT, computed, pages
+
+for page in map(ROOT.joinpath, pages()):
+    page.write_text(computed(page.read_text()))
