@@ -22,6 +22,7 @@ from twisted.logger import (
     FileLogObserver,
     ILogObserver,
     LogBeginner,
+    LogEvent,
     Logger,
     LogLevel,
     formatEvent,
@@ -53,7 +54,7 @@ class _Text:
         self._formatted = formatted
         self.file = file
 
-    def settle(self, event: Any) -> tuple[Any, int]:
+    def settle(self, event: LogEvent) -> tuple[object, int]:
         text = self._formatted(event)
         line = self.file.encode(text) if text else b""
         return line, len(line) + _LINE
@@ -71,7 +72,7 @@ class _Events:
     def __init__(self, observer: ILogObserver) -> None:
         self._observer = observer
 
-    def settle(self, event: Any) -> tuple[Any, int]:
+    def settle(self, event: LogEvent) -> tuple[object, int]:
         settled = _settled(event)
         return settled, sum(map(_sizeOf, settled.values())) + _EVENT
 
@@ -83,7 +84,7 @@ class _Events:
         """What it writes to is its own business."""
 
 
-def _settled(event: Any) -> Any:
+def _settled(event: LogEvent) -> LogEvent:
     """A copy of an event whose values cannot change; in words, where they could."""
     if all(isinstance(value, _SETTLED) for value in event.values()):
         return dict(event)
@@ -95,20 +96,21 @@ def _settled(event: Any) -> Any:
     return settled
 
 
-def _constant(value: Any) -> Any:
+def _constant(value: object) -> object:
     if isinstance(value, _SETTLED):
         return value
     if isinstance(value, tuple):
         return tuple(map(_constant, value))
     if isinstance(value, Failure):
         # Without its frames and what lives in them, which the exception has too.
+        # Any: it is said to have an exception, and to show text is all that is left to do.
         failure: Any = copy(value)
         failure.value = safe_str(value.value)
         return failure
     return safe_str(value)
 
 
-def _sizeOf(value: Any) -> int:
+def _sizeOf(value: object) -> int:
     if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, tuple):
@@ -119,7 +121,7 @@ def _sizeOf(value: Any) -> int:
 def _outlet(observer: ILogObserver, standard: Sequence[Any]) -> _Text | _Events:
     """How to write to ``observer``: straight into its file, where that is known."""
     if isinstance(observer, FileLogObserver):
-        # Private: Twisted tells nobody otherwise.
+        # Private: Twisted tells nobody otherwise.  Any: nor what it is.
         file: Any = getattr(observer, "_outFile", observer)
         if file is None:
             return _Text(observer.formatEvent, StandardStream(-1))
@@ -150,6 +152,7 @@ class Log:
         self._standard = [stream for stream in (sys.__stdout__, sys.__stderr__) if stream]
         beginLoggingTo = beginner.beginLoggingTo
 
+        # Any: the rest is Twisted's business.
         def begin(observers: Iterable[ILogObserver], *rest: Any, **options: Any) -> None:
             beginLoggingTo([self._queue(observer) for observer in observers], *rest, **options)
 

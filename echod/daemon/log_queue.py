@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from twisted.logger import ILogObserver, LogLevel
+from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
 from echod.errors import EchodError
@@ -31,7 +31,7 @@ _BATCH = 1 << 16
 class Outlet(Protocol):
     """Where a queue's events go."""
 
-    def settle(self, event: Any) -> tuple[Any, int]:
+    def settle(self, event: LogEvent) -> tuple[Any, int]:
         """What to write for an event, whatever becomes of it later, and what that holds, bytes."""
 
     def write(self, payloads: Sequence[Any]) -> int:
@@ -74,7 +74,7 @@ class LogQueue:
         # Reentrant: a destructor may log, wherever it runs.
         self._changed = threading.Condition(threading.RLock())
 
-    def __call__(self, event: Any) -> None:
+    def __call__(self, event: LogEvent) -> None:
         """Queue an event, or count it as lost."""
         if self._held >= HELD:
             with self._changed:
@@ -130,7 +130,7 @@ class LogQueue:
     def _isDone(self) -> bool:
         return self._idle and not self._entries and not self._reopening
 
-    def _append(self, payload: Any, size: int, lines: int) -> None:
+    def _append(self, payload: object, size: int, lines: int) -> None:
         self._entries.append((payload, size, lines))
         self._held += size
         if self._idle:
@@ -143,7 +143,7 @@ class LogQueue:
             text = f"{lost} line{'s' * (lost > 1)} lost here: {self._reason}"
             self._tell(LogLevel.warn, text, lost)
 
-    def _tell(self, level: Any, text: str, lines: int) -> None:
+    def _tell(self, level: object, text: str, lines: int) -> None:
         event = {
             "log_format": "{log_text}",
             "log_text": text,

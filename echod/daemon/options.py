@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import msgspec
 from twisted.python import usage
@@ -29,6 +29,7 @@ from echod.daemon.sd_notify import Notifier
 from echod.daemon.signals import Signals, printEchodErrors, shedGroups, useMonotonicClock
 from echod.daemon.supervision import Supervision
 from echod.errors import ConfigurationError, EchodError, OutputFailed, oneLine
+from echod.interfaces import IProcessReactor
 from echod.output import writeError, writeOut
 from echod.server.descriptors import raiseDescriptorLimit
 from echod.server.plan import ListenerRequest, Plan, plan, requestsOf
@@ -353,8 +354,10 @@ def _checkText(arguments: Sequence[str]) -> None:
 
 def makeService(options: Options) -> EchodService:
     """The service that ``options`` ask for, with the process's signals."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as found
 
+    # Every one that can watch descriptors is.
+    reactor = cast("IProcessReactor", found)
     assert options.plan is not None
     printEchodErrors()
     useMonotonicClock(reactor)

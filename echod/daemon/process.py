@@ -12,13 +12,13 @@ import os
 import sys
 import threading
 from contextlib import suppress
-from typing import Any
 
 from twisted.logger import Logger
 
 from echod.daemon.log import Log
 from echod.daemon.log_files import writeAll
 from echod.errors import AlreadyReported, EchodError
+from echod.interfaces import IProcessReactor
 from echod.server.plan import Plan
 from echod.server.service import EchodService
 from echod.startup import StoppedEarly
@@ -74,7 +74,7 @@ class Daemon(EchodService):
     :param log: begins to be written with the first listener, in the process that stays.
     """
 
-    def __init__(self, plan: Plan, reactor: Any, log: Log) -> None:
+    def __init__(self, plan: Plan, reactor: IProcessReactor, log: Log) -> None:
         super().__init__(plan, reactor)
         self._log = log
         self._standardError = StandardError()

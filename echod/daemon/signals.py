@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
-from typing import Any
 
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
@@ -25,12 +24,16 @@ from echod import startup
 from echod.daemon.log import Log
 from echod.daemon.supervision import Supervision
 from echod.errors import AlreadyReported, EchodError
+from echod.interfaces import IProcessReactor
 from echod.server.counters import toJSON
 from echod.server.service import EchodService
 
 __all__ = ["Signals", "printEchodErrors", "shedGroups", "useMonotonicClock"]
 
 _log = Logger()
+
+#: As signal(2) calls it.
+Handler = Callable[[int, FrameType | None], None]
 
 #: Seconds within which signals to stop are one request.  A Ctrl-C reaches every process of the
 #: terminal, and a wrapper (npm, make, a shell's trap) hands it on once more; nobody who means it
@@ -47,7 +50,7 @@ class Signals:
     """
 
     def __init__(
-        self, service: EchodService, supervision: Supervision, reactor: Any, log: Log
+        self, service: EchodService, supervision: Supervision, reactor: IProcessReactor, log: Log
     ) -> None:
         self._log = log
         self._service = service
@@ -71,7 +74,7 @@ class Signals:
         self._reactor.addSystemEventTrigger("after", "shutdown", self._setExitStatus)
         startup.ready()
 
-    def _inReactor(self, act: Callable[[str, float], None]) -> Any:
+    def _inReactor(self, act: Callable[[str, float], None]) -> Handler:
         def handler(number: int, frame: FrameType | None) -> None:
             # The time when it came: the reactor may have been busy.
             self._reactor.callFromThread(act, signal.Signals(number).name, time.monotonic())
@@ -106,7 +109,7 @@ class Signals:
             atexit.register(_exitWith, status)
 
 
-def useMonotonicClock(reactor: Any) -> None:
+def useMonotonicClock(reactor: IProcessReactor) -> None:
     """
     Let the reactor's timers run by the monotonic clock.
 
@@ -114,7 +117,7 @@ def useMonotonicClock(reactor: Any) -> None:
     deadlines.  Not if somebody has timers by the other clock already.
     """
     if not reactor.getDelayedCalls():
-        reactor.seconds = time.monotonic
+        reactor.seconds = time.monotonic  # type: ignore[method-assign]  # it allows that
 
 
 def shedGroups() -> None:

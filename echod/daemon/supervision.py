@@ -11,13 +11,13 @@ have waited at a listener all the while.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from echod.daemon.sd_notify import Notifier
 from echod.errors import EchodError
+from echod.interfaces import IProcessReactor
 from echod.server.plan import Plan
 from echod.server.service import EchodService
 
@@ -54,7 +54,7 @@ class Supervision:
         service: EchodService,
         notifier: Notifier,
         makePlan: Callable[[], Plan],
-        reactor: Any,
+        reactor: IProcessReactor,
     ) -> None:
         self._service = service
         self._makePlan = makePlan
@@ -103,7 +103,7 @@ class Supervision:
             self._notifier.ready()
             self._tell()
 
-    def _repeat(self, call: Any, seconds: float) -> None:
+    def _repeat(self, call: Callable[[], object], seconds: float) -> None:
         repeated = LoopingCall(call)
         repeated.clock = self._reactor
         repeated.start(seconds)

@@ -6,8 +6,6 @@ The transport answers the datagram at hand and no other, with no more bytes than
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.protocol import DatagramProtocol
 
 from echod.kit import DatagramMaker
@@ -18,7 +16,7 @@ __all__ = ["Discard", "Echo", "udp"]
 class Echo(DatagramProtocol):
     """Each datagram goes back."""
 
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """Send it back."""
         assert self.transport is not None
         self.transport.write(datagram, addr)
@@ -27,7 +25,7 @@ class Echo(DatagramProtocol):
 class Discard(DatagramProtocol):
     """None does."""
 
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         """Counted, that is all."""
 
 

@@ -7,7 +7,7 @@ RFC 7766; what is inside is not looked at.  ``int8`` and ``int32`` have one byte
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -54,7 +54,7 @@ class _DNSDatagram(Echo):
     def __init__(self, settings: DNSOptions) -> None:
         self._maxLength = settings.maxLength
 
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         if len(datagram) <= self._maxLength:
             super().datagramReceived(datagram, addr)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.logger import Logger
@@ -22,7 +21,7 @@ _log = Logger()
 PAYLOAD = 64
 
 
-def formatPeer(peer: Any) -> str:
+def formatPeer(peer: object) -> str:
     """A peer's address, or a UNIX socket's name, as printable text."""
     if isinstance(peer, IPv4Address | IPv6Address):
         return formatAddress(peer.host, peer.port)
@@ -144,7 +143,7 @@ class SlowLog:
         self._quietUntil = -math.inf
         self.count = 0
 
-    def __call__(self, descriptor: Any, seconds: float) -> None:
+    def __call__(self, descriptor: object, seconds: float) -> None:
         """``descriptor`` was served for so long."""
         self.count += 1
         now = self._monotonic()

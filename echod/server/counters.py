@@ -144,6 +144,6 @@ class Totals:
         return sums
 
 
-def toJSON(value: Any) -> str:
+def toJSON(value: object) -> str:
     """One line of JSON."""
     return msgspec.json.encode(value).decode()

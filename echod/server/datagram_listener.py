@@ -11,11 +11,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from echod.config.endpoints import UDPEndpoint, asBound
 from echod.connection.sweep import Sweep
-from echod.interfaces import ServerContext
+from echod.interfaces import IDatagramProtocolMaker, IDescriptorReactor, ServerContext
 from echod.server.connection_log import RefusalLog
 from echod.server.datagram_guard import REFLECTORS, DatagramGuard
 from echod.server.listener import Listener, ListenerPlan
@@ -41,10 +41,13 @@ class DatagramListener(Listener):
     :raises ConfigurationError: the protocol's maker raised.
     """
 
+    _port: UDPPort
+    _endpoint: UDPEndpoint
+
     def __init__(
         self,
         plan: ListenerPlan,
-        reactor: Any,
+        reactor: IDescriptorReactor,
         sweep: Sweep,
         ownPorts: Counter[int],
         context: ServerContext,
@@ -59,16 +62,14 @@ class DatagramListener(Listener):
         networks = Networks(limits.allow, limits.deny)
         perSecond = limits.datagramsPerSecond
         self._guard = DatagramGuard(perSecond, reflectors, ownPorts, networks, limits.sourcePrefix)
-        protocol = plan.make(plan.maker.makeDatagram, context)
+        protocol = plan.make(cast("IDatagramProtocolMaker", plan.maker).makeDatagram, context)
         # Of somebody else's making, too.
         plan.trying(lambda: setattr(protocol, "noisy", False))
         makePort = adopting(UDPPort, plan.descriptor)
         # Each datagram has a header of its own: the port reads it, and nothing is installed.
         proxy = plan.layer(ProxyLayer)
         trusted = None if proxy is None else proxy.trusted
-        self._port: UDPPort = makePort(
-            plan.endpoint, protocol, self._guard, monotonic, reactor, trusted
-        )
+        self._port = makePort(plan.endpoint, protocol, self._guard, monotonic, reactor, trusted)
 
     def _serve(self) -> None:
         """The port listens: what depends on its address."""

@@ -19,10 +19,13 @@ from twisted.logger import Logger
 from echod.config.endpoints import Endpoint
 from echod.config.settings import Limits
 from echod.errors import ConfigurationError, EchodError, whatFailed
-from echod.interfaces import ListenerFacts, ServerContext
+from echod.interfaces import IProtocolMaker, ListenerFacts, ServerContext
 from echod.kit.context_parameter import callMaker
 from echod.startup import StoppedEarly
 from echod.transports.layers import Layer
+from echod.transports.tcp import TCPPort
+from echod.transports.udp import UDPPort
+from echod.transports.unix import UNIXListeningPort
 
 __all__ = ["Likeness", "Listener", "ListenerPlan"]
 
@@ -55,7 +58,7 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
     """
 
     place: str
-    maker: Any
+    maker: IProtocolMaker
     endpoint: Endpoint
     limits: Limits
     options: Struct | None
@@ -138,9 +141,8 @@ class Listener(Service):
     address that the system gave it, which ``_unserve`` undoes.
     """
 
-    _port: Any
-    # Of the kind that the subclass serves.
-    _endpoint: Any
+    _port: TCPPort | UNIXListeningPort | UDPPort
+    _endpoint: Endpoint
 
     def __init__(self, plan: ListenerPlan) -> None:
         self._plan = plan
@@ -257,7 +259,7 @@ class Listener(Service):
         return bool(self._port.connected)
 
     @property
-    def endpoint(self) -> Any:
+    def endpoint(self) -> Endpoint:
         """Where it listens, with the port that the system chose."""
         return self._endpoint
 
@@ -274,6 +276,7 @@ class Listener(Service):
         """What others may know of it."""
         return ListenerFacts(self._plan.maker.name, str(self._endpoint), self.describe())
 
+    # Any: which address it is depends on the endpoint.
     def getHost(self) -> Any:
         """The bound address, as an ``IAddress``."""
         return self._port.getHost()

@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from echod import startup
@@ -55,7 +56,10 @@ class EchodService(MultiService):
     """
 
     def __init__(
-        self, plan: Plan, reactor: Any, monotonic: Callable[[], float] = time.monotonic
+        self,
+        plan: Plan,
+        reactor: IReactorTime,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
         self._plan = plan

@@ -8,7 +8,7 @@ what it holds, sends FIN and lingers.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
@@ -24,7 +24,7 @@ from echod.connection.states import Reason
 from echod.connection.sweep import Sweep
 from echod.errors import whatFailed
 from echod.insight.fault_log import tellFault
-from echod.interfaces import ServerContext
+from echod.interfaces import IDescriptorReactor, IStreamProtocolMaker, ServerContext
 from echod.kit.twisted_protocol import asConnection, halfCloses
 from echod.server.admission import SourceLimit
 from echod.server.connection_log import ConnectionLog, RefusalLog
@@ -57,7 +57,7 @@ class StreamListener(Listener, Owner):
     def __init__(
         self,
         plan: ListenerPlan,
-        reactor: Any,
+        reactor: IDescriptorReactor,
         sweep: Sweep,
         context: ServerContext,
         *,
@@ -75,7 +75,7 @@ class StreamListener(Listener, Owner):
         self._logPayload = logPayload
         self._logConnections = logConnections
         self._log: ConnectionLog | None = None
-        factory = plan.make(plan.maker.makeFactory, context)
+        factory = plan.make(cast("IStreamProtocolMaker", plan.maker).makeFactory, context)
         self._halfCloses = plan.trying(lambda: halfCloses(factory))
         #: See `IStreamProtocolMaker`.
         self.lasts = plan.trying(lambda: bool(getattr(plan.maker, "lasts", False)))
@@ -171,7 +171,7 @@ class StreamListener(Listener, Owner):
 
     # -- The owner of connections ------------------------------------------------------------
 
-    def admit(self, address: Any) -> bool:
+    def admit(self, address: IAddress) -> bool:
         """Whether one more connection may come, from there; a refusal is counted."""
         now = self.sweep.now
         host = _hostOf(address)
@@ -240,7 +240,7 @@ class StreamListener(Listener, Owner):
         self._live.closed(connection)
 
 
-def _hostOf(address: Any) -> str | None:
+def _hostOf(address: IAddress) -> str | None:
     """
     What limits on sources are about.
 

@@ -11,11 +11,25 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-__all__ = ["RecordPump"]
+__all__ = ["RecordPump", "TLSSide"]
 
 _Result = TypeVar("_Result")
+
+
+class TLSSide(Protocol):
+    """How one side does TLS: a listener (`ServerTLS`), or a client (`ClientTLS.to`)."""
+
+    def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+        """A connection over two buffers, its handshake still to come."""
+
+    def verify(self, tls: ssl.SSLObject) -> None:
+        """
+        Check the peer, whose handshake is done.
+
+        :raises TLSFailed: it is not who it should be.
+        """
 
 
 class RecordPump:

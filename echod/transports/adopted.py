@@ -15,6 +15,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from enum import IntEnum
 from errno import EBADF
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from twisted.internet import tcp
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConfigurationError, ListenError
 from echod.transports.endpoint_port import EndpointPort
+from echod.transports.ports import Address
 from echod.transports.socket_stream import require
 from echod.transports.tcp import TCPPort
 from echod.transports.udp import UDPPort
@@ -98,7 +100,7 @@ def _examine(skt: socket.socket) -> TCPEndpoint | UDPEndpoint | UNIXEndpoint:
     return found
 
 
-def _name(names: Any, number: int) -> str:
+def _name(names: type[IntEnum], number: int) -> str:
     try:
         return str(names(number).name)
     except ValueError:
@@ -127,6 +129,7 @@ class _Adopting(EndpointPort):
     :param arguments: the port's; its endpoint is what `examine` says of the descriptor.
     """
 
+    # Any: those of the port that it is mixed into.
     def __init__(self, descriptor: int, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._descriptor = descriptor
@@ -172,6 +175,7 @@ class _AdoptingStreams(_Adopting):
 
     _shouldShutdown = False
 
+    # Any: as above.
     def __init__(self, descriptor: int, *arguments: Any) -> None:
         super().__init__(descriptor, *arguments)
         # Not known, and not changed.
@@ -181,7 +185,7 @@ class _AdoptingStreams(_Adopting):
 class AdoptedTCPPort(_AdoptingStreams, TCPPort):
     """A `TCPPort` on a socket that was passed."""
 
-    def _accepted(self, skt: socket.socket, address: Any) -> None:
+    def _accepted(self, skt: socket.socket, address: Address) -> None:
         # Linux hands options down when a connection is made: some were before we came.
         self._setOptions(skt)
         super()._accepted(skt, address)

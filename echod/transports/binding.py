@@ -12,7 +12,6 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, ENOPROTOOPT, EOPNOTSUPP
-from typing import Any
 
 from twisted.logger import Logger
 
@@ -83,7 +82,11 @@ def _make(family: int, kind: socket.SocketKind) -> socket.socket:
     return skt
 
 
-def addressOf(skt: socket.socket, host: str, port: int) -> Any:
+#: A socket address, as the module ``socket`` has it; the last is of a family that is not ours.
+SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+
+
+def addressOf(skt: socket.socket, host: str, port: int) -> SocketAddress:
     """
     What ``bind`` wants: with a zone (RFC 4007) its number.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -68,7 +68,8 @@ class EndpointPort(Resting):
         """Undo `_startProtocol`; this does not fail."""
         raise NotImplementedError
 
-    def _inherit(self, other: Self) -> None:
+    # Any: a port of the same kind as this one.
+    def _inherit(self, other: Any) -> None:
         """Go on with what another port has counted, and with what belongs to the socket."""
         raise NotImplementedError
 
@@ -96,7 +97,7 @@ class EndpointPort(Resting):
             self.close()
             raise
 
-    def standBy(self, other: Self) -> None:
+    def standBy(self, other: EndpointPort) -> None:
         """
         Be ready to go on with another port's socket, which the other serves until `takeOver`.
 
@@ -109,7 +110,7 @@ class EndpointPort(Resting):
         """Undo `standBy`."""
         self._stopProtocol()
 
-    def takeOver(self, other: Self) -> None:
+    def takeOver(self, other: EndpointPort) -> None:
         """
         Go on with another port's socket, under the settings of this one, after `standBy`.
 

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
-from twisted.internet.interfaces import IReactorFDSet
-from zope.interface import directlyProvides, providedBy
+from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IReactorFDSet, IReactorTime
+from twisted.internet.protocol import ClientFactory
+from zope.interface import directlyProvides, implementer, providedBy
 
 from echod.config.endpoints import UNIXEndpoint
+from echod.interfaces import IDescriptorReactor
+from echod.tls.record_pump import TLSSide
 from echod.transports.adopted import AdoptedUNIXPort, examine
 from echod.transports.layers.secured_client import TLSConnector
 from echod.transports.loop.poller import Poller, available
@@ -31,17 +34,28 @@ __all__ = ["Facade", "Securing"]
 require(Port, "_fromListeningDescriptor")
 
 
+@implementer(IDescriptorReactor)
 class Facade:
     """
     Passes for the reactor that it wraps, and serves descriptors better.
 
-    :param reactor: the real one.
+    :param reactor: the real one, which watches descriptors too (``IReactorFDSet``).
     :param slow: see `Poller`.
     """
 
-    def __init__(self, reactor: Any, slow: Callable[[Any, float], None] | None = None) -> None:
+    # The real one's.
+    callLater: Callable[..., IDelayedCall]
+    getDelayedCalls: Callable[[], Sequence[IDelayedCall]]
+    seconds: Callable[[], float]
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        slow: Callable[[object, float], None] | None = None,
+    ) -> None:
         self._reactor = reactor
-        descriptors: Any = Poller(reactor, slow) if available() else reactor
+        inner = cast("IReactorFDSet", reactor)
+        descriptors: IReactorFDSet = Poller(inner, slow) if available() else inner
         self.addReader = descriptors.addReader
         self.addWriter = descriptors.addWriter
         self.removeReader = descriptors.removeReader
@@ -51,17 +65,25 @@ class Facade:
         self.getWriters = descriptors.getWriters
         directlyProvides(self, IReactorFDSet, *providedBy(reactor))
 
+    # Any: whatever the reactor has.
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
-    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Port:
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> Port:
         """See ``IReactorTCP.listenTCP``."""
         listening = Port(port, factory, backlog, interface, reactor=self)
         listening.startListening()
         return listening
 
     def connectTCP(
-        self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float = 30,
+        bindAddress: tuple[str, int] | None = None,
     ) -> Connector:
         """See ``IReactorTCP.connectTCP``."""
         connector = Connector(host, port, factory, timeout, bindAddress, self)
@@ -69,7 +91,11 @@ class Facade:
         return connector
 
     def connectUNIX(
-        self, address: Any, factory: Any, timeout: float = 30, checkPID: int | bool = 0
+        self,
+        address: str | bytes,
+        factory: ClientFactory,
+        timeout: float = 30,
+        checkPID: int | bool = 0,
     ) -> UNIXConnector:
         """See ``IReactorUNIX.connectUNIX``."""
         connector = UNIXConnector(address, factory, timeout, self, checkPID)
@@ -78,19 +104,19 @@ class Facade:
 
     def listenUNIX(
         self,
-        address: Any,
-        factory: Any,
+        address: str | bytes,
+        factory: IProtocolFactory,
         backlog: int = 50,
         mode: int = 0o666,
         wantPID: int | bool = 0,
     ) -> UNIXPort:
         """See ``IReactorUNIX.listenUNIX``."""
-        listening = UNIXPort(address, factory, backlog, mode, self, wantPID)
+        listening = UNIXPort(os.fsencode(address), factory, backlog, mode, self, wantPID)
         listening.startListening()
         return listening
 
     def adoptStreamPort(
-        self, fileDescriptor: int, addressFamily: int, factory: Any
+        self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
     ) -> Port | AdoptedUNIXPort:
         """See ``IReactorSocket.adoptStreamPort``."""
         listening: Port | AdoptedUNIXPort
@@ -113,16 +139,22 @@ class Securing:
     :param security: the client's side of TLS (`echod.tls.context.ClientTLS.to`).
     """
 
-    def __init__(self, facade: Facade, security: Any) -> None:
+    def __init__(self, facade: Facade, security: TLSSide) -> None:
         self._facade = facade
         self._security = security
         directlyProvides(self, *providedBy(facade))
 
+    # Any: whatever the reactor has.
     def __getattr__(self, name: str) -> Any:
         return getattr(self._facade, name)
 
     def connectTCP(
-        self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float = 30,
+        bindAddress: tuple[str, int] | None = None,
     ) -> TLSConnector:
         """See ``IReactorTCP.connectTCP``."""
         connector = TLSConnector(host, port, factory, timeout, bindAddress, self._facade)

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Mapping
 from errno import ECONNABORTED, EINTR, EPERM, EPROTO
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IProtocolFactory
@@ -30,7 +30,11 @@ from echod.transports.socket_stream import SocketStream, require
 if TYPE_CHECKING:
     from echod.transports.layers.layer import Layer
 
-__all__ = ["ACCEPTS", "Accepting", "Listening"]
+__all__ = ["ACCEPTS", "Accepting", "Address", "Listening"]
+
+#: What accept(2) says of a peer: host and port, two numbers more of IPv6; over a UNIX socket a
+#: path, or the name of one in no file system.
+Address = tuple[str, int] | tuple[str, int, int, int] | str | bytes
 
 #: Connections accepted in one turn at most, so that a flood of them delays nobody.
 ACCEPTS = 32
@@ -92,8 +96,7 @@ class Accepting(Resting, tcp.Port):
                 break
         return None
 
-    # Any: a pair of text and port, three numbers more of IPv6, a path or a name.
-    def _accepted(self, skt: socket.socket, address: Any) -> None:
+    def _accepted(self, skt: socket.socket, address: Address) -> None:
         if isinstance(address, tuple) and len(address) == 4 and address[3]:
             # A link-local address means nothing without its interface.
             name, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)

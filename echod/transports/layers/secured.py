@@ -26,7 +26,7 @@ such case.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +42,7 @@ from echod.errors import ConfigurationError, TLSFailed
 from echod.interfaces import IConnectionTransport
 from echod.tls.context import ServerTLS
 from echod.tls.facts import TLSFacts, reasonOf, tlsFacts
+from echod.tls.record_pump import TLSSide
 from echod.transports.layers.layer import AskedFor, Layer
 from echod.transports.ports import Accepting
 from echod.transports.socket_stream import FIRST_READ, TRY_AGAIN, SocketStream
@@ -69,15 +70,16 @@ class Secured(SocketStream):
     """
     Encrypts what a transport sends, and decrypts what it reads.
 
-    A class with this in it has ``security``: an `echod.tls.context.ServerTLS`, or the client's
-    side.
+    A class with this in it says what its `security` is.
     """
 
-    # What to wrap a connection with, and who it must be.
-    security: Any
-    reactor: Any
+    @property
+    def security(self) -> TLSSide:
+        """What to wrap the connection with, and who it must be."""
+        raise NotImplementedError
 
     # Made with the first byte, so that a silent connection costs nothing.
+    # Any: an SSLObject, or ``None`` while it is opening; what comes later asks no more.
     _tls: Any = None
     _incoming: ssl.MemoryBIO
     _outgoing: ssl.MemoryBIO
@@ -242,7 +244,7 @@ class Secured(SocketStream):
         self._partial = False
         try:
             while True:
-                # With a buffer it is a number, whatever typeshed says.
+                # Any: with a buffer it is a number, whatever typeshed says.
                 count: Any = tls.read(RECORD, _scratch)
                 if not count:
                     self._closeNotified = True
@@ -382,10 +384,11 @@ class Secured(SocketStream):
         """Send what TLS has to say for itself."""
         self._sendRecords(0)
 
-    def writeSequence(self, iovec: Any) -> None:
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """See ``ITransport``: Twisted's would send what it is given."""
         self.write(b"".join(iovec))
 
+    # Any: as SocketStream.
     def startTLS(self, *arguments: Any, **keywords: Any) -> None:
         """See ``ITLSTransport``."""
         raise RuntimeError("this is TLS already")

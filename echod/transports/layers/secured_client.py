@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 from contextlib import suppress
-from typing import Any
 
+from echod.tls.record_pump import TLSSide
 from echod.transports.layers.secured import Secured
 from echod.transports.tcp import Client, Connector
 
@@ -19,7 +19,7 @@ class TLSConnector(Connector):
     :ivar security: a client's side (`echod.tls.context.ClientTLS.to`).
     """
 
-    security: Any
+    security: TLSSide
 
     def _makeTransport(self) -> TLSClient:
         return TLSClient(self.host, self.port, self.bindAddress, self, self.reactor)
@@ -29,9 +29,10 @@ class TLSClient(Secured, Client):
     """One TLS connection that we have made."""
 
     @property
-    def security(self) -> Any:
+    def security(self) -> TLSSide:
         """The connector's."""
-        return self.connector.security
+        security: TLSSide = self.connector.security
+        return security
 
     def beginOpening(self) -> None:
         """See `IConnectionTransport.beginOpening`: a client speaks first."""

@@ -8,10 +8,12 @@ A reactor whose poller has gone deaf still has timers: measured with injected fa
 from __future__ import annotations
 
 import socket
-from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from echod.interfaces import IDescriptorReactor
 
 __all__ = ["Heartbeat"]
 
@@ -24,7 +26,7 @@ class Heartbeat:
     :param reactor: the listeners' (`echod.transports.facade.Facade`).
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: IDescriptorReactor) -> None:
         self._reactor = reactor
         self._near: socket.socket | None = None
         self._far: socket.socket | None = None
@@ -64,6 +66,6 @@ class Heartbeat:
         """See ``ILoggingContext``."""
         return "Heartbeat"
 
-    def connectionLost(self, reason: Any) -> None:
+    def connectionLost(self, reason: Failure) -> None:
         """See ``IFileDescriptor``: the reactor is going down."""
         self.stop()

@@ -24,6 +24,7 @@ from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
+    IFileDescriptor,
     IHalfCloseableDescriptor,
     IReactorFDSet,
     IReadDescriptor,
@@ -77,9 +78,12 @@ class Poller:
 
     connected = True
 
-    def __init__(self, reactor: Any, slow: Callable[[Any, float], None] | None = None) -> None:
+    def __init__(
+        self, reactor: IReactorFDSet, slow: Callable[[object, float], None] | None = None
+    ) -> None:
         self._reactor = reactor
         self._slow = slow
+        # Any: an epoll object while somebody is watched, and ``None`` is asked for nothing.
         self._epoll: Any = None
         # By number: the descriptor, and what epoll is asked for.  Written by _add, _remove
         # and _forget, always together with epoll itself.
@@ -128,7 +132,7 @@ class Poller:
     def _asking(self, bit: int) -> list[Any]:
         return [self._descriptors[number] for number, mask in self._masks.items() if mask & bit]
 
-    def _add(self, descriptor: Any, bit: int) -> None:
+    def _add(self, descriptor: IFileDescriptor, bit: int) -> None:
         number = descriptor.fileno()
         mask = self._masks.get(number)
         if mask is not None and self._descriptors[number] is not descriptor:
@@ -151,7 +155,7 @@ class Poller:
             self._epoll.modify(number, mask | bit)
             self._masks[number] = mask | bit
 
-    def _remove(self, descriptor: Any, bit: int) -> None:
+    def _remove(self, descriptor: IFileDescriptor, bit: int) -> None:
         number = descriptor.fileno()
         if number == -1:
             # It was closed before it was removed.
@@ -174,7 +178,7 @@ class Poller:
         else:
             self._masks[number] = mask
 
-    def _formerNumber(self, descriptor: Any) -> int:
+    def _formerNumber(self, descriptor: IFileDescriptor) -> int:
         for number, bearer in self._descriptors.items():
             if bearer is descriptor:
                 return number
@@ -292,7 +296,9 @@ class Poller:
                 self._slow(descriptor, after - before)
             before = after
 
-    def _disconnect(self, number: int, descriptor: Any, why: BaseException, reading: bool) -> None:
+    def _disconnect(
+        self, number: int, descriptor: IFileDescriptor, why: BaseException, reading: bool
+    ) -> None:
         """End a descriptor, or only its reading, as Twisted's reactors do."""
         failure = _done if why is CONNECTION_DONE else Failure(why)
         try:
@@ -309,7 +315,9 @@ class Poller:
         except BaseException:
             tellFault(Failure(), f"{descriptor!r} raised as it ended")
 
-    def _endReading(self, number: int, descriptor: Any, failure: Failure) -> None:
+    def _endReading(
+        self, number: int, descriptor: IHalfCloseableDescriptor, failure: Failure
+    ) -> None:
         """EOF; the kernel is told only if the descriptor is still there afterwards."""
         mask = self._masks.get(number, 0) & ~_IN
         known = self._descriptors.get(number) is descriptor

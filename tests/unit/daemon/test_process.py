@@ -60,7 +60,8 @@ def log() -> Log:
 def daemonOf(log: Log, port: int = 0) -> tuple[Daemon, Loop]:
     loop = Loop()
     request = ListenerRequest(place="here", protocol="raw", endpoint=f"tcp:{port}")
-    return Daemon(plan(Configuration(), [request], Registry(), 4096), loop, log), loop
+    reactor: Any = loop
+    return Daemon(plan(Configuration(), [request], Registry(), 4096), reactor, log), loop
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.error import ConnectionDone
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from echod.daemon.sd_notify import Notifier
@@ -162,4 +164,4 @@ def test_pulse() -> None:
     assert loop.getReaders() == []
     assert heartbeat.fileno() == -1
     assert heartbeat.beat()
-    heartbeat.connectionLost(None)
+    heartbeat.connectionLost(Failure(ConnectionDone()))

@@ -86,7 +86,8 @@ def test_fileSenderOfAClient() -> None:
     """And through what it connects with."""
     outer = Outer()
     facade = Facade(outer)
-    factory = ClientFactory.forProtocol(Sending)
+    factory = ClientFactory()
+    factory.protocol = Sending
     factory.noisy = False
     with socket.create_server(("127.0.0.1", 0)) as server:
         facade.connectTCP("127.0.0.1", server.getsockname()[1], factory)

@@ -309,7 +309,7 @@ def serving(
     )
     outer = Outer()
     reactor = Facade(outer)
-    sweep = Sweep(reactor, outer.seconds)  # type: ignore[arg-type]  # it passes for one
+    sweep = Sweep(reactor, outer.seconds)
     listener = StreamListener(plan, reactor, sweep, PlainContext(), logConnections=logs)
     sweep.start()
     listener.privilegedStartService()
