@@ -23,6 +23,7 @@ __all__ = [
     "Daemon",
     "Daemonised",
     "exchange",
+    "idle",
     "launch",
     "outcome",
     "promptly",
@@ -145,9 +146,21 @@ def run(
     return outcome(launch(*arguments, command=command or TWISTD, cwd=cwd, descriptors=descriptors))
 
 
+def idle(seconds: float, why: str) -> None:
+    """
+    Let time pass that is itself what a test is about; the only sleep in the tests.
+
+    Whoever waits for something has `waitFor`.
+
+    :param why: what the time is, for who reads the test.
+    """
+    assert why
+    time.sleep(seconds)
+
+
 def promptly(seconds: float, call: Callable[[], Result]) -> Result:
     """
-    What ``call`` returns within ``seconds``.
+    What ``call`` returns within ``seconds``, besides what a daemon takes to load just now.
 
     The machine may have other work, which delays one call; a wait in the daemon delays each of
     three.
@@ -155,7 +168,12 @@ def promptly(seconds: float, call: Callable[[], Result]) -> Result:
     for _ in range(3):
         begun = time.monotonic()
         result = call()
-        if time.monotonic() - begun < seconds:
+        took = time.monotonic() - begun
+        if took < seconds:
+            return result
+        run("--check-config", command=MODULE)
+        loading = time.monotonic() - begun - took
+        if took < seconds + loading:
             return result
     raise AssertionError(f"three times it has taken {seconds} s and longer")
 

@@ -30,7 +30,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.integration.daemon import PATIENCE, waitFor
+from tests.integration.daemon import PATIENCE, idle, waitFor
 
 __all__ = ["DEPLOY", "CannotBoot", "Machine"]
 
@@ -307,7 +307,7 @@ class Machine:
             if self._outermost.poll() is not None or time.monotonic() > deadline:
                 said = console.read_text(errors="replace").strip().splitlines()
                 raise CannotBoot(f"it does not boot: {' / '.join(said[-3:]) or 'no word'}")
-            time.sleep(0.02)
+            idle(0.02, "each look starts a process")
         self.forget()
 
     def _isUp(self) -> bool:

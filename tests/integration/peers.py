@@ -11,14 +11,13 @@ import socket
 import ssl
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
-from tests.integration.daemon import PATIENCE, Daemon, waitFor
+from tests.integration.daemon import PATIENCE, Daemon, idle, waitFor
 from tests.integration.loaded import LoadedDaemon
 
 #: The small socket buffers; the kernel makes about 8 KiB of it.
@@ -78,7 +77,9 @@ def assertUnharmed(daemon: Daemon, faults: Sequence[str] = FAULTS) -> None:
     daemon.counters()
     # What is said before is of the configuration.
     started = next(n for n, line in enumerate(daemon.lines) if "#info] listening " in line)
-    assert [line for line in daemon.lines[started:] if any(word in line for word in faults)] == []
+    # A machine with other work makes it slow; no client does that here, and none is blamed.
+    said = [line for line in daemon.lines[started:] if "#warn] slow " not in line]
+    assert [line for line in said if any(word in line for word in faults)] == []
 
 
 # -- Streams and their answers ---------------------------------------------------------------
@@ -370,7 +371,7 @@ def waitForCounters(daemon: Daemon, protocol: str = "raw", **wanted: Any) -> dic
         counters: dict[str, Any] = daemon.counters()[protocol]
         if all(counters[name] == value for name, value in wanted.items()):
             return counters
-        time.sleep(0.02)
+        idle(0.02, "each look costs the daemon a line of its log")
         return None
 
     try:

@@ -10,7 +10,6 @@ import ssl
 import struct
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Certificates
-from tests.integration.daemon import MODULE, PATIENCE, receiveAll, run
+from tests.integration.daemon import MODULE, PATIENCE, idle, receiveAll, run
 from tests.integration.loaded import LoadedDaemon as Daemon
 
 RIGHT, USAGE, REFUSED, TIMED_OUT, WRONG, TLS = range(6)
@@ -287,8 +286,7 @@ def test_drip() -> None:
                 client.sendall(bytes([byte]))
             except OSError:
                 return
-            # The pace of a line that is too slow; nothing is waited for.
-            time.sleep(0.1)
+            idle(0.1, "the pace of a line that is too slow")
 
     with serving(answer) as place:
         status, line = wrong("--timeout", "0.7", place)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.daemon import MODULE, PATIENCE, TWISTD, exchange, receiveAll, waitFor
+from tests.integration.daemon import MODULE, PATIENCE, TWISTD, exchange, idle, receiveAll, waitFor
 from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.namespaces import namespace, needsRoot
 from tests.integration.peers import connect, noise
@@ -47,7 +47,7 @@ def unharmed(daemon: Daemon) -> Iterator[None]:
             except OSError as error:
                 faults.append(repr(error))
             rounds += 1
-            time.sleep(0.02)
+            idle(0.02, "the pace of a client")
 
     worker = threading.Thread(target=work)
     worker.start()
@@ -62,7 +62,7 @@ def unharmed(daemon: Daemon) -> Iterator[None]:
     # What one round of each kind needs stays with Python's allocator.
     while daemon.descriptors() > descriptors or daemon.memory() > memory + (4 << 20):
         assert time.monotonic() < deadline, (daemon.descriptors(), daemon.memory())
-        time.sleep(0.05)
+        idle(0.05, "each look reads what the kernel has of the daemon")
     assert daemon.process.poll() is None
 
 
@@ -86,7 +86,7 @@ def test_resetsAtRandom() -> None:
                     ):
                         client.send(noise(choose.randrange(1, 50_000)))
                         if choose.random() < 0.3:
-                            time.sleep(0.002)
+                            idle(0.002, "so that some of it is answered")
                             client.recv(choose.randrange(1, 10_000))
                 if choose.random() < 0.3:
                     with contextlib.suppress(OSError):
@@ -104,10 +104,10 @@ def test_stopped() -> None:
             assert client.recv(10) == b"before"
             daemon.signal(signal.SIGSTOP)
             client.sendall(b"while stopped")
-            time.sleep(5)
+            idle(5, "how long it is stopped")
             daemon.signal(signal.SIGCONT)
             assert client.recv(100) == b"while stopped"
-            time.sleep(1)
+            idle(1, "a deadline that was missed would cut it now")
             client.sendall(b"after")
             assert client.recv(10) == b"after"
         assert daemon.allCounters()["worst_lag_ms"] > 4000
@@ -240,7 +240,7 @@ def test_noDescriptorsLeft() -> None:
             for _ in range(30):
                 kept.sendall(b"still here")
                 assert kept.recv(100) == b"still here"
-                time.sleep(0.1)
+                idle(0.1, "the pace of a client")
             seconds = time.monotonic() - began
             assert daemon.cpu() - cpu < 0.3 * seconds
             assert len(daemon.lines) - lines <= 3 + 3 * seconds
@@ -338,7 +338,7 @@ class ToxicProxy:
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         while data := source.recv(8192):
             for seconds, piece in self._toxic(data):
-                time.sleep(seconds)
+                idle(seconds, "the pace of the link")
                 target.sendall(piece)
         target.shutdown(socket.SHUT_WR)
 

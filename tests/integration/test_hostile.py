@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from tests.integration.daemon import PATIENCE, Daemon, receiveAll, waitFor
+from tests.integration.daemon import PATIENCE, Daemon, idle, receiveAll, waitFor
 from tests.integration.peers import (
     SMALL,
     STREAMS,
@@ -121,7 +121,7 @@ def test_memoryOfClientsThatNeverRead(name: str) -> None:
         assert counters["bytes_in"] < sum(sender.sent for sender in senders)
         # Not read is not spun on either.
         before = daemon.cpu()
-        time.sleep(0.5)
+        idle(0.5, "what it takes in half a second")
         assert daemon.cpu() - before < 0.25
         for sender in senders[:1] if name == "amplified" else senders:
             expected = answer(stream[: sender.sent])
@@ -313,7 +313,7 @@ def readSlowly(clients: Sequence[socket.socket], size: int) -> list[bytes]:
     for at in range(0, size, 20_000):
         for client, got in zip(clients, pieces, strict=True):
             got.append(receiveExactly(client, min(size - at, 20_000)))
-        time.sleep(0.1)
+        idle(0.1, "the pace of a slow reader")
     return [b"".join(got) for got in pieces]
 
 
@@ -366,7 +366,7 @@ def test_slowReaderSurvivesOurEnd() -> None:
         baseline = daemon.descriptors()
         with connect(daemon, receiveBuffer=SMALL) as client:
             client.sendall(stream + b"<quit>")
-            time.sleep(2)
+            idle(2, "a reader that pauses, for longer than the linger")
             assert readSlowly([client], len(stream) + 6) == [stream + b"<quit>"]
             assert client.recv(1) == b""
         waitForDescriptors(daemon, baseline)
@@ -383,7 +383,7 @@ def test_answersThatWaitAreNotIdle() -> None:
         connect(daemon, "dns", receiveBuffer=SMALL) as client,
     ):
         client.sendall(stream)
-        time.sleep(3.2)
+        idle(3.2, "three times the idle timeout")
         assert not finSeen(client)
         # Still served: what comes now is answered behind the rest.
         client.sendall(frame(b"late"))
@@ -408,7 +408,7 @@ def test_idleRaw() -> None:
                 ping(active, b"x")
                 if time.monotonic() - began < 0.8:
                     assert not finSeen(silent)
-                time.sleep(0.3)
+                idle(0.3, "less than the idle timeout")
             waitFor(lambda: finSeen(silent), "FIN for the silent one")
             ping(active, b"x")
             assert receiveAll(silent) == b""
@@ -434,7 +434,7 @@ def test_dripIsIdle(protocol: str, message: bytes) -> None:
                 client.sendall(message[dripped : dripped + 1])
                 dripped += 1
                 assert dripped < 40, "12 s of dripping, and not cut"
-                time.sleep(0.3)
+                idle(0.3, "the pace of a drip")
             assert dripped > 2
             assert client.recv(1) == b""
         waitForDescriptors(daemon, baseline)
@@ -452,7 +452,7 @@ def test_activeIsNotIdle() -> None:
     ):
         for number in range(11):
             ping(client, frame(b"%d" % number))
-            time.sleep(0.3)
+            idle(0.3, "less than the idle timeout")
         assert not finSeen(client)
         assert daemon.counters()["dns"]["closed"] == {}
 
@@ -472,7 +472,7 @@ def test_maximumAge() -> None:
                 got += back
                 if len(back) < len(piece):
                     break
-                time.sleep(0.02)
+                idle(0.02, "the pace of a client")
             assert time.monotonic() - began > 0.8
             assert sent.startswith(got)
         waitForDescriptors(daemon, baseline)
@@ -494,7 +494,7 @@ def test_trickleReaderMeetsMaximumAge() -> None:
             with pytest.raises(ConnectionResetError):  # noqa: PT012 - until it is raised
                 for _ in range(100):
                     assert client.recv(1024)
-                    time.sleep(0.1)
+                    idle(0.1, "the pace of a slow reader")
         waitForDescriptors(daemon, baseline)
         counters = waitForCounters(daemon, open=0, closed={"max_age": 1})
         assert counters["aborted"] == counters["cut"] == 1
@@ -558,7 +558,7 @@ def test_nothingIsLostAtOurEnd(
             # It is read and thrown away although nothing of the echo is read yet.
             more.join()
             waitFor(lambda: daemon.counters()[protocol]["discarded"] > 2_900_000, "the discard")
-            time.sleep(0.5)
+            idle(0.5, "a reader that pauses")
             assert receiveAll(client) == stream + answer
         waitForDescriptors(daemon, baseline)
         counters = waitForCounters(daemon, protocol, open=0, closed={reason: 1})
@@ -581,12 +581,12 @@ def test_nothingIsLostAtIdle(reason: str) -> None:
             client.sendall(stream)
             if reason == "evicted":
                 waitForCounters(daemon, bytes_out=len(stream))
-                time.sleep(1.5)
+                idle(1.5, "idle for a second is what makes room")
                 ping(stack.enter_context(connect(daemon)))
             waitFor(lambda: finSeen(client), "FIN")
             for _ in range(20):
                 client.sendall(noise(10_000))
-                time.sleep(0.01)
+                idle(0.01, "so that each comes by itself")
             assert receiveAll(client) == stream
         waitForDescriptors(daemon, baseline)
         counters = waitForCounters(daemon, open=0)
@@ -677,8 +677,8 @@ def test_longestIdleMakesRoom() -> None:
             order = (2, 6, 0, 4, 7, 1, 3, 5)
             for number in order:
                 ping(eight[number])
-                time.sleep(0.25)
-            time.sleep(1.2)
+                idle(0.25, "by how much their idle times differ")
+            idle(1.2, "idle for a second is what makes room")
             victims = []
             for _ in range(3):
                 ping(stack.enter_context(connect(daemon)))
@@ -710,7 +710,7 @@ def test_idleForASecondIsEnough() -> None:
         ping(last)
         for turn in range(1, 5):
             # Each at another point of the daemon's sweep.
-            time.sleep(1.2 + 0.12 * turn)
+            idle(1.2 + 0.12 * turn, "idle for a second is what makes room")
             newcomer = stack.enter_context(connect(daemon))
             assert daemon.counters()["raw"]["refused"] == {}, f"turn {turn}"
             ping(newcomer)
@@ -751,7 +751,7 @@ def test_evictedWhoNeverCloseAreBounded() -> None:
         baseline = daemon.descriptors()
         for generation in range(1, 4):
             if generation > 1:
-                time.sleep(1.5)
+                idle(1.5, "idle for a second is what makes room")
             for _ in range(5):
                 ping(stack.enter_context(connect(daemon)))
             waitFor(lambda: daemon.descriptors() <= baseline + 6, "a bounded number of descriptors")

@@ -39,6 +39,7 @@ from tests.integration.daemon import (
     Daemon,
     Daemonised,
     exchange,
+    idle,
     receiveAll,
     run,
     waitFor,
@@ -380,7 +381,7 @@ def test_systemdsOwn(tmp_path: Path, kind: str, name: str | None) -> None:
                         client.shutdown(socket.SHUT_WR)
                     answers.append(client.recv(100))
                 except OSError:
-                    time.sleep(0.01)
+                    idle(0.01, "nobody listens yet")
 
     thread = threading.Thread(target=first)
     thread.start()

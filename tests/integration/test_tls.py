@@ -19,7 +19,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from tests.certificates import Certificates
-from tests.integration.daemon import MODULE, TWISTD, waitFor
+from tests.integration.daemon import MODULE, TWISTD, idle, waitFor
 from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.loaded import runLoaded
 from tests.integration.peers import assertUnharmed, stall, waitForCounters
@@ -210,18 +210,18 @@ def test_memoryOfFiftyThatNeverRead(certificates: Certificates) -> None:
             peer.shakeHands()
             peer.ping()
         *stalled, lively = peers
-        idle = daemon.memory()
+        before = daemon.memory()
         senders = [Stuffed(peer) for peer in stalled]
         stuff(*senders)
         waitFor(lambda: daemon.counters()["raw"]["pauses"] == len(stalled), "all of them pause")
-        held = (daemon.memory() - idle) / len(stalled)
+        held = (daemon.memory() - before) / len(stalled)
         sys.stdout.write(f"a stalled client costs {held / KIB:.0f} KiB with TLS\n")
         assert held < HELD
         cpu = daemon.cpu()
         started = time.monotonic()
         for _ in range(20):
             lively.ping(STREAM[:1000])
-        time.sleep(max(0.0, started + 0.5 - time.monotonic()))
+        idle(max(0.0, started + 0.5 - time.monotonic()), "what it takes in half a second")
         assert daemon.cpu() - cpu < 0.25
         one = senders[0]
         one.finish()
@@ -269,7 +269,7 @@ def test_restIsQuiet(certificates: Certificates, version: str) -> None:
         held.finish()
         waitFor(lambda: daemon.counters()["raw"]["bytes_in"] > 0, "a byte")
         before = daemon.cpu()
-        time.sleep(1)
+        idle(1, "what it takes in a second")
         assert daemon.cpu() - before < 0.1
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from echod.transports.udp import DATAGRAMS
-from tests.integration.daemon import MODULE, PATIENCE, exchange, waitFor
+from tests.integration.daemon import MODULE, PATIENCE, exchange, idle, waitFor
 from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.loaded import runLoaded
 from tests.integration.peers import connect, noise
@@ -174,7 +174,7 @@ def test_loopOnOnePort() -> None:
     with one, other:
         forge(("127.0.0.2", port), ("127.0.0.1", port), b"ping")
         waitForCount(one, "datagrams_in", 1)
-        time.sleep(0.3)
+        idle(0.3, "a loop would go round in it")
         total = [daemon.counters()["udp"]["datagrams_out"] for daemon in (one, other)]
         assert sum(total) <= 1
 

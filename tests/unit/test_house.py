@@ -68,6 +68,22 @@ def test_testsLieAsTheModulesDo() -> None:
         assert not homes or ".".join(("echod", *room.parts)) in homes, path
 
 
+#: What tests start, and no tests: clients that think.
+PROGRAMS = {Path("integration/roundtrips.py")}
+
+
+def test_oneSleep() -> None:
+    """Tests wait for what is to happen; time that must pass is waited out in one place, `idle`."""
+    tests = ROOT / "tests"
+    sleeping = {
+        path.relative_to(tests)
+        for path in tests.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.sleep", "sleep")
+    }
+    assert sleeping == {Path("integration/daemon.py"), *PROGRAMS}
+
+
 def test_whatIsPublicIsListed() -> None:
     """docs/api.md has a table, computed from the code, of each public module, and of no other."""
     listed = shown((ROOT / "docs" / "api.md").read_text())
