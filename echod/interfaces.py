@@ -9,7 +9,7 @@ protocol is to a listener: the same that Twisted's ``IServiceMaker`` is to ``twi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -233,11 +233,12 @@ class IProtocolMaker(Interface):
 
     name: str = Attribute("The word for it in endpoints and files: ``[a-z][a-z0-9-]*``.")
     description: str = Attribute("One line for ``--list-protocols``.")
+    # Any: its class is the maker's own.
     options: Any = Attribute(
         "A `msgspec.Struct` class that holds the options, or ``None``.  Each field has a default,"
         " and unknown ones are forbidden."
     )
-    defaults: Any = Attribute(
+    defaults: Mapping[str, Any] = Attribute(
         "A mapping: `echod.config.settings.Limits` that this protocol prefers."
     )
 
@@ -250,6 +251,8 @@ class IStreamProtocolMaker(IProtocolMaker):
     have ended; an attribute that is missing is false.
     """
 
+    # Any: a maker writes the types of its own options and its factory, and may leave the context
+    # out.
     def makeFactory(settings: Any, context: Any) -> Any:
         """
         Make what builds a protocol for each connection of one listener.
@@ -268,6 +271,7 @@ class IStreamProtocolMaker(IProtocolMaker):
 class IDatagramProtocolMaker(IProtocolMaker):
     """A protocol for datagrams."""
 
+    # Any: as above.
     def makeDatagram(settings: Any, context: Any) -> Any:
         """
         Make what answers the datagrams of one listener.

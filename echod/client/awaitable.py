@@ -24,6 +24,7 @@ from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
 from echod.config.endpoints import UNIXEndpoint
@@ -49,7 +50,7 @@ class _ClientOwner(Owner):
 
     limits = Limits()
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: IReactorTime) -> None:
         self.clock = reactor
         self.reactor = Facade(reactor)
         self.sweep = Sweep(reactor, time.monotonic)
@@ -109,7 +110,7 @@ async def connect(
     tls: ClientTLS | None = None,
     timeout: float = CONNECT_TIMEOUT,
     limit: int = BUFFER,
-    reactor: Any = None,
+    reactor: IReactorTime | None = None,
 ) -> Stream:
     """
     Connect over TCP, or over TLS.
@@ -124,7 +125,7 @@ async def connect(
     :raises ConnectFailed: none of them did, or TLS failed; why.
     """
     owner = _ownerOf(reactor)
-    facade: Any = owner.reactor if tls is None else Securing(owner.reactor, tls.to(host))
+    facade = owner.reactor if tls is None else Securing(owner.reactor, tls.to(host))
     endpoint = HostnameEndpoint(facade, host, port, timeout=timeout)
     return await _connect(owner, endpoint, formatAddress(host, port), timeout, limit)
 
@@ -134,7 +135,7 @@ async def connectUNIX(
     *,
     timeout: float = CONNECT_TIMEOUT,
     limit: int = BUFFER,
-    reactor: Any = None,
+    reactor: IReactorTime | None = None,
 ) -> Stream:
     """
     Connect to a UNIX socket.
@@ -147,17 +148,19 @@ async def connectUNIX(
     return await _connect(owner, endpoint, path, timeout, limit)
 
 
-def _ownerOf(reactor: Any) -> _ClientOwner:
-    if reactor is None:
+def _ownerOf(asked: IReactorTime | None) -> _ClientOwner:
+    if asked is None:
         from twisted.internet import reactor
-    owner = _owners.get(reactor)
+
+        asked = reactor
+    owner = _owners.get(asked)
     if owner is None:
-        owner = _owners[reactor] = _ClientOwner(reactor)
+        owner = _owners[asked] = _ClientOwner(asked)
     return owner
 
 
 async def _connect(
-    owner: _ClientOwner, endpoint: Any, address: str, timeout: float, limit: int
+    owner: _ClientOwner, endpoint: IStreamClientEndpoint, address: str, timeout: float, limit: int
 ) -> Stream:
     connection = StreamConnection(limit=limit)
     connection.owner = owner

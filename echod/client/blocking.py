@@ -15,19 +15,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from errno import ECONNRESET, ENOTCONN
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from echod.client.reach import RESETS, ask, left, reach
 from echod.config.endpoints import Target, UDPEndpoint
 from echod.errors import TLSFailed
 
+if TYPE_CHECKING:
+    # Not before it is needed: it takes TLS to load.
+    from echod.tls.record_pump import TLSSide
+
 __all__ = ["Wire", "exchange", "openWire"]
+
+_Result = TypeVar("_Result")
 
 #: Bytes of a read.
 READ = 65536
 
 
-def openWire(target: Target, timeout: float, security: Any = None) -> Wire:
+def openWire(target: Target, timeout: float, security: TLSSide | None = None) -> Wire:
     """
     Connect, to the first address of a host that answers.
 
@@ -145,7 +151,7 @@ class _Secured(Wire):
     ``ssl.SSLSocket`` will not do: it cannot send close_notify and then read on.
     """
 
-    def __init__(self, connection: socket.socket, deadline: float, security: Any) -> None:
+    def __init__(self, connection: socket.socket, deadline: float, security: TLSSide) -> None:
         import ssl
 
         from echod.tls.record_pump import RecordPump
@@ -174,11 +180,11 @@ class _Secured(Wire):
 
     def receive(self) -> bytes:
         """Some bytes, or ``b""`` at close_notify."""
-        data: bytes = self._advance(lambda: self._pump.tls.read(READ))
+        data = self._advance(lambda: self._pump.tls.read(READ))
         self.received += len(data)
         return data
 
-    def _advance(self, act: Callable[[], Any]) -> Any:
+    def _advance(self, act: Callable[[], _Result]) -> _Result | bytes:
         """Call ``act``, as often as it wants more records."""
         try:
             return self._pump.advance(act, self._sendAll, self._receiveRecords)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import IntEnum
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from echod.client.blocking import Wire, exchange, openWire
 from echod.config.endpoints import (
@@ -41,6 +41,10 @@ from echod.errors import (
     oneLine,
 )
 from echod.output import writeError, writeOut
+
+if TYPE_CHECKING:
+    # Not before it is needed: it takes TLS to load.
+    from echod.tls.record_pump import TLSSide
 
 __all__ = ["Status", "runCheck"]
 
@@ -105,7 +109,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(f"{message}; see --help")
 
-    def print_help(self, file: Any = None) -> None:
+    def print_help(self, file: object = None) -> None:
         """To standard output, and say it if that fails."""
         writeOut(self.format_help())
 
@@ -220,7 +224,7 @@ def _find(arguments: Sequence[str]) -> str:
     return f"ok {options.protocol} {place} bytes={size} ms={taken:.1f}"
 
 
-def _security(options: argparse.Namespace, target: Target) -> Any:
+def _security(options: argparse.Namespace, target: Target) -> TLSSide:
     """The client's side of TLS, its files read."""
     from echod.tls.context import ClientTLS
 
@@ -230,7 +234,7 @@ def _security(options: argparse.Namespace, target: Target) -> Any:
     ).to(target.host)
 
 
-def _check(target: Target, options: argparse.Namespace, security: Any) -> int:
+def _check(target: Target, options: argparse.Namespace, security: TLSSide | None) -> int:
     """
     Connect and converse.
 

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from echod.config.endpoints import Target, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConnectFailed, NoAnswer
 from echod.transports.self_connect import isItself, resetWhenClosed
+from echod.wire.addresses import SocketAddress
 
 __all__ = ["RESETS", "ask", "left", "reach"]
 
@@ -101,7 +102,7 @@ def ask(target: UDPEndpoint, datagram: bytes, deadline: float) -> bytes:
     :raises NoAnswer: the time is up; the same.
     """
 
-    def begin(asking: socket.socket, address: Any) -> None:
+    def begin(asking: socket.socket, address: SocketAddress) -> None:
         asking.connect(address)
         if isItself(asking):
             raise _refused()
@@ -278,7 +279,7 @@ def _begin(
     return attempt
 
 
-def _beginStream(connecting: socket.socket, address: Any) -> None:
+def _beginStream(connecting: socket.socket, address: SocketAddress) -> None:
     # Otherwise what follows a handshake's last message waits for its acknowledgement.
     connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     why = connecting.connect_ex(address)

@@ -357,8 +357,10 @@ def convert(value: Mapping[str, Any], kind: type[T], place: str = "$", *, strict
         raise ConfigurationError(f"{where}: {what}") from error
 
 
+# Any: msgspec tells of types by classes without a common one; so in the two below.
 def _typeAt(kind: type[Struct], path: str) -> Any:
     """What msgspec knows of the type at a path of keys, as they are written; or ``None``."""
+    # Any: as above.
     info: Any = msgspec.inspect.type_info(kind)
     for step in re.findall(r"\[.*?\]|[^.\[]+", path):
         if step.startswith("["):
@@ -371,6 +373,7 @@ def _typeAt(kind: type[Struct], path: str) -> Any:
     return info
 
 
+# Any: as above.
 def _choices(info: Any) -> list[Any]:
     """The values of a type that has few."""
     if isinstance(info, msgspec.inspect.LiteralType):

@@ -92,6 +92,7 @@ class ProtocolHooks(TwistedProtocol):
 
     # -- How they are called ---------------------------------------------------------------
 
+    # Any: what is called has whatever arguments and result.
     def attempt(self, call: Callable[..., Any], *arguments: Any, otherwise: Any = None) -> Any:
         """
         What ``call`` returns, which a subclass may have written; ``otherwise`` when it raises.

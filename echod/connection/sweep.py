@@ -119,5 +119,6 @@ class Sweep:
                 swept.sweep(now)
             except BaseException:
                 # SystemExit too: see echod.insight.fault_log.
+                # Any: it is there where what is swept can be told of a fault.
                 fault: Any = getattr(swept, "fault", _fault)
                 fault(Failure(), type(swept).__name__)

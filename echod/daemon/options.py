@@ -64,6 +64,7 @@ def _option(name: str) -> str:
 def _keys(kind: type[msgspec.Struct]) -> Iterator[tuple[msgspec.structs.FieldInfo, str]]:
     """The keys that are options too, each with what it means: said once, where it is declared."""
     for field in msgspec.structs.fields(kind):
+        # Any: as in `echod.config.settings`.
         info: Any = msgspec.inspect.type_info(field.type)
         words = (getattr(info, "extra_json_schema", None) or {}).get("description")
         if words is not None:
@@ -126,6 +127,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         # The options of `twistd`; written by it.
+        # Any: Twisted's; it has no type there.
         self.parent: Any = None
         self.registry = discover()
         self.plan: Plan | None = None
@@ -325,9 +327,11 @@ def printProtocols(registry: Registry) -> None:
         writeError(f"echod: {problem}")
 
 
+# Any: of whatever type the option is.
 def _fromText(value: dict[str, str], kind: Any) -> Any:
     """Convert one option's text; the message names the option and the value."""
     ((key, text),) = value.items()
+    # Any: as above.
     plain: Any = text.split(",") if key in _LISTS else text
     try:
         return convert({key: plain}, kind, strict=False)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from echod.interfaces import ServerContext
 
 __all__ = ["callMaker", "canCallMaker", "given", "takesContext"]
@@ -32,7 +34,9 @@ def takesContext(function: Callable[..., Any]) -> bool:
     return found is not None and found.kind in _NAMED
 
 
-def callMaker(method: Callable[..., Any], settings: Any, context: ServerContext) -> Any:
+def callMaker(
+    method: Callable[..., _Made], settings: Struct | None, context: ServerContext
+) -> _Made:
     """What ``makeFactory`` or ``makeDatagram`` makes, with the context or without."""
     return method(settings, context=context) if takesContext(method) else method(settings)
 

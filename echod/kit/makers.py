@@ -57,16 +57,16 @@ class ConnectionFactory(Factory):
         return self._connection()
 
 
-def _with(settings: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+def _with(settings: Struct | None, function: Callable[..., _Made]) -> Callable[..., _Made]:
     """``function`` that is given the settings too, after its own argument, if there are any."""
     return function if settings is None else partial(_swapped, function, settings)
 
 
-def _swapped(function: Callable[..., Any], settings: Any, argument: Any) -> Any:
+def _swapped(function: Callable[..., _Made], settings: Struct, argument: object) -> _Made:
     return function(argument, settings)
 
 
-def _called(function: Callable[..., _Made], settings: Any) -> _Made:
+def _called(function: Callable[..., _Made], settings: Struct | None) -> _Made:
     return function() if settings is None else function(settings)
 
 
@@ -100,7 +100,9 @@ class StreamMaker:
             raise TypeError(f"{self.handler!r} is no coroutine function; write it with async def")
         _checkLeast("limit", self.limit, 1)
 
-    def makeFactory(self, settings: Any, context: ServerContext | None = None) -> IProtocolFactory:
+    def makeFactory(
+        self, settings: Struct | None, context: ServerContext | None = None
+    ) -> IProtocolFactory:
         """See `IStreamProtocolMaker.makeFactory`."""
         handler = _with(settings, given(context, self.handler))
         return ConnectionFactory(partial(StreamConnection, handler, self.limit))
@@ -135,7 +137,9 @@ class MessageMaker:
         _checkLeast("inFlight", self.inFlight, 1)
         _checkLeast("maxLength", self.maxLength, 0)
 
-    def makeFactory(self, settings: Any, context: ServerContext | None = None) -> IProtocolFactory:
+    def makeFactory(
+        self, settings: Struct | None, context: ServerContext | None = None
+    ) -> IProtocolFactory:
         """See `IStreamProtocolMaker.makeFactory`."""
         answer: Answer = _with(settings, given(context, self.answer))
         maxLength = getattr(settings, "maxLength", self.maxLength)
@@ -162,7 +166,9 @@ class FactoryMaker:
     options: type[Struct] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
-    def makeFactory(self, settings: Any, context: ServerContext | None = None) -> IProtocolFactory:
+    def makeFactory(
+        self, settings: Struct | None, context: ServerContext | None = None
+    ) -> IProtocolFactory:
         """See `IStreamProtocolMaker.makeFactory`."""
         return _called(given(context, self.factory), settings)
 
@@ -184,7 +190,9 @@ class ConnectionMaker:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     lasts: bool = False
 
-    def makeFactory(self, settings: Any, context: ServerContext | None = None) -> IProtocolFactory:
+    def makeFactory(
+        self, settings: Struct | None, context: ServerContext | None = None
+    ) -> IProtocolFactory:
         """See `IStreamProtocolMaker.makeFactory`."""
         arguments = () if settings is None else (settings,)
         return ConnectionFactory(partial(given(context, self.connection), *arguments))
@@ -205,7 +213,9 @@ class DatagramMaker:
     options: type[Struct] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
-    def makeDatagram(self, settings: Any, context: ServerContext | None = None) -> DatagramProtocol:
+    def makeDatagram(
+        self, settings: Struct | None, context: ServerContext | None = None
+    ) -> DatagramProtocol:
         """See `IDatagramProtocolMaker.makeDatagram`."""
         return _called(given(context, self.datagram), settings)
 
@@ -221,6 +231,8 @@ class BothMaker(ConnectionMaker):
 
     datagram: Callable[..., DatagramProtocol] = DatagramProtocol
 
-    def makeDatagram(self, settings: Any, context: ServerContext | None = None) -> DatagramProtocol:
+    def makeDatagram(
+        self, settings: Struct | None, context: ServerContext | None = None
+    ) -> DatagramProtocol:
         """See `IDatagramProtocolMaker.makeDatagram`."""
         return _called(given(context, self.datagram), settings)

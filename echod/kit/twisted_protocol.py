@@ -18,9 +18,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.interfaces import (
+    IAddress,
     IConsumer,
     IHalfCloseableDescriptor,
     IHalfCloseableProtocol,
+    IProducer,
     IProtocol,
     IProtocolFactory,
     IPushProducer,
@@ -60,6 +62,7 @@ class TwistedProtocolConnection(Connection):
         # It has asked for its end, or that of its output; it has been told of the peer's.
         self._finished = False
         self._heardEOF = False
+        # Any: a push producer, or one of the pull kind, which cannot be paused.
         self._producer: Any = None
         self._streaming = True
         # A turn to ask a pull producer in is on its way.
@@ -141,6 +144,7 @@ class TwistedProtocolConnection(Connection):
         else:
             self._pull()
 
+    # Any: of either kind, as `_producer`.
     def setProducer(self, producer: Any, streaming: bool) -> None:
         """See ``IConsumer.registerProducer``."""
         if self._producer is not None:
@@ -224,13 +228,13 @@ class _Transport:
     def writeConnectionLost(self, reason: Failure) -> None:
         """The connection is told by its own transport."""
 
-    def getPeer(self) -> Any:
+    def getPeer(self) -> IAddress:
         return self._connection.transport.getPeer()
 
-    def getHost(self) -> Any:
+    def getHost(self) -> IAddress:
         return self._connection.transport.getHost()
 
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         self._connection.setProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
@@ -245,14 +249,14 @@ class _Transport:
     def stopProducing(self) -> None:
         self.loseConnection()
 
-    def getTcpNoDelay(self) -> Any:
-        return self._connection.transport.getTcpNoDelay()  # type: ignore[attr-defined]  # of TCP
+    def getTcpNoDelay(self) -> bool:
+        return bool(self._connection.transport.getTcpNoDelay())  # type: ignore[attr-defined]  # of TCP
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         self._connection.transport.setTcpNoDelay(enabled)  # type: ignore[attr-defined]  # of TCP
 
-    def getTcpKeepAlive(self) -> Any:
-        return self._connection.transport.getTcpKeepAlive()  # type: ignore[attr-defined]  # of TCP
+    def getTcpKeepAlive(self) -> bool:
+        return bool(self._connection.transport.getTcpKeepAlive())  # type: ignore[attr-defined]  # of TCP
 
     def setTcpKeepAlive(self, enabled: bool) -> None:
         self._connection.transport.setTcpKeepAlive(enabled)  # type: ignore[attr-defined]  # of TCP

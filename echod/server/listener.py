@@ -108,7 +108,7 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
         layers = [(layer.name, layer.terms()) for layer in self.layers]
         return self.maker, self.options, layers, mode
 
-    def make(self, method: Callable[..., Any], context: ServerContext) -> Any:
+    def make(self, method: Callable[..., _Result], context: ServerContext) -> _Result:
         """
         What a ``method`` of the maker gives for the options and the context.
 

@@ -102,10 +102,10 @@ class Registry:
             self._makers[offer.name] = maker
             self._sources[offer.name] = offer.source
 
-    def _load(self, offer: Offer) -> Any:
+    def _load(self, offer: Offer) -> IProtocolMaker:
         if offer.name in self._makers:
             raise ConfigurationError(f"{self._sources[offer.name]} has that name already")
-        maker = offer.load()
+        maker: IProtocolMaker = offer.load()
         verify(maker, offer.name)
         return maker
 
@@ -123,6 +123,7 @@ class Registry:
         known = ", ".join(sorted(self._makers))
         raise ConfigurationError(f"{place}: no protocol {name!r} (there are: {known})")
 
+    # Any: their type is the maker's own.
     def settings(
         self, maker: IProtocolMaker, options: Mapping[str, Any], place: str, *, strict: bool
     ) -> Any:
@@ -194,6 +195,7 @@ def _called(found: Distribution) -> str:
     return f"a distribution in {found.locate_file('')}"
 
 
+# Any: it may be anything, until it has been looked at.
 def verify(maker: Any, name: str) -> None:
     """
     Check a maker against `IProtocolMaker`, and what an interface cannot say.
@@ -229,7 +231,8 @@ def verify(maker: Any, name: str) -> None:
     _describeOptions(maker)
 
 
-def _checkKind(maker: Any, kind: Any) -> None:
+# Any: an interface, which is no type to a checker.
+def _checkKind(maker: object, kind: Any) -> None:
     """Check that a maker has what ``kind`` names, and that its method can be called."""
     problems: Sequence[Exception] = ()
     try:
@@ -253,6 +256,7 @@ def _describeOptions(maker: IProtocolMaker) -> list[str]:
 
 
 def _describeOption(field: msgspec.structs.FieldInfo) -> str:
+    # Any: as in `echod.config.settings`.
     info: Any = msgspec.inspect.type_info(field.type)
     words = []
     while isinstance(info, msgspec.inspect.Metadata):

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
@@ -47,7 +48,7 @@ Expected = Callable[[bytes], bytes]
 
 def checkProtocol(
     maker: IStreamProtocolMaker,
-    settings: Any = None,
+    settings: Struct | None = None,
     *,
     sample: bytes = SAMPLE,
     answer: bytes | Expected | None = None,
@@ -80,7 +81,7 @@ class _Kit:
     def __init__(
         self,
         maker: IStreamProtocolMaker,
-        settings: Any,
+        settings: Struct | None,
         sample: bytes,
         answer: bytes | Expected | None,
         makeLink: MakeLink,
@@ -273,7 +274,7 @@ class _Kit:
     def _repeated(self, size: int) -> bytes:
         return self._sample * (size // max(1, len(self._sample)) + 1)
 
-    def _sendSome(self, link: Link, data: Any) -> int:
+    def _sendSome(self, link: Link, data: bytes | memoryview) -> int:
         """Send what goes; all of it is taken for sent once the server has closed."""
         try:
             return link.send(data)

@@ -41,6 +41,7 @@ from echod.tls.context import ServerTLS
 from echod.transports.layers import Layer, ProxyLayer, TLSLayer, installLayers
 from echod.transports.layers.layer import layered
 from echod.transports.layers.proxied import Proxied
+from echod.transports.socket_stream import SocketStream
 from echod.transports.tcp import Server, TCPPort
 from echod.transports.unix import UNIXListeningPort
 from echod.wire.networks import Networks
@@ -62,6 +63,7 @@ TURNS = 1_000_000
 class _MemoryServer(Server):
     """The real transport, asking the imitated kernel."""
 
+    # Any: an imitated one.
     socket: Any
 
     def _queued(self, request: int) -> int:
@@ -101,6 +103,7 @@ class Link:
     def __init__(
         self,
         connection: Connection,
+        # Any: what has the methods of a socket: real, imitated or over TLS.
         client: Any,
         loop: Loop,
         owner: _LinkOwner,
@@ -118,7 +121,7 @@ class Link:
         """Whether the server's end has let go of its descriptor."""
         return self._owner.openConnections == 0
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes | memoryview) -> int:
         """Send what the queues take now; returns how many bytes that was."""
         try:
             return int(self._client.send(data))
@@ -204,7 +207,7 @@ class Link:
         view = memoryview(data)
         pieces: list[bytes] = []
         while view:
-            view = view[self.send(view) :]  # type: ignore[arg-type]  # any buffer will do
+            view = view[self.send(view) :]
             self.pump(patience=0.0)
             piece = self.receive()
             if piece:
@@ -236,7 +239,7 @@ def memoryLink(
     connection = asConnection(protocol)
     ours, theirs = MemorySocket.pair(sendBuffer, receiveBuffer)
     connection.owner = owner
-    kind: Any = _ProxiedMemoryServer if header else _MemoryServer
+    kind: Callable[..., SocketStream] = _ProxiedMemoryServer if header else _MemoryServer
     assert theirs.send(header) == len(header), "the buffers are too small for the header"
     connection.makeConnection(kind(ours, connection, ("127.0.0.1", 50000), None, 0, loop))
     return Link(connection, theirs, loop, owner)
@@ -255,6 +258,7 @@ def unixLink(
         unused.bind("")
         endpoint = UNIXEndpoint("@" + unused.getsockname()[1:].decode())
 
+    # Any: the port of either family.
     def connect(port: Any) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
         if sendBuffer is not None:
@@ -270,6 +274,7 @@ def unixLink(
         patience=0.0,
     )
     if receiveBuffer is not None:
+        # Any: one that has a socket of its own.
         accepted: Any = link.connection.transport
         accepted.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, receiveBuffer)
     return link
@@ -292,6 +297,7 @@ def tcpLink(
     :param header: a PROXY header, if the server is to expect one: sent before all else.
     """
 
+    # Any: as above; and what is given is a client as `Link` takes it.
     def connect(port: Any) -> Any:
         client = socket.socket()
         if receiveBuffer is not None:
@@ -310,7 +316,7 @@ def tcpLink(
         # Records that a small buffer takes in whole.
         return TLSSocket(client, security[1], RECORD if sendBuffer is None else sendBuffer // 4)
 
-    def makePort(factory: Any, loop: Loop) -> TCPPort:
+    def makePort(factory: Factory, loop: Loop) -> TCPPort:
         port = TCPPort(TCPEndpoint("127.0.0.1", 0), factory, 1, 60, loop)
         proxy: list[Layer] = [ProxyLayer(Networks((), ()))] if header else []
         tls: list[Layer] = [] if security is None else [TLSLayer(security[0])]

@@ -12,7 +12,6 @@ import socket
 from errno import EAGAIN, ECONNRESET
 from itertools import count
 from termios import FIONREAD, TIOCOUTQ
-from typing import Any
 
 __all__ = ["MemorySocket"]
 
@@ -152,7 +151,7 @@ class MemorySocket:
     def setblocking(self, flag: bool) -> None:
         """Nothing here ever blocks."""
 
-    def setsockopt(self, level: int, option: int, value: Any) -> None:
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         """Only ``SO_LINGER`` is looked at."""
         if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
             self._abortive = True

@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -42,6 +42,8 @@ from echod.server.service import EchodService
 
 __all__ = ["PATIENCE", "Process", "Running", "running", "waitFor"]
 
+_Result = TypeVar("_Result")
+
 #: Seconds after which something that must happen has not happened.
 PATIENCE = 20.0
 #: Seconds that a drain may take when a ``with`` block ends.
@@ -52,7 +54,7 @@ DRAIN = 1.0
 LEAVE = (1.2, 1.0)
 
 
-def waitFor(condition: Callable[[], Any], what: str = "the condition") -> Any:
+def waitFor(condition: Callable[[], _Result | None], what: str = "the condition") -> _Result:
     """
     Poll until ``condition`` is true; returns its value.
 
@@ -82,7 +84,10 @@ class Process:
     """
 
     def __init__(
-        self, command: Sequence[str], cwd: Any = None, descriptors: Sequence[int] = ()
+        self,
+        command: Sequence[str],
+        cwd: str | os.PathLike[str] | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
         self._command = list(command)
         self._cwd = cwd
@@ -90,7 +95,7 @@ class Process:
         self.lines: list[str] = []
         self.ports: dict[str, int] = {}
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self.process = self._launch()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -257,6 +262,7 @@ class running:  # noqa: N801  # it reads as a function
         protocol: str | IStreamProtocolMaker = "raw",
         *,
         limits: Mapping[str, Any] | None = None,
+        # Any: the protocol's own.
         **options: Any,
     ) -> None:
         self._protocol = protocol

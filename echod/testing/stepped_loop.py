@@ -102,6 +102,7 @@ class Loop(Clock):
             ready.extend((real[number], events) for number, events in poll.poll(timeout))
         return ready
 
+    # Any: it is asked for what it can do, as Twisted does.
     def serve(self, descriptor: Any, events: int) -> None:
         """Serve one as Twisted's poll reactors do: read, then write, then believe an error."""
         why, reading = None, False

@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from echod.tls.record_pump import RecordPump
 
@@ -120,7 +120,7 @@ class TLSSocket:
     def setblocking(self, flag: bool) -> None:
         """It never blocks."""
 
-    def setsockopt(self, level: int, option: int, value: Any) -> None:
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         """See ``socket.setsockopt``."""
         self._socket.setsockopt(level, option, value)
 

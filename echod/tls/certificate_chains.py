@@ -138,6 +138,7 @@ def _isValid(certificate: x509.Certificate, now: datetime) -> bool:
     return certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
 
 
+# Any: what the module ``ssl`` says of a certificate has no types.
 def _seconds(date: Any) -> float:
     """A date as OpenSSL prints it; one that is none is before and after nothing."""
     try:

@@ -17,7 +17,7 @@ import ssl
 import stat
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from ipaddress import ip_address
@@ -93,7 +93,7 @@ def _silenceNames() -> None:
     """
     before = sys.unraisablehook
 
-    def hook(unraisable: Any) -> None:
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if not (_shaking.hands and isinstance(unraisable.exc_value, UnicodeDecodeError)):
             before(unraisable)
 
@@ -264,7 +264,10 @@ def _isAddress(name: str) -> bool:
     return True
 
 
-def _chooser(others: Mapping[str, ssl.SSLContext]) -> Any:
+def _chooser(
+    others: Mapping[str, ssl.SSLContext],
+) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None]:
+    # Any: one of ours has an attribute besides.
     def choose(tls: Any, name: str | None, context: ssl.SSLContext) -> None:
         tls.serverName = name
         if name:

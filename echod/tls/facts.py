@@ -85,7 +85,7 @@ def _whoIs(tls: ssl.SSLObject) -> tuple[str | None, tuple[str, ...]]:
         return None, ()
     try:
         with silently():
-            # Empty for one that was not verified.
+            # Empty for one that was not verified.  Any: typeshed knows less of it than is in it.
             verified: Any = tls.getpeercert()
             if not verified:
                 return None, ()

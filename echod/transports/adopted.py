@@ -25,11 +25,11 @@ from twisted.internet import tcp
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConfigurationError, ListenError
 from echod.transports.endpoint_port import EndpointPort
-from echod.transports.ports import Address
 from echod.transports.socket_stream import require
 from echod.transports.tcp import TCPPort
 from echod.transports.udp import UDPPort
 from echod.transports.unix import UNIXListeningPort
+from echod.wire.addresses import SocketAddress
 
 __all__ = ["AdoptedTCPPort", "AdoptedUDPPort", "AdoptedUNIXPort", "adopting", "examine"]
 
@@ -185,7 +185,7 @@ class _AdoptingStreams(_Adopting):
 class AdoptedTCPPort(_AdoptingStreams, TCPPort):
     """A `TCPPort` on a socket that was passed."""
 
-    def _accepted(self, skt: socket.socket, address: Address) -> None:
+    def _accepted(self, skt: socket.socket, address: SocketAddress) -> None:
         # Linux hands options down when a connection is made: some were before we came.
         self._setOptions(skt)
         super()._accepted(skt, address)

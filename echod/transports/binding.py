@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from echod.config.endpoints import ANY, Target
 from echod.errors import AddressMissing, ListenError
+from echod.wire.addresses import SocketAddress
 
 __all__ = ["addressOf", "makeSocket", "refusals", "setOptions", "tellMissing"]
 
@@ -80,10 +81,6 @@ def _make(family: int, kind: socket.SocketKind) -> socket.socket:
         skt.close()
         raise
     return skt
-
-
-#: A socket address, as the module ``socket`` has it; the last is of a family that is not ours.
-SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
 def addressOf(skt: socket.socket, host: str, port: int) -> SocketAddress:

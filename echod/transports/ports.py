@@ -26,15 +26,12 @@ from echod.insight.fault_log import tellFault
 from echod.transports.endpoint_port import EndpointPort
 from echod.transports.resting import Resting, isShutDown
 from echod.transports.socket_stream import SocketStream, require
+from echod.wire.addresses import SocketAddress
 
 if TYPE_CHECKING:
     from echod.transports.layers.layer import Layer
 
-__all__ = ["ACCEPTS", "Accepting", "Address", "Listening"]
-
-#: What accept(2) says of a peer: host and port, two numbers more of IPv6; over a UNIX socket a
-#: path, or the name of one in no file system.
-Address = tuple[str, int] | tuple[str, int, int, int] | str | bytes
+__all__ = ["ACCEPTS", "Accepting", "Listening"]
 
 #: Connections accepted in one turn at most, so that a flood of them delays nobody.
 ACCEPTS = 32
@@ -96,7 +93,7 @@ class Accepting(Resting, tcp.Port):
                 break
         return None
 
-    def _accepted(self, skt: socket.socket, address: Address) -> None:
+    def _accepted(self, skt: socket.socket, address: SocketAddress) -> None:
         if isinstance(address, tuple) and len(address) == 4 and address[3]:
             # A link-local address means nothing without its interface.
             name, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)

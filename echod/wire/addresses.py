@@ -11,7 +11,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from echod.errors import oneLine
 
-__all__ = ["describeAddress", "formatAddress", "formatName", "parseAddress"]
+__all__ = ["SocketAddress", "describeAddress", "formatAddress", "formatName", "parseAddress"]
+
+#: What the module ``socket`` takes and gives: host and port; two numbers more of IPv6; over a UNIX
+#: socket a path, or the name of one in no file system; another of IPv6 where Python has none.
+SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes] | str | bytes
 
 
 def parseAddress(host: str) -> IPv4Address | IPv6Address:

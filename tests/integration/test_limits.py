@@ -107,7 +107,7 @@ def test_listenerBytesPerSecond(kind: str, tmp_path: Path) -> None:
 
     def connected() -> socket.socket:
         if kind == "tcp":
-            return daemon.connect()  # type: ignore[no-any-return]  # a socket
+            return daemon.connect()
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(PATIENCE)
         client.connect(path)

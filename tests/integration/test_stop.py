@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 
 from echod.daemon.signals import ONE_REQUEST
+from echod.testing.running import Process
 from tests.integration.daemon import (
     MODULE,
     PATIENCE,
@@ -57,7 +58,7 @@ def undelivered(client: socket.socket) -> int:
     return int(count)
 
 
-def stuff(daemon: Daemon, client: socket.socket, data: bytes) -> int:
+def stuff(daemon: Process, client: socket.socket, data: bytes) -> int:
     """
     Send, reading nothing, until the daemon stops reading and every buffer is full.
 

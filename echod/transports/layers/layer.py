@@ -36,6 +36,7 @@ class AskedFor:
     :ivar directory: where relative paths begin.
     """
 
+    # Any: each layer has settings of a type of its own.
     settings: Any
     place: str
     endpoint: Endpoint
