@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Status", "runCheck"]
 
+#: Characters of an answer, and bytes of one that is not as it should be, that a message shows.
+SHOWN, SHOWN_BYTES = 60, 20
+#: Seconds that ``--timeout`` may ask for.
+LONGEST_WAIT = 3600
 #: Bytes that are sent at most: what one UDP datagram takes over IPv4.
 LARGEST = 65507
 #: Bytes of a line at least: a random one that is shorter might be the word that ends it all.
@@ -143,13 +147,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _seconds(text: str) -> float:
     with suppress(ValueError):
-        if 0 < (seconds := float(text)) <= 3600:
+        if 0 < (seconds := float(text)) <= LONGEST_WAIT:
             return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is no time: write seconds, up to 3600")
+    raise argparse.ArgumentTypeError(f"{text!r} is no time: write seconds, up to {LONGEST_WAIT}")
 
 
 def _size(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= LARGEST:
+    if (
+        text.isascii()
+        and text.isdigit()
+        and len(text) <= len(str(LARGEST))
+        and 1 <= int(text) <= LARGEST
+    ):
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is no size: write bytes, 1 to {LARGEST}")
 
@@ -314,7 +323,7 @@ def _line(wire: Wire, size: int) -> int:
         answer += piece
     line, end, rest = answer.partition(b"\n")
     if not (line + end).endswith(sent) or len(line) >= PREFIX + size:
-        raise _wrong(f"{line[-60:]!r} does not end with the line that was sent")
+        raise _wrong(f"{line[-SHOWN:]!r} does not end with the line that was sent")
     if rest:
         raise _more(rest)
     wire.finish()
@@ -331,7 +340,7 @@ def _health(wire: Wire, size: int) -> int:
             break
     if answer.rstrip(b"\r\n") != b"ready":
         raise CheckFailed(
-            f"it says {answer[:60]!r}, not ready: wait, or see whether health is served there",
+            f"it says {answer[:SHOWN]!r}, not ready: wait, or see whether health is served there",
             Status.WRONG,
         )
     return len(answer)
@@ -367,7 +376,9 @@ def _receiveSame(wire: Wire, sent: bytes) -> None:
                 same += 1
             if at + same == len(sent):
                 raise _more(piece[same:])
-            raise _wrong(f"byte {at + same} is not what was sent: {piece[same : same + 20]!r}")
+            raise _wrong(
+                f"byte {at + same} is not what was sent: {piece[same : same + SHOWN_BYTES]!r}"
+            )
         at += len(piece)
 
 
@@ -385,7 +396,7 @@ def _early(got: int, size: int) -> CheckFailed:
 
 
 def _more(rest: bytes) -> CheckFailed:
-    return _wrong(f"more came than was sent: {rest[:20]!r}")
+    return _wrong(f"more came than was sent: {rest[:SHOWN_BYTES]!r}")
 
 
 def _wrong(what: str) -> CheckFailed:

@@ -21,7 +21,7 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from echod.errors import ConfigurationError
-from echod.wire.addresses import formatAddress, formatName
+from echod.wire.addresses import LAST_PORT, formatAddress, formatName
 
 __all__ = [
     "ANY",
@@ -342,12 +342,12 @@ def _split(text: str) -> list[str]:
 
 
 def _checkPort(port: str, text: str, least: int = 0) -> int:
-    digits = port.isascii() and port.isdigit() and len(port) <= 5
-    if digits and least <= int(port) <= 65535:
+    digits = port.isascii() and port.isdigit() and len(port) <= len(str(LAST_PORT))
+    if digits and least <= int(port) <= LAST_PORT:
         return int(port)
     lowest = least or "0 (any)"
     raise ConfigurationError(
-        f"{port!r} in {text!r} is no port: write a number from {lowest} to 65535"
+        f"{port!r} in {text!r} is no port: write a number from {lowest} to {LAST_PORT}"
     )
 
 

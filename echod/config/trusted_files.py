@@ -14,6 +14,8 @@ __all__ = ["alsoBelieve", "anybodyReads", "checkEncoding", "readTrusted"]
 
 #: Links that may be on the way to a file, as Linux has it (path_resolution(7)).
 LINKS = 40
+#: How many users there are where all are mapped: 32 bits less one (user_namespaces(7)).
+_ALL_USERS = 0xFFFFFFFF
 
 
 def _unmapped() -> set[int]:
@@ -24,7 +26,7 @@ def _unmapped() -> set[int]:
     """
     try:
         lines = Path("/proc/self/uid_map").read_text().splitlines()
-        if sum(int(line.split()[2]) for line in lines) < 0xFFFFFFFF:
+        if sum(int(line.split()[2]) for line in lines) < _ALL_USERS:
             return {int(Path("/proc/sys/kernel/overflowuid").read_text())}
     except OSError:
         # No /proc: then it is no container's.

@@ -19,6 +19,9 @@ __all__ = ["Notifier"]
 
 _log = Logger()
 
+#: Digits of the largest number of 64 bits.
+_DIGITS = 20
+
 
 class Notifier:
     """
@@ -85,7 +88,7 @@ class Notifier:
 
 def _seconds(microseconds: str) -> float | None:
     """What ``WATCHDOG_USEC`` says, if it is a positive number of 64 bits; or a line in the log."""
-    if microseconds.isascii() and microseconds.isdigit() and len(microseconds) <= 20:
+    if microseconds.isascii() and microseconds.isdigit() and len(microseconds) <= _DIGITS:
         number = int(microseconds)
         if number:
             return number / 1e6

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Container, Hashable
 from functools import lru_cache, partial
 
+from echod.wire.addresses import FIRST_MULTICAST
 from echod.wire.networks import Networks, sourceOf
 from echod.wire.token_buckets import SOURCES, Rate, Rates
 
@@ -105,8 +106,8 @@ def isUnicast(host: str) -> bool:
     to it.
     """
     lower = host.lower()
-    if lower.startswith("::ffff:") and "." in lower:
-        lower = lower[7:]
+    if "." in lower:
+        lower = lower.removeprefix("::ffff:")
     if ":" in lower:
         return not (lower.startswith("ff") or lower == "::")
-    return 0 < int(lower.partition(".")[0]) < 224
+    return 0 < int(lower.partition(".")[0]) < FIRST_MULTICAST

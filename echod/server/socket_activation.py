@@ -23,6 +23,9 @@ __all__ = ["PassedSockets"]
 _FIRST = 3
 #: The name of those that were given none, as sd_listen_fds_with_names(3) has it.
 _UNNAMED = "unknown"
+#: Digits of the number of descriptors at most: it would have more than any process may open
+#: (fs.nr_open, proc(5), is 1 048 576 if nobody has raised it).
+_DIGITS = 7
 
 
 class PassedSockets:
@@ -58,7 +61,7 @@ class PassedSockets:
                 absence=f"LISTEN_PID is {addressee!r} and this is process {process}:"
                 " a shell in ExecStart= must exec echod"
             )
-        if not (count.isascii() and count.isdigit() and len(count) <= 7):
+        if not (count.isascii() and count.isdigit() and len(count) <= _DIGITS):
             raise ConfigurationError(f"LISTEN_FDS is {count!r}: it must be a number of descriptors")
         if not int(count):
             return cls(absence="LISTEN_FDS is 0: start echod by its socket unit")

@@ -41,6 +41,10 @@ HELD = 384 * 1024
 _LIMITS = Limits(stallTimeout=60.0, lingerTimeout=5.0)
 #: Small enough to fill, and not a multiple of anything.
 _BUFFER = 4099
+#: What a slow reader takes at once; no multiple of anything either.
+_SIP = 997
+#: Seconds in which the sweep, which comes once a second, has seen everything.
+_SETTLED = 1.5
 
 MakeLink = Callable[..., Link]
 Expected = Callable[[bytes], bytes]
@@ -204,9 +208,9 @@ class _Kit:
         while view:
             view = view[self._sendSome(link, view) :]
             link.pump(patience=0.0)
-            pieces.append(link.receive(997) or b"")
+            pieces.append(link.receive(_SIP) or b"")
         link.finish()
-        got = b"".join(pieces) + self._readAll(link, 997)
+        got = b"".join(pieces) + self._readAll(link, _SIP)
         self._same("slowReader", got, self._expected(data))
 
     def abruptLoss(self) -> None:
@@ -217,7 +221,7 @@ class _Kit:
         for link in (fresh, busy, stalled):
             link.reset()
             link.pump()
-            link.advance(1.5)
+            link.advance(_SETTLED)
             assert link.gone, f"abruptLoss: still there, {link.connection.state}"
 
     def drain(self) -> None:
@@ -231,7 +235,7 @@ class _Kit:
         self._same("drain", link.readAll(), self._expected(sent))
         link.finish()
         link.pump()
-        link.advance(_LIMITS.lingerTimeout + 1.5)
+        link.advance(_LIMITS.lingerTimeout + _SETTLED)
         assert link.gone, f"drain: still there, {link.connection.state}"
 
     # -- Their tools -----------------------------------------------------------------------
@@ -306,7 +310,7 @@ class _Kit:
     def _readAll(self, link: Link, limit: int = 65536) -> bytes:
         """Read to the end, and see that the connection is gone then."""
         data, self._early = bytes(self._early) + link.readAll(limit), bytearray()
-        link.advance(1.5)
+        link.advance(_SETTLED)
         assert link.gone, f"still there after both FINs: {link.connection.state}"
         return data
 

@@ -56,6 +56,8 @@ CHUNK = 65536
 #: Seconds that bytes, FIN or RST may be on their way over loopback TCP.  A UNIX socket has them at
 #: the other end when the call returns.
 TCP_PATIENCE = 0.01
+#: Seconds until what must come has not come.
+PATIENCE = 30.0
 #: Turns without an end are a fault of the code under test.
 TURNS = 1_000_000
 
@@ -186,7 +188,7 @@ class Link:
         :raises ConnectionResetError: after an RST.
         """
         pieces: list[bytes] = []
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while True:
             self.pump(patience=0.0)
             piece = self.receive(limit)

@@ -46,6 +46,8 @@ _Result = TypeVar("_Result")
 
 #: Seconds after which something that must happen has not happened.
 PATIENCE = 20.0
+#: Lines of a daemon's that are shown when a ``with`` block fails.
+TOLD = 200
 #: Seconds that a drain may take when a ``with`` block ends.
 DRAIN = 1.0
 #: Seconds after SIGTERM, and after the second, until the end is forced: a drain is cut short, and
@@ -125,7 +127,7 @@ class Process:
         assert self.process.stdout is not None
         self.process.stdout.close()
         if error is not None:
-            sys.stderr.write("".join(f"daemon: {line}\n" for line in self.lines[-200:]))
+            sys.stderr.write("".join(f"daemon: {line}\n" for line in self.lines[-TOLD:]))
 
     def _launch(self) -> subprocess.Popen[str]:
         return subprocess.Popen(  # noqa: S603  # the caller's own command

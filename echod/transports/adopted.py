@@ -24,6 +24,7 @@ from twisted.internet import tcp
 
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConfigurationError, ListenError
+from echod.transports.binding import INET6_FIELDS, withZone
 from echod.transports.endpoint_port import EndpointPort
 from echod.transports.socket_stream import require
 from echod.transports.tcp import TCPPort
@@ -107,11 +108,10 @@ def _name(names: type[IntEnum], number: int) -> str:
         return str(number)
 
 
-def _hostOf(address: tuple[Any, ...]) -> tuple[str, int]:
+def _hostOf(address: tuple[str, int] | tuple[str, int, int, int]) -> tuple[str, int]:
+    if len(address) == INET6_FIELDS and address[3]:
+        address = withZone(address)
     host, port = address[:2]
-    if len(address) == 4 and address[3]:
-        # A link-local address means nothing without its interface.
-        host, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
     return host, port
 
 

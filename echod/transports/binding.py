@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from errno import EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, ENOPROTOOPT, EOPNOTSUPP
+from typing import Final
 
 from twisted.logger import Logger
 
@@ -19,7 +20,15 @@ from echod.config.endpoints import ANY, Target
 from echod.errors import AddressMissing, ListenError
 from echod.wire.addresses import SocketAddress
 
-__all__ = ["addressOf", "makeSocket", "refusals", "setOptions", "tellMissing"]
+__all__ = [
+    "INET6_FIELDS",
+    "addressOf",
+    "makeSocket",
+    "refusals",
+    "setOptions",
+    "tellMissing",
+    "withZone",
+]
 
 _log = Logger()
 
@@ -81,6 +90,16 @@ def _make(family: int, kind: socket.SocketKind) -> socket.socket:
         skt.close()
         raise
     return skt
+
+
+#: What an address of IPv6 has in Python: host, port, flow label, and the number of an interface.
+INET6_FIELDS: Final = 4
+
+
+def withZone(address: tuple[str, int, int, int]) -> tuple[str, int, int, int]:
+    """A link-local address with its interface, without which it means nothing."""
+    host, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+    return host, *address[1:]
 
 
 def addressOf(skt: socket.socket, host: str, port: int) -> SocketAddress:

@@ -23,6 +23,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
 from echod.insight.fault_log import tellFault
+from echod.transports.binding import INET6_FIELDS, withZone
 from echod.transports.endpoint_port import EndpointPort
 from echod.transports.resting import Resting, isShutDown
 from echod.transports.socket_stream import SocketStream, require
@@ -94,10 +95,8 @@ class Accepting(Resting, tcp.Port):
         return None
 
     def _accepted(self, skt: socket.socket, address: SocketAddress) -> None:
-        if isinstance(address, tuple) and len(address) == 4 and address[3]:
-            # A link-local address means nothing without its interface.
-            name, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
-            address = (name, *address[1:])
+        if isinstance(address, tuple) and len(address) == INET6_FIELDS and address[3]:
+            address = withZone(address)
         protocol = self.factory.buildProtocol(self._buildAddr(address))
         if protocol is None:
             skt.close()

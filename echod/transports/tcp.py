@@ -22,7 +22,7 @@ from twisted.internet.main import CONNECTION_LOST
 
 from echod.config.endpoints import TCPEndpoint
 from echod.interfaces import IDescriptorReactor
-from echod.transports.binding import addressOf, makeSocket, setOptions, tellMissing
+from echod.transports.binding import INET6_FIELDS, addressOf, makeSocket, setOptions, tellMissing
 from echod.transports.ports import Accepting, Listening
 from echod.transports.self_connect import isItself, resetWhenClosed
 from echod.transports.socket_stream import TRY_AGAIN, SocketStream, require
@@ -68,7 +68,7 @@ class Server(_Sending, tcp.Server):
         reactor: IDescriptorReactor,
     ) -> None:
         tcp.Connection.__init__(self, sock, protocol, reactor)
-        if len(client) != 2:
+        if len(client) == INET6_FIELDS:
             self._addressType = IPv6Address
         self.server = server
         self.client = client

@@ -35,7 +35,7 @@ from echod.transports.binding import addressOf, makeSocket
 from echod.transports.endpoint_port import EndpointPort
 from echod.transports.resting import isShutDown
 from echod.transports.socket_stream import require
-from echod.wire.addresses import parseAddress
+from echod.wire.addresses import FIRST_MULTICAST, parseAddress
 from echod.wire.networks import Networks
 from echod.wire.proxy_header import LONGEST, parseDatagram
 
@@ -47,14 +47,18 @@ _Socket = socket.socket
 
 #: Datagrams received in one turn at most: an empty one costs as much as any.
 DATAGRAMS = 64
+#: Bytes of the receive buffer that an empty datagram takes at least; Linux counts some more.
+LEAST_SPACE = 512
 #: Bytes of the largest datagram: 65 535 less the headers of IPv4 and UDP; over IPv6 20 more.
 LARGEST = 65_527
 
 # Linux's, which the standard library has not: ip(7).
 _IP_PKTINFO = 8
 
-#: The first byte of the lowest IPv4 address that is no host's (RFC 1112, RFC 6890).
-_MULTICAST = 224
+#: The first bytes of IPv6 addresses that need their interface (fe80::/10, RFC 4291 section 2.5.6;
+#: of the second byte these bits), and of multicast ones (ff00::/8, section 2.7).
+_LINK_LOCAL, _LINK_LOCAL_BITS = (0xFE, 0x80), 0xC0
+_MULTICAST6 = 0xFF
 _UNKNOWN = bytes(4)
 
 _IN4 = struct.Struct("=I4s4s")  # struct in_pktinfo: interface, our address, the header's
@@ -252,8 +256,7 @@ class UDPPort(EndpointPort, udp.Port):
     def serveQueue(self) -> None:
         """Answer what the kernel holds by now, bounded by what it can hold."""
         size = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-        # An empty datagram takes some hundred bytes of it.
-        for _ in range(size // 512 // DATAGRAMS + 1):
+        for _ in range(size // LEAST_SPACE // DATAGRAMS + 1):
             self.doRead()
             if not self.readsMuch:
                 return
@@ -310,13 +313,13 @@ def _whereTo(
             if ours == _UNKNOWN:
                 # It was in an adopted socket before we asked.  That it went to a network's
                 # broadcast address cannot be seen here; the kernel sends nothing from one.
-                ours = header if header[0] < _MULTICAST else _UNKNOWN
+                ours = header if header[0] < FIRST_MULTICAST else _UNKNOWN
             # Of a broadcast or multicast one, ours is that of the interface.
             return [(level, kind, _IN4.pack(0, ours, bytes(4)))], ours == header
     for level, kind, data in ancillary:
         if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
             header, interface = _IN6.unpack_from(data)
-            linkLocal = header[0] == 0xFE and header[1] & 0xC0 == 0x80
+            linkLocal = (header[0], header[1] & _LINK_LOCAL_BITS) == _LINK_LOCAL
             back = _IN6.pack(header, interface if linkLocal else 0)
-            return [(level, kind, back)], header[0] != 0xFF
+            return [(level, kind, back)], header[0] != _MULTICAST6
     return [], True

@@ -11,7 +11,20 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from echod.errors import oneLine
 
-__all__ = ["SocketAddress", "describeAddress", "formatAddress", "formatName", "parseAddress"]
+__all__ = [
+    "FIRST_MULTICAST",
+    "LAST_PORT",
+    "SocketAddress",
+    "describeAddress",
+    "formatAddress",
+    "formatName",
+    "parseAddress",
+]
+
+#: Ports have 16 bits (RFC 9293 section 3.1, RFC 768).
+LAST_PORT = 65535
+#: The first byte of the lowest IPv4 address that is no host's (RFC 1112, RFC 6890).
+FIRST_MULTICAST = 224
 
 #: What the module ``socket`` takes and gives: host and port; two numbers more of IPv6; over a UNIX
 #: socket a path, or the name of one in no file system; another of IPv6 where Python has none.

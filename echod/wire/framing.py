@@ -330,14 +330,19 @@ def fixed(size: int) -> Framing:
     return cutting(lambda data, start: (start, start + size, start + size), wrap)
 
 
+#: Digits of a netstring's length at most: ten gigabytes are more than anybody takes in.
+_LENGTH_DIGITS = 10
+
+
 def _cutNetstring(data: bytes | bytearray, start: int) -> tuple[int, int, int] | None:
     """``5:hello,`` (D. J. Bernstein, Netstrings, 1997): no sign, no zeros before a number."""
-    colon = data.find(b":", start, start + 11)
-    digits = bytes(data[start : start + 11 if colon < 0 else colon])
+    end = start + _LENGTH_DIGITS + 1
+    colon = data.find(b":", start, end)
+    digits = bytes(data[start : end if colon < 0 else colon])
     if (digits and not digits.isdigit()) or (len(digits) > 1 and digits.startswith(b"0")):
         raise FramingError(f"{digits!r} is no length")
     if colon < 0:
-        if len(digits) > 10:
+        if len(digits) > _LENGTH_DIGITS:
             raise FramingError(f"there is no colon in {digits!r}")
         return None
     if not digits:

@@ -7,7 +7,7 @@ Pure.  Addresses are compared as `echod.wire.addresses.parseAddress` reads them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
 from echod.errors import ConfigurationError
 from echod.wire.addresses import parseAddress
@@ -28,7 +28,7 @@ def sourceOf(host: str, prefixes: tuple[int, int]) -> Source:
     :param prefixes: how many bits of an IPv4 and of an IPv6 address tell sources apart.
     """
     address = parseAddress(host)
-    kept = prefixes[0 if address.version == 4 else 1]
+    kept = prefixes[0 if isinstance(address, IPv4Address) else 1]
     return address.version, int(address) >> (address.max_prefixlen - kept)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from msgspec import Struct
 
 from echod.errors import MalformedHeader
+from echod.wire.addresses import LAST_PORT
 
 __all__ = [
     "LONGEST",
@@ -47,6 +48,13 @@ _LINE = b"PROXY "
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 #: Bytes of version 2 before the addresses.
 _FIXED = 16
+#: What the upper half of the 13th byte says (section 2.2).
+_VERSION = 2
+#: Words of version 1 behind the family: two addresses, two ports (section 2.1).
+_WORDS = 4
+#: Bytes of a checksum (section 2.2.3); of flags and result before the TLVs of TLS (section 2.2.6).
+_SUM = 4
+_TLS_HEAD = 5
 
 _LOCAL, _PROXY = 0, 1
 _STREAM, _DATAGRAM = 1, 2
@@ -179,8 +187,8 @@ def _parseLine(data: bytes) -> tuple[ProxyHeader | None, int]:
     if not length:
         return None, len(data)
     words = rest.split(b" ")
-    if len(words) != 4:
-        raise MalformedHeader(f"a PROXY line has {len(words)} words after its family, not 4")
+    if len(words) != _WORDS:
+        raise MalformedHeader(f"a PROXY line has {len(words)} words after its family, not {_WORDS}")
     source, destination = (_parseAddress(kind, word) for word in words[:2])
     sourcePort, destinationPort = (_parsePort(word) for word in words[2:])
     return (
@@ -205,9 +213,9 @@ def _parseAddress(kind: type[IPv4Address | IPv6Address], word: bytes) -> str:
 
 def _parsePort(word: bytes) -> int:
     """Decimal digits only: no sign, no zeros before the number."""
-    if word.isdigit() and (word[:1] != b"0" or word == b"0") and int(word) <= 65535:
+    if word.isdigit() and (word[:1] != b"0" or word == b"0") and int(word) <= LAST_PORT:
         return int(word)
-    raise MalformedHeader(f"{_shown(word)} is no port, 0 to 65535")
+    raise MalformedHeader(f"{_shown(word)} is no port, 0 to {LAST_PORT}")
 
 
 def _parseBinary(data: bytes, datagram: bool) -> tuple[ProxyHeader | None, int]:
@@ -216,7 +224,7 @@ def _parseBinary(data: bytes, datagram: bool) -> tuple[ProxyHeader | None, int]:
     command = family = transport = 0
     if len(data) > at:
         version, command = divmod(data[at], 16)
-        if version != 2 or command not in (_LOCAL, _PROXY):
+        if version != _VERSION or command not in (_LOCAL, _PROXY):
             raise MalformedHeader(f"{data[at]:#04x} is no PROXY version and command, 0x20 or 0x21")
     if len(data) > at + 1:
         family, transport = divmod(data[at + 1], 16)
@@ -298,9 +306,9 @@ def _checkSum(header: bytes, vectors: _Vectors) -> None:
     if _CRC32C not in vectors:
         return
     begin, stop = vectors[_CRC32C]
-    if stop - begin != 4:
-        raise _NoVectors(f"the CRC32C of a PROXY header has {stop - begin} bytes, not 4")
-    if crc32c(header[:begin] + bytes(4) + header[stop:]) != int.from_bytes(header[begin:stop]):
+    if stop - begin != _SUM:
+        raise _NoVectors(f"the CRC32C of a PROXY header has {stop - begin} bytes, not {_SUM}")
+    if crc32c(header[:begin] + bytes(_SUM) + header[stop:]) != int.from_bytes(header[begin:stop]):
         raise MalformedHeader("the CRC32C of a PROXY header is wrong")
 
 
@@ -332,10 +340,10 @@ def _tls(header: bytes, vectors: _Vectors) -> ProxyTLS | None:
     if _TLS not in vectors:
         return None
     begin, stop = vectors[_TLS]
-    if stop - begin < 5:
-        raise MalformedHeader(f"TLV {_TLS:#04x} has {stop - begin} bytes, fewer than 5")
-    flags, result = header[begin], header[begin + 1 : begin + 5]
-    within = _vectors(header[:stop], begin + 5)
+    if stop - begin < _TLS_HEAD:
+        raise MalformedHeader(f"TLV {_TLS:#04x} has {stop - begin} bytes, fewer than {_TLS_HEAD}")
+    flags, result = header[begin], header[begin + 1 : begin + _TLS_HEAD]
+    within = _vectors(header[:stop], begin + _TLS_HEAD)
     presented = bool(flags & _CERTIFICATE)
     found = ProxyTLS(
         version=_text(header, within, _TLS_VERSION),
@@ -353,10 +361,15 @@ def _shown(data: bytes) -> str:
     return repr(data[:SHOWN]) + ("..." if len(data) > SHOWN else "")
 
 
+#: The polynomial of CRC32C, 0x1EDC6F41, with its bits reversed (RFC 3720 appendix B.4); what the
+#: remainder begins with, and is turned by at the end.
+_CASTAGNOLI = 0x82F63B78
+_ALL_BITS = 0xFFFFFFFF
+
+
 def _tabulate(remainder: int) -> int:
     for _ in range(8):
-        # The polynomial 0x1EDC6F41 with its bits reversed (RFC 3720 appendix B.4).
-        remainder = remainder >> 1 ^ (0x82F63B78 if remainder & 1 else 0)
+        remainder = remainder >> 1 ^ (_CASTAGNOLI if remainder & 1 else 0)
     return remainder
 
 
@@ -365,10 +378,10 @@ _TABLE = [_tabulate(value) for value in range(256)]
 
 def crc32c(data: bytes) -> int:
     """The CRC32C of ``data`` (RFC 4960 appendix B), which the standard library has not."""
-    remainder = 0xFFFFFFFF
+    remainder = _ALL_BITS
     for value in data:
         remainder = remainder >> 8 ^ _TABLE[(remainder ^ value) & 0xFF]
-    return remainder ^ 0xFFFFFFFF
+    return remainder ^ _ALL_BITS
 
 
 def proxyFacts(header: ProxyHeader) -> dict[str, Any]:

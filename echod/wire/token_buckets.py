@@ -16,6 +16,9 @@ __all__ = ["SOURCES", "Rate", "Rates"]
 
 #: Sources that a generation of a table remembers; there are two.
 SOURCES = 8192
+#: Seconds, and parts of a token, by which sums of floating-point numbers may be wrong: a full
+#: bucket has all of its tokens.
+ROUNDING, PART = 1e-9, 1e-6
 
 
 class Rate:
@@ -36,7 +39,7 @@ class Rate:
         if not self._cost:
             return True
         fullAt = max(self._fullAt, now) + tokens * self._cost
-        if fullAt - now > self._ahead + 1e-9:
+        if fullAt - now > self._ahead + ROUNDING:
             return False
         self._fullAt = fullAt
         return True
@@ -47,7 +50,7 @@ class Rate:
 
         :raises ZeroDivisionError: there is no limit.
         """
-        return int((self._ahead - max(0.0, self._fullAt - now)) / self._cost + 1e-6)
+        return int((self._ahead - max(0.0, self._fullAt - now)) / self._cost + PART)
 
     def spend(self, now: float, tokens: float) -> None:
         """Take tokens that `left` has told of."""
@@ -81,7 +84,7 @@ class Rates:
                 self._old, self._young = young, {}
                 young = self._young
         taken = max(fullAt, now) + cost
-        enough = taken - now <= 1 + 1e-9
+        enough = taken - now <= 1 + ROUNDING
         # A refusal too: the older generation goes first, and an empty bucket with it.
         young[source] = taken if enough else fullAt
         return enough
