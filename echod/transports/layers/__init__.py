@@ -3,15 +3,16 @@ What comes between a socket and a connection: a PROXY header, TLS.
 
 Each layer is an `echod.transports.layers.layer.Layer`: settings, and a class that is mixed into a
 transport, so that it works the same over TCP and UNIX sockets.  `LAYERS` lists them.  One more is
-one module here and one line in that list; with settings of its own in the file, also a field of
-`echod.config.settings.ListenerSettings`.
+one module here and one line in that list.  With a key of its own in the file it is also a field of
+`echod.config.settings.ListenerSettings`, of which the documentation's table is computed; with a
+reason of its own for the end of a connection, a member of `echod.connection.states.Reason`.
 """
 
 from __future__ import annotations
 
 from echod.transports.layers.layer import AskedFor, Layer, installLayers
 from echod.transports.layers.proxied import ProxyLayer
-from echod.transports.layers.secured import TLSLayer
+from echod.transports.layers.secured_server import TLSLayer
 
 __all__ = ["LAYERS", "AskedFor", "Layer", "ProxyLayer", "TLSLayer", "installLayers"]
 

@@ -30,6 +30,9 @@ from echod.wire.proxy_header import LONGEST, ProxyHeader, parseHeader, proxyFact
 
 __all__ = ["Proxied", "ProxyLayer"]
 
+#: The `echod.connection.states.Reason` of a connection that does not begin with a header.
+REASON = "header"
+
 
 class Proxied(SocketStream):
     """Takes a PROXY header off the front of a stream."""
@@ -111,7 +114,7 @@ class Proxied(SocketStream):
     def _refuse(self, why: str) -> None:
         """There is no such header: what follows is nobody's."""
         self.failure = why
-        self.protocol.transportFailed("header")
+        self.protocol.transportFailed(REASON)
 
     def _end(self) -> None:
         """See `SocketStream`: what still comes is thrown away, and its header with it."""
@@ -129,7 +132,7 @@ class ProxyLayer(Layer):
 
     name = "proxy"
     transport = Proxied
-    reasons = ("header",)
+    reasons = (REASON,)
     tellsPeer = True
 
     trusted: Networks

@@ -26,28 +26,20 @@ such case.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
-from echod.config.endpoints import UDPEndpoint
-from echod.config.settings import TLSSettings, convert
-from echod.errors import ConfigurationError, TLSFailed
-from echod.interfaces import IConnectionTransport
-from echod.tls.context import ServerTLS
+from echod.errors import TLSFailed
 from echod.tls.facts import TLSFacts, reasonOf, tlsFacts
 from echod.tls.record_pump import TLSSide
-from echod.transports.layers.layer import AskedFor, Layer
-from echod.transports.ports import Accepting
 from echod.transports.socket_stream import FIRST_READ, TRY_AGAIN, SocketStream
 
-__all__ = ["Secured", "SecuredServer", "TLSLayer"]
+__all__ = ["REASON", "Secured"]
 
 #: What records add to the bytes in them, for a read that shall take in several whole ones
 #: (RFC 8446 section 5.2: 5 bytes of header, at most 256 of the rest; in practice 17).
@@ -57,8 +49,8 @@ RECORD = 16384
 #: Bytes of answers to KeyUpdates that may wait while a peer does not read: thousands of them.
 ANSWERS = 131072
 
-#: Facts that are OpenSSL's words or ours, and need no quotes in the log.
-_PLAIN = ("version", "cipher", "alpn")
+#: The `echod.connection.states.Reason` of a connection whose TLS the peer refuses, or breaks.
+REASON = "tls"
 
 _eof = Failure(CONNECTION_DONE)
 
@@ -312,7 +304,7 @@ class Secured(SocketStream):
             self._sendOwn()
         self.failure = reasonOf(error)
         self._deaf = self._outputClosed = True
-        self.protocol.transportFailed("tls")
+        self.protocol.transportFailed(REASON)
 
     def pauseProducing(self) -> None:
         """See ``IPushProducer``."""
@@ -435,78 +427,3 @@ class Secured(SocketStream):
         # record is not in the queue, and comes with the rest of it.
         begun = RECORD if self._tells and self._partial else 0
         return queued + len(self._plain) + begun
-
-
-class SecuredServer(Secured):
-    """One accepted connection, whose port has a `TLSLayer`."""
-
-    server: Accepting
-
-    @property
-    def security(self) -> ServerTLS:
-        """The port's, as of now."""
-        layer = self.server.layers[TLSLayer.name]
-        assert isinstance(layer, TLSLayer)
-        return layer.security
-
-
-@dataclass(frozen=True)
-class TLSLayer(Layer):
-    """
-    TLS, for whoever connects.
-
-    :ivar security: certificates, keys and settings.
-    """
-
-    name = "tls"
-    transport = SecuredServer
-    reasons = ("tls",)
-
-    security: ServerTLS
-
-    @classmethod
-    def made(cls, asked: AskedFor) -> TLSLayer | None:
-        """
-        See `Layer.made`: a ``tls`` table, or an endpoint of the kind ``tls:``; all files are read.
-
-        :raises ConfigurationError: as `ServerTLS`, and for datagrams.
-        """
-        words = getattr(asked.endpoint, "tls", None)
-        if words is None and asked.settings is None:
-            return None
-        if isinstance(asked.endpoint, UDPEndpoint):
-            raise ConfigurationError(
-                f"{asked.place}: {asked.written} is for datagrams; TLS is for streams"
-            )
-        table = dict(asked.settings or {})
-        for key, value in (words or {}).items():
-            if key in table:
-                raise ConfigurationError(
-                    f"{asked.place}: {key} is in {asked.written} too; say it once"
-                )
-            table[key] = value
-        settings = convert(table, TLSSettings, asked.place)
-        try:
-            return cls(ServerTLS(settings.within(asked.directory)))
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{asked.place}: {error}") from error
-
-    @property
-    def notes(self) -> Sequence[str]:  # type: ignore[override]  # it is only read
-        """See `Layer.notes`."""
-        return self.security.notes
-
-    def terms(self) -> object:
-        """See `Layer.terms`: what is in the files does not count."""
-        return self.security.settings
-
-    def line(self, transport: IConnectionTransport) -> str | None:
-        """``version=TLSv1.3 cipher=… alpn=echo subject='CN=alice'``: after a handshake."""
-        if transport.tls is None:
-            return None
-        # A certificate's text is whatever its authority let pass.
-        return " ".join(
-            f"{key}={value if key in _PLAIN else repr(value)}"
-            for key, value in msgspec.to_builtins(transport.tls).items()
-            if value
-        )
