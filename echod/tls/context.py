@@ -23,12 +23,6 @@ from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
-from cryptography import x509
-from service_identity.cryptography import (
-    verify_certificate_hostname,
-    verify_certificate_ip_address,
-)
-
 from echod.config.settings import TLSSettings
 from echod.config.trusted_files import anybodyReads, readTrusted
 from echod.errors import ConfigurationError, TLSFailed
@@ -172,6 +166,9 @@ class ClientTLS:
         serverName: str = "",
         minimumVersion: str = "1.2",
     ) -> None:
+        # `verify` needs it.  It takes a tenth of a second to load: now, not amid a handshake.
+        import service_identity.cryptography  # noqa: F401
+
         # Of the name that is verified in `verify`.
         self._context = context = _newContext(ssl.PROTOCOL_TLS_CLIENT, minimumVersion)
         context.check_hostname = False
@@ -214,6 +211,12 @@ class _ClientSide:
 
         :raises TLSFailed: it is not.
         """
+        from cryptography import x509
+        from service_identity.cryptography import (
+            verify_certificate_hostname,
+            verify_certificate_ip_address,
+        )
+
         der = tls.getpeercert(binary_form=True)
         assert der is not None
         try:

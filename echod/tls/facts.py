@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cryptography import x509
 from msgspec import Struct
 
 from echod.errors import TLSFailed
@@ -83,6 +82,9 @@ def _whoIs(tls: ssl.SSLObject) -> tuple[str | None, tuple[str, ...]]:
     der = tls.getpeercert(binary_form=True)
     if der is None:
         return None, ()
+    # A listener's certificate was read with it: nothing is loaded amid a handshake.
+    from cryptography import x509
+
     try:
         with silently():
             # Empty for one that was not verified.  Any: typeshed knows less of it than is in it.
