@@ -15,9 +15,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.protocol import Factory
 
 from echod.config.endpoints import TCPEndpoint, UNIXEndpoint
-from echod.config.settings import Configuration
+from echod.config.settings import Configuration, Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason
 from echod.protocols.raw import RawOptions, raw
@@ -25,11 +27,14 @@ from echod.protocols.whoami import whoami
 from echod.server.listener import Likeness, ListenerPlan
 from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import BUILTIN, Registry
-from echod.transports.layers import LAYERS, Layer, TLSLayer
+from echod.testing import Link, Loop, checkProtocol
+from echod.testing.links import TCP_PATIENCE, _kernelLink
+from echod.transports.layers import LAYERS, Layer, TLSLayer, installLayers
 from echod.transports.layers.layer import layered
 from echod.transports.layers.proxied import Proxied
-from echod.transports.socket_stream import SocketStream
-from echod.transports.tcp import Server
+from echod.transports.socket_stream import LARGEST_READ, SocketStream
+from echod.transports.tcp import Server, TCPPort
+from echod.transports.unix import UNIXListeningPort
 from tests.certificates import Certificates
 from tests.tlspeer import Peer
 from tests.unit.proxyheaders import formatV2
@@ -49,6 +54,14 @@ def noise(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
+def unusedName() -> str:
+    """One that the kernel chooses, in no file system."""
+    with socket.socket(socket.AF_UNIX) as unused:
+        unused.bind("")
+        name: bytes = unused.getsockname()
+        return "@" + name[1:].decode()
+
+
 @contextmanager
 def counting(
     kind: str, protocol: tuple[Any, Any] = UNSEEN, tls: dict[str, Any] | None = None, **more: Any
@@ -56,10 +69,7 @@ def counting(
     """A listener that counts, and where it is."""
     endpoint: TCPEndpoint | UNIXEndpoint = TCPEndpoint("127.0.0.1", 0)
     if kind == "unix":
-        # A name that the kernel chooses, in no file system.
-        with socket.socket(socket.AF_UNIX) as unused:
-            unused.bind("")
-            endpoint = UNIXEndpoint("@" + unused.getsockname()[1:].decode())
+        endpoint = UNIXEndpoint(unusedName())
     outer = [CountingLayer("so many:")]
     with Served(tls, protocol, outer=outer, endpoint=endpoint, **more) as served:
         where = endpoint.address if isinstance(endpoint, UNIXEndpoint) else served.address
@@ -123,9 +133,46 @@ def test_echo(kind: str, protocol: tuple[Any, Any], size: int) -> None:
     data = noise(size)
     with counting(kind, protocol) as (served, where), client(where) as skt:
         assert exchange(served, skt, data) == data
-        assert isinstance(served.connection.transport, Counted)
+        transport = served.connection.transport
+        assert isinstance(transport, Counted)
         assert counted(served.connection) == (size, size)
+        assert bool(transport.counting.looks) == (protocol is UNSEEN and size > LARGEST_READ)
         assert served.connection.bytesIn == size
+
+
+@addresses
+def test_conformance(kind: str) -> None:
+    """Whatever a listener promises of a protocol is kept above such a layer."""
+
+    def link(
+        protocol: IProtocol,
+        *,
+        limits: Limits | None = None,
+        sendBuffer: int | None = None,
+        receiveBuffer: int | None = None,
+    ) -> Link:
+        def makePort(factory: Factory, loop: Loop) -> Any:
+            port: Any
+            if kind == "unix":
+                port = UNIXListeningPort(UNIXEndpoint(unusedName()), factory, 1, loop)
+            else:
+                port = TCPPort(TCPEndpoint("127.0.0.1", 0), factory, 1, 60, loop)
+            installLayers(port, [CountingLayer()])
+            return port
+
+        def connect(port: Any) -> socket.socket:
+            skt = socket.socket(port.addressFamily)
+            for each in (skt, port.socket):
+                if sendBuffer is not None:
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sendBuffer)
+                if receiveBuffer is not None:
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receiveBuffer)
+            skt.connect(port.socket.getsockname())
+            return skt
+
+        return _kernelLink(protocol, limits, makePort, connect, patience=TCP_PATIENCE)
+
+    checkProtocol(raw, RawOptions(), link=link)
 
 
 @addresses
@@ -197,6 +244,38 @@ def test_belowTLS(
         assert served.closed == {"eof": 1}
         assert served.told("count").startswith("count raw ")
         assert " so many: received=" in served.told("count")
+
+
+@addresses
+@protocols
+def test_backpressureBelowTLS(
+    certificates: Certificates, kind: str, protocol: tuple[Any, Any]
+) -> None:
+    """A peer that reads nothing stops the reading of records, too; then all of them come."""
+    tls = {"cert": certificates.server}
+    data = noise(4_000_000)
+    with (
+        counting(kind, protocol, tls, buffers=65536) as (served, where),
+        Peer(where, certificates.context("1.3"), turn=served.turn, buffers=65536) as peer,
+    ):
+        peer.shakeHands()
+        records, quiet = memoryview(peer.seal(data)), 0
+        while quiet < 50:
+            quiet += 1
+            with suppress(BlockingIOError):
+                count = peer.socket.send(records[:65536])
+                peer.sent += count
+                records = records[count:]
+                quiet = 0
+            served.turn()
+        connection = served.connection
+        assert records
+        assert connection.pauses
+        assert counted(connection)[0] <= peer.sent
+        peer.send(bytes(records))
+        peer.send(peer.closeNotify())
+        assert peer.readAll() == data
+        assert counted(connection) == (peer.sent, len(peer.wire))
 
 
 def test_plan(certificates: Certificates) -> None:
