@@ -323,8 +323,8 @@ class Connection(HalfClose):
 
     def _enter(self) -> None:
         self._sweep = sweep = self.owner.sweep
-        self.openedAt = sweep.now
         sweep.add(self)
+        self.openedAt = sweep.now
         self.owner.opened(self)
 
     def _beginProtocol(self) -> None:

@@ -9,6 +9,9 @@ time is monotonic, and a timer that fires early or late changes nothing.
 The timer ticks ten times a second.  Each tick writes `Sweep.now`, looks at the connections
 that wait for the kernel alone to finish (no event tells of that), and at one tenth of all
 the others, so that no turn is long however many there are.
+
+While nobody is served there are no ticks, so that an idle daemon does not wake up.  Whoever comes
+begins them again (`Sweep.wake`), and time is looked at anew.
 """
 
 from __future__ import annotations
@@ -52,9 +55,12 @@ class Sweep:
 
     :param reactor: schedules the ticks.
     :param monotonic: the clock that deadlines are measured with.
-    :ivar now: the time of the last tick, in seconds.
-    :ivar lag: how much later than it should that tick came, in seconds: what held the reactor.
+    :ivar now: the time of the last tick, in seconds; of the last `wake`, if that is later.
+    :ivar lag: how much later than it should the last tick came, in seconds: what held the reactor.
+        While nobody is served there are no ticks: it stays that of the last one.
     :ivar worstLag: the most so far.
+    :ivar quiet: ticks since there was last anybody; 0 while there is.  After `SHARDS` of them,
+        in which everybody was looked at once more, there are no more ticks before `wake`.
     """
 
     def __init__(self, reactor: IReactorTime, monotonic: Callable[[], float]) -> None:
@@ -67,6 +73,10 @@ class Sweep:
         self._nextShard = cycle(range(SHARDS))
         # Those to be looked at each tick; written by hurry and discard.
         self._hurried: dict[Swept, None] = {}
+        # Those that want a look once a second, and no ticks for themselves; written by addQuietly.
+        self._quietOnes: set[Swept] = set()
+        self._started = False
+        self.quiet = SHARDS
         self._tickCount = 0
         self._due = self.now
         self.lag = 0.0
@@ -74,20 +84,38 @@ class Sweep:
         self._call: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Begin to tick."""
-        self.now = self._monotonic()
-        if self._call is None:
-            self._due = self.now + TICK
-            self._call = self._reactor.callLater(TICK, self._tick)
+        """Begin to tick, for a second at least."""
+        self._started = True
+        self.wake()
 
     def stop(self) -> None:
-        """Tick no more."""
+        """Tick no more, whoever comes."""
+        self._started = False
+        self.quiet = SHARDS
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
+    def wake(self) -> None:
+        """Somebody comes: tick for a second at least; if there were no ticks, `now` is new."""
+        self.quiet = 0
+        if self._started and self._call is None:
+            self.now = self._monotonic()
+            self._due = self.now + TICK
+            self._call = self._reactor.callLater(TICK, self._tick)
+
+    def addQuietly(self, swept: Swept) -> None:
+        """As `add`, while there are ticks for others, and once after the last of them."""
+        self._quietOnes.add(swept)
+        self._place(swept)
+
     def add(self, swept: Swept) -> None:
         """Look at ``swept`` once a second from now on; a second call does nothing."""
+        self._place(swept)
+        if self.quiet or self._call is None:
+            self.wake()
+
+    def _place(self, swept: Swept) -> None:
         if swept not in self._shardOf:
             shard = self._shardOf[swept] = next(self._nextShard)
             self._shards[shard][swept] = None
@@ -95,6 +123,8 @@ class Sweep:
     def hurry(self, swept: Swept) -> None:
         """Look at ``swept`` each tick."""
         self._hurried[swept] = None
+        if self.quiet or self._call is None:
+            self.wake()
 
     def relax(self, swept: Swept) -> None:
         """Look at ``swept`` once a second again, after `hurry`."""
@@ -105,6 +135,7 @@ class Sweep:
         shard = self._shardOf.pop(swept, None)
         if shard is not None:
             del self._shards[shard][swept]
+        self._quietOnes.discard(swept)
         self._hurried.pop(swept, None)
 
     def _tick(self) -> None:
@@ -122,3 +153,10 @@ class Sweep:
                 # Any: it is there where what is swept can be told of a fault.
                 fault: Any = getattr(swept, "fault", _fault)
                 fault(Failure(), type(swept).__name__)
+        if self._hurried or len(self._shardOf) > len(self._quietOnes):
+            self.quiet = 0
+            return
+        self.quiet += 1
+        if self.quiet > SHARDS and self._call is not None:
+            self._call.cancel()
+            self._call = None

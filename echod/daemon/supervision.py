@@ -25,10 +25,6 @@ __all__ = ["Supervision"]
 
 _log = Logger()
 
-#: Seconds between lines for ``systemctl status``.
-STATUS = 5.0
-#: Seconds between looks at whether each listener has its socket.
-SOCKETS = 1.0
 #: Seconds between requests for more time, and the time that each asks for.
 EXTEND = 1.0
 EXTENSION = 5.0
@@ -73,14 +69,19 @@ class Supervision:
         """The reactor runs, everything is bound: say that it is ready."""
         self._reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._stopped)
-        self._repeat(self._tell, STATUS)
-        self._repeat(self._lookForSockets, SOCKETS)
+        self._tell()
+        self._service.lookEachSecond(self)
         self._notifier.ready()
         interval = self._notifier.watchdogInterval
         if interval is not None:
             seconds = max(min(interval / 4, LOOK), LEAST_LOOK)
             self._looks = max(int(interval / 2 / seconds), 1)
             self._repeat(self._look, seconds)
+
+    def sweep(self, now: float) -> None:
+        """Once a second while anybody is served: tell of a change, and look for lost sockets."""
+        self._tell()
+        self._lookForSockets()
 
     def reload(self) -> None:
         """

@@ -70,6 +70,7 @@ class DatagramListener(Listener):
         proxy = plan.layer(ProxyLayer)
         trusted = None if proxy is None else proxy.trusted
         self._port = makePort(plan.endpoint, protocol, self._guard, monotonic, reactor, trusted)
+        self._port.ticks = sweep
 
     def _serve(self) -> None:
         """The port listens: what depends on its address."""
@@ -77,7 +78,7 @@ class DatagramListener(Listener):
         self._endpoint = asBound(self._endpoint, here.host, here.port)
         self._ownPorts[here.port] += 1
         self._refusals = RefusalLog(self.describe(), lambda: self._port.refused)
-        self._sweep.add(self._refusals)
+        self._sweep.addQuietly(self._refusals)
 
     def _unserve(self) -> None:
         self._sweep.discard(self._refusals)

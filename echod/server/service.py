@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from echod import startup
 from echod.config.endpoints import UDPEndpoint
-from echod.connection.sweep import Sweep
+from echod.connection.sweep import Sweep, Swept
 from echod.interfaces import ServerContext
 from echod.server.connection_log import SlowLog
 from echod.server.datagram_listener import DatagramListener
@@ -187,6 +187,10 @@ class EchodService(MultiService):
     def exitStatus(self) -> int:
         """What the process exits with: 0 if everybody got what was owed, and it ends as told."""
         return CUT_SHORT if self.cutShort else os.EX_TEMPFAIL if self._socketLost else 0
+
+    def lookEachSecond(self, swept: Swept) -> None:
+        """Have ``swept`` look once a second while anybody is served, and once more afterwards."""
+        self._sweep.addQuietly(swept)
 
     # -- How it is -------------------------------------------------------------------------
 

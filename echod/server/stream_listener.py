@@ -106,7 +106,7 @@ class StreamListener(Listener, Owner):
         if self._logPayload:
             self.payload = ConnectionLog(self.describe()).payload
         self._refusals = RefusalLog(self.describe(), self.totals.turnedAway)
-        self.sweep.add(self._refusals)
+        self.sweep.addQuietly(self._refusals)
 
     def _unserve(self) -> None:
         self.sweep.discard(self._refusals)
@@ -173,6 +173,7 @@ class StreamListener(Listener, Owner):
 
     def admit(self, address: IAddress) -> bool:
         """Whether one more connection may come, from there; a refusal is counted."""
+        self.sweep.wake()
         now = self.sweep.now
         host = _hostOf(address)
         why = None
@@ -265,6 +266,8 @@ class _ListenerFactory(Factory):
 
     def stopFactory(self) -> None:
         """Stop it, if it has started; what it raises is told."""
+        # Its socket may be lost: whoever looks for that once a second shall look.
+        self._listener.sweep.wake()
         try:
             self._inner.doStop()
         except (Exception, SystemExit) as error:

@@ -107,6 +107,9 @@ class UDPPort(EndpointPort, udp.Port):
     #: Whether the last turn did not empty the queue: for `Poller`, which lets others go first.
     readsMuch = False
 
+    #: A clock that rests while nobody comes; ``quiet`` says whether to call its ``wake``.
+    ticks: Any = None
+
     def __init__(
         self,
         endpoint: UDPEndpoint,
@@ -172,6 +175,8 @@ class UDPPort(EndpointPort, udp.Port):
 
         :returns: why it cannot (`isShutDown`).
         """
+        if self.ticks is not None and self.ticks.quiet:
+            self.ticks.wake()
         now = self._monotonic()
         for count in range(DATAGRAMS):
             try:

@@ -261,6 +261,31 @@ def test_stopWhileSweeping() -> None:
     assert times.reactor.getDelayedCalls() == []
 
 
+def test_noTicksWhileNobodyIsThere() -> None:
+    """It rests a second after the last has gone; whoever comes is given the time of now."""
+    times = Times()
+    times.sweep.start()
+    quiet, one = Noted(), Noted()
+    times.sweep.addQuietly(quiet)
+    times.tick(SHARDS + 1)
+    assert times.reactor.getDelayedCalls() == []
+    assert len(quiet.times) >= 1
+    times.now += 3600.0
+    times.sweep.add(one)
+    assert times.sweep.now == times.now
+    times.tick(SHARDS * 3)
+    assert len(one.times) == 3
+    assert times.sweep.worstLag < TICK
+    times.sweep.discard(one)
+    del quiet.times[:]
+    times.tick(SHARDS + 1)
+    assert len(quiet.times) >= 1
+    assert times.reactor.getDelayedCalls() == []
+    times.sweep.hurry(one)
+    times.tick(3)
+    assert len(one.times) == 6
+
+
 # -- Clocks that step -----------------------------------------------------------------------
 
 
