@@ -8,13 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.certificates import Certificates
-from tests.integration.daemon import Daemon, exchange
+from tests.integration.daemon import Daemon, exchange, idle
 from tests.tlspeer import Peer
 
 #: ``twistd``, which writes the modules that it has loaded to the files ``start`` and ``end``.
@@ -110,11 +109,10 @@ def test_doesNotWakeUp(certificates: Certificates, tmp_path: Path) -> None:
             client.settimeout(10)
             client.sendto(b"hello", ("127.0.0.1", daemon.ports["udp/udp"]))
             assert client.recv(10) == b"hello"
-        # It rests a second after the last of them; nothing tells of that.
-        time.sleep(2.5)
+        idle(2.5, "it rests a second after the last of them, and nothing tells of that")
         command = ["strace", "-f", "-e", "trace=epoll_wait,epoll_pwait", "-p", str(daemon.pid)]
         tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        time.sleep(10)
+        idle(10, "in which it is not to wake up")
         tracer.send_signal(signal.SIGINT)
         _, traced = tracer.communicate(timeout=10)
         assert "epoll" in traced
