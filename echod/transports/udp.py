@@ -78,6 +78,19 @@ class Admission(Protocol):
         """
 
 
+class RestingClock(Protocol):
+    """
+    A clock that stands while nobody comes: see `echod.connection.sweep.Sweep`.
+
+    :ivar quiet: 0 while it runs for somebody; then `wake` changes nothing.
+    """
+
+    quiet: int
+
+    def wake(self) -> None:
+        """Somebody has come: go on, and look at the time anew."""
+
+
 class UDPPort(EndpointPort, udp.Port):
     """
     A datagram socket at a `UDPEndpoint`.
@@ -107,8 +120,8 @@ class UDPPort(EndpointPort, udp.Port):
     #: Whether the last turn did not empty the queue: for `Poller`, which lets others go first.
     readsMuch = False
 
-    #: A clock that rests while nobody comes; ``quiet`` says whether to call its ``wake``.
-    ticks: Any = None
+    #: A clock that rests while nobody comes, if there is one.
+    ticks: RestingClock | None = None
 
     def __init__(
         self,
