@@ -2,7 +2,7 @@
 What every test is held to, besides its own assertions.
 
 A logged error, an unhandled error in a Deferred or a descriptor that stays open fails the
-test; left to themselves they pass silently (TRAPS 12).
+test; left to themselves they pass silently.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ class Status(IntEnum):
 
 
 class _Parser(argparse.ArgumentParser):
-    """One line for what is wrong, not the whole usage (TRAPS 7.11)."""
+    """One line for what is wrong, not the whole usage."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(f"{message}; see --help")

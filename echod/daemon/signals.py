@@ -124,7 +124,7 @@ def shedGroups() -> None:
     """
     Keep no group of root's beside the one that ``twistd --gid`` has given.
 
-    Without ``--uid`` Twisted leaves the supplementary groups as they are (TRAPS 7.5).
+    Without ``--uid`` Twisted leaves the supplementary groups as they are.
     """
     group = os.getegid()
     if os.geteuid() == 0 and group != 0:

@@ -8,7 +8,7 @@ itself.
 
 What it gives up without ``IHalfCloseableProtocol``: the peer's FIN is its end.  What it has
 written by then, and what a registered producer still has to write, is sent (with Twisted's own
-transports it is lost, TRAPS 1.1); what it would have written later is not.  Its peer's FIN and
+transports it is lost); what it would have written later is not.  Its peer's FIN and
 reset alike are its ``connectionLost``.  TLS cannot be started on it.
 """
 

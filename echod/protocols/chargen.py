@@ -1,5 +1,5 @@
 """
-``chargen``: lines of 72 characters without end, each one place further (RFC 864, E4).
+``chargen``: lines of 72 characters without end, each one place further (RFC 864; docs/wire.md E4).
 
 What arrives is thrown away.  The pattern is a reply made slice by slice, so that a peer which does
 not read costs nothing; reading goes on meanwhile, because the peer's FIN is the end.

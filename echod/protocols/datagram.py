@@ -1,5 +1,5 @@
 """
-``udp``: each datagram is answered with one of the same data (RFC 862, E2); and what is shared.
+``udp``: each datagram is answered with one of the same data (RFC 862); and what is shared.
 
 The transport answers the datagram at hand and no other, with no more bytes than it had.
 """

@@ -1,7 +1,7 @@
 """
 Which datagrams may be answered: an echo over UDP must be no reflector and no loop.
 
-An answer goes to whatever address a datagram claims to come from (REQUIREMENTS E6, E7;
+An answer goes to whatever address a datagram claims to come from (docs/wire.md E6, E7;
 CVE-1999-0103, CVE-2024-2169).  So nothing is answered that claims to come from a port where
 something else answers by itself, from one of our own, or from many at once; and of what is left,
 no more than a rate.

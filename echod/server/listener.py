@@ -137,7 +137,7 @@ class Listener(Service):
     A service that listens at one endpoint, from its start to its end.
 
     It binds at once and in the caller's sight, because a daemon that cannot listen must not live
-    (REQUIREMENTS O3).  A subclass makes ``_port``, and does in ``_serve`` what depends on the
+    (docs/wire.md O3).  A subclass makes ``_port``, and does in ``_serve`` what depends on the
     address that the system gave it, which ``_unserve`` undoes.
     """
 
@@ -198,7 +198,7 @@ class Listener(Service):
             _log.info("listening {listener}", listener=self.describe())
 
     def startService(self) -> None:
-        """Bind, unless the privileged hook has: ``twist`` calls this one alone (TRAPS 7.9)."""
+        """Bind, unless the privileged hook has: ``twist`` calls this one alone."""
         self.privilegedStartService()
         super().startService()
 

@@ -2,7 +2,7 @@
 One listener: a protocol at an endpoint, from binding to the last connection's end.
 
 `StreamListener` owns its connections (`echod.connection.connection.Owner`), and its stopping is
-the drain (REQUIREMENTS O1): the accept queue is served, the port closes, each connection answers
+the drain (docs/wire.md O1): the accept queue is served, the port closes, each connection answers
 what it holds, sends FIN and lingers.
 """
 
@@ -281,7 +281,7 @@ class _ListenerFactory(Factory):
         """
         A connection, or ``None`` to have the port close the socket.
 
-        An exception here would leave the socket open (TRAPS 1.14).
+        An exception here would leave the socket open.
         """
         try:
             if not self._listener.admit(addr):

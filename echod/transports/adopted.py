@@ -4,8 +4,8 @@ Sockets that others have made: what they are, and ports that listen on them.
 Whoever passes a socket (systemd, see `echod.server.socket_activation`; a parent process) has bound
 it, chosen its backlog and, of a UNIX socket, its file's mode; it may hold the socket too, and goes
 on with it when we end.  So nothing of that is changed here: no ``bind``, ``listen`` or ``chmod``,
-and at the end no ``unlink`` and no ``shutdown``, which would end the socket for everybody (TRAPS
-3.4, 3.7).  What kind of socket it is, it says itself (``SO_DOMAIN``, ``SO_TYPE``, ``SO_PROTOCOL``,
+and at the end no ``unlink`` and no ``shutdown``, which would end the socket for everybody.  What
+kind of socket it is, it says itself (``SO_DOMAIN``, ``SO_TYPE``, ``SO_PROTOCOL``,
 ``SO_ACCEPTCONN``; socket(7)).  A private part of Twisted known here: ``Port._shouldShutdown``.
 """
 

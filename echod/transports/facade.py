@@ -121,7 +121,7 @@ class Facade:
         """See ``IReactorSocket.adoptStreamPort``."""
         listening: Port | AdoptedUNIXPort
         if addressFamily == socket.AF_UNIX:
-            # Twisted's own would change mode and backlog, and remove the file (TRAPS 3.7).
+            # Twisted's own would change mode and backlog, and remove the file.
             endpoint = examine(fileDescriptor)
             assert isinstance(endpoint, UNIXEndpoint)
             listening = AdoptedUNIXPort(os.dup(fileDescriptor), endpoint, factory, 0, self)

@@ -64,9 +64,9 @@ class Accepting(Resting, tcp.Port):
         Accept a batch of connections; returns why it can accept no more, ever (`isShutDown`).
 
         One that cannot be set up costs itself alone.  When the system has no descriptor or
-        memory left the port rests for a moment: it would be told again at once, for ever
-        (TRAPS 3.1).  So it does when one that was accepted cannot be watched (``ENOSPC`` and
-        ``ENOMEM`` of epoll_ctl(2)): it is reset, and who comes later waits.
+        memory left the port rests for a moment: it would be told again at once, for ever.  So it
+        does when one that was accepted cannot be watched (``ENOSPC`` and ``ENOMEM`` of
+        epoll_ctl(2)): it is reset, and who comes later waits.
         """
         listening = self.socket
         self._turns += 1
@@ -114,7 +114,7 @@ class Accepting(Resting, tcp.Port):
             protocol.makeConnection(transport)
         except BaseException:
             tellFault(Failure(), f"{self!r} could not set up a connection")
-            # Its descriptor is with the reactor by now (TRAPS 1.14).
+            # Its descriptor is with the reactor by now.
             transport.abortConnection()
 
     def neglects(self) -> bool:

@@ -254,7 +254,7 @@ class SocketStream(tcp.Connection):
             or self.dataBuffer
             or self._ending
             or not self.connected
-            or type(data) is not bytes  # which Twisted refuses (TRAPS 1.12)
+            or type(data) is not bytes  # which Twisted refuses
         ):
             super().write(data)
         else:
@@ -284,7 +284,7 @@ class SocketStream(tcp.Connection):
         self.startWriting()
 
     def _isSendBufferFull(self) -> bool:
-        """As Twisted's, but not counting what has been sent already (TRAPS 1.11)."""
+        """As Twisted's, but not counting what has been sent already."""
         return len(self.dataBuffer) - self.offset + self._tempDataLen > self.bufferSize
 
     def _end(self) -> None:
@@ -294,7 +294,7 @@ class SocketStream(tcp.Connection):
 
     # Any: Twisted's own says no types.
     def startTLS(self, *arguments: Any, **keywords: Any) -> None:
-        """See ``ITLSTransport``: from here on `write` is given plain text (TRAPS 1.10)."""
+        """See ``ITLSTransport``: from here on `write` is given plain text."""
         self._end()
         super().startTLS(*arguments, **keywords)
 

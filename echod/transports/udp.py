@@ -4,7 +4,7 @@ UDP for listeners: a port that no datagram can stop.
 Whole datagrams, a bounded number of them a turn, answers from the address that was asked
 (``IP_PKTINFO``, ip(7); ``IPV6_PKTINFO``, RFC 3542 section 6), errors counted and never raised.
 Twisted's own port cuts datagrams at 8192 bytes, reads empty ones without end, logs a traceback for
-each error of a send and is dead after an error of a receive (TRAPS 9).  A private part of it known
+each error of a send and is dead after an error of a receive.  A private part of it known
 here: ``Port._realPortNumber``.
 
 Behind a proxy that speaks the PROXY protocol each datagram begins with a header of its own
@@ -96,7 +96,7 @@ class UDPPort(EndpointPort, udp.Port):
     A datagram socket at a `UDPEndpoint`.
 
     The protocol's ``transport.write`` answers the datagram that it is being given, and no other:
-    to its sender, with no more bytes than it had in all (E7).  What a proxy put before it does not
+    to its sender, with no more bytes than it had in all.  What a proxy put before it does not
     count; the address that the protocol is given is the proxy's client's.
 
     :param admission: asked before the protocol sees a datagram.

@@ -1,7 +1,7 @@
 r"""
 The PROXY header, versions 1 and 2: what a proxy tells of its client, before any payload.
 
-Pure bytes in, a value out, after HAProxy's ``doc/proxy-protocol.txt`` (REQUIREMENTS P2 to P6).
+Pure bytes in, a value out, after HAProxy's ``doc/proxy-protocol.txt`` (docs/wire.md P3, P4).
 `parseHeader` is for streams: it is given all that has come so far, as often as more comes, and
 costs the same however little that was.  `parseDatagram` is for datagrams, each with a header of
 its own.  Who may send a header, and for how long one is waited for, is the caller's business.

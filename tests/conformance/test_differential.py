@@ -7,9 +7,9 @@ once, and loopback TCP; ours on a poll-like reactor (`Loop`) and on the nested p
 
 What is left out, and why, by name:
 
-* ``PRODUCER`` (TRAPS 1.2, 1.3): with a paused producer registered Twisted neither closes nor
+* ``PRODUCER``: with a paused producer registered Twisted neither closes nor
   sends FIN, ever.  So a bounded session unregisters its producer before either end.
-* ``RESUME_AFTER_EOF`` (TRAPS 1.4): Twisted reads, and tells, EOF once more.  No session
+* ``RESUME_AFTER_EOF``: Twisted reads, and tells, EOF once more.  No session
   resumes after EOF, and a bounded one unregisters its producer there.
 * ``WRITE_BEFORE_FIN``: bytes written after ``loseWriteConnection`` are sent if they precede
   the turn in which Twisted sends FIN; ours is sent at once.  An echo ends with its output,
@@ -22,7 +22,7 @@ What is left out, and why, by name:
   ``writeConnectionLost``, or with a lost connection.  Nobody asks twice.
 * ``WRITE_NOTHING``: Twisted's way to FIN is through a ``send`` of no bytes, to which a UNIX
   peer that has closed answers EPIPE.  Nobody answers such a peer's FIN with FIN.
-* ``READ_AHEAD``: reads differ in size, and Twisted counts sent bytes as waiting (TRAPS 1.11).
+* ``READ_AHEAD``: reads differ in size, and Twisted counts sent bytes as waiting.
   So a bounded echo that stalls has read more or less when it is cut by RST or abort; so has
   whoever has something to send when input and RST come at once, because sending notices the
   RST first; and so has a racing echo when its output ends.  There, and there alone, one
@@ -33,7 +33,7 @@ What is left out, and why, by name:
 * ``WRITE_TO_CLOSED``: TCP answers a write to a client that has closed with RST, which an
   immediate write provokes before the client's FIN is read.  Only a session that does not
   write has its client closed.
-* ``PAUSED_RESET`` (TRAPS 2.2): on the poller RST ends a paused connection at once; its unread
+* ``PAUSED_RESET``: on the poller RST ends a paused connection at once; its unread
   input is not delivered.  Twisted does not notice before it resumes.
 """
 
@@ -552,7 +552,7 @@ def batches(count: int, size: int) -> list[Any]:
 
 @pytest.mark.parametrize("seeds", batches(6, 250))
 def test_memory(seeds: range) -> None:
-    """Issue 3, 2: 1 500 sessions, each step settled: the same to the last event and byte."""
+    """1 500 sessions, each step settled: the same to the last event and byte."""
     assert differ("memory", seeds, racing=False) == 250
 
 

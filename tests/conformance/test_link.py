@@ -121,7 +121,7 @@ def message(body: bytes) -> bytes:
 @pytest.mark.parametrize("buffers", [4096, 65536], ids=["4K", "64K"])
 @pytest.mark.parametrize("size", [0, 1, 5, 65535, 65536, 65537, 300_000])
 def test_everySizeComesBack(makeLink: MakeLink, size: int, buffers: int) -> None:
-    """E1, TRAPS 1.1: sent and half-closed, then identical bytes, then EOF, then gone."""
+    """E1: sent and half-closed, then identical bytes, then EOF, then gone."""
     data = random.Random(size).randbytes(size)
     link = connect(makeLink, sendBuffer=buffers, receiveBuffer=buffers)
     assert link.exchange(data) == data
@@ -162,7 +162,7 @@ def test_halfCloseBeforeAnythingIsRead(makeLink: MakeLink) -> None:
 
 
 def test_stalledReaderIsBounded(makeLink: MakeLink) -> None:
-    """C5, TRAPS 1.11: what echod holds for a peer that never reads is at most 192 KiB here."""
+    """C5: what echod holds for a peer that never reads is at most 192 KiB here."""
     link = connect(makeLink, sendBuffer=16384, receiveBuffer=16384)
     sent = sendUntilFull(link)
     transport: Any = link.connection.transport
@@ -177,7 +177,7 @@ def test_stalledReaderIsBounded(makeLink: MakeLink) -> None:
 
 
 def test_ourEndWithPendingOutput(makeLink: MakeLink) -> None:
-    """C2, TRAPS 1.2, 1.3, 2.1: FIN follows more than 64 KiB, and no RST destroys any of it."""
+    """C2: FIN follows more than 64 KiB, and no RST destroys any of it."""
     link = connect(makeLink, ECHO_UNTIL_QUIT, sendBuffer=65536, receiveBuffer=65536)
     sent = sendUntilFull(link)
     total = sent + len(b"QUIT")
@@ -207,7 +207,7 @@ def test_ourEndWithPendingOutput(makeLink: MakeLink) -> None:
 
 
 def test_ourEndWhilePaused(makeLink: MakeLink) -> None:
-    """TRAPS 1.2, 1.3: FIN follows although reading was paused when we ended it."""
+    """FIN follows although reading was paused when we ended it."""
     link = connect(makeLink, sendBuffer=16384, receiveBuffer=16384)
     sent = sendUntilFull(link)
     link.connection.end(Reason.MAX_AGE)
@@ -237,7 +237,7 @@ def test_lingeringEnds(makeLink: MakeLink) -> None:
 
 @pytest.mark.parametrize("moment", ["open", "pending", "half-closed", "lingering"])
 def test_resetIsNoticed(makeTCPLink: MakeLink, moment: str) -> None:
-    """C3, TRAPS 2.2: RST in each state ends the connection, and is told from FIN."""
+    """C3: RST in each state ends the connection, and is told from FIN."""
     link = connect(makeTCPLink, ECHO_UNTIL_QUIT, sendBuffer=4096, receiveBuffer=4096)
     if moment == "lingering":
         link.send(b"QUIT")
@@ -256,7 +256,7 @@ def test_resetIsNoticed(makeTCPLink: MakeLink, moment: str) -> None:
 
 
 def test_resetAfterBothEnds(makeLink: MakeLink) -> None:
-    """TRAPS 2.2: with both FINs out nothing is registered; the RST is noticed all the same."""
+    """With both FINs out nothing is registered; the RST is noticed all the same."""
     link = connect(makeLink, sendBuffer=65536, receiveBuffer=4096)
     data = bytes(40000)
     while data:
@@ -272,7 +272,7 @@ def test_resetAfterBothEnds(makeLink: MakeLink) -> None:
 
 
 def test_stallEnds(makeLink: MakeLink) -> None:
-    """TRAPS 1.2, 2.3: a reader that stopped is cut after stall_timeout, with what it was owed."""
+    """A reader that stopped is cut after stall_timeout, with what it was owed."""
     link = connect(
         makeLink, sendBuffer=4096, receiveBuffer=4096, limits=Limits(stallTimeout=60, maxAge=0)
     )
@@ -289,7 +289,7 @@ def test_stallEnds(makeLink: MakeLink) -> None:
 
 
 def test_idleBeforeIsNoStall(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TRAPS 2.3: the deadline runs from when it began to owe, however long nothing was owed."""
+    """The deadline runs from when it began to owe, however long nothing was owed."""
     link = connect(memoryLink, limits=Limits(stallTimeout=10, idleTimeout=0))
     link.send(b"x")
     assert receiveExactly(link, 1) == b"x"
@@ -305,7 +305,7 @@ def test_idleBeforeIsNoStall(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_moreToSendIsNoProgress(makeTCPLink: MakeLink) -> None:
-    """TRAPS 2.3: one that reads nothing is cut, however much it sends that is echoed behind."""
+    """One that reads nothing is cut, however much it sends that is echoed behind."""
     link = connect(makeTCPLink, receiveBuffer=4096, limits=Limits(stallTimeout=3))
     for _ in range(8):
         link.send(bytes(4096))
@@ -322,7 +322,7 @@ def test_moreToSendIsNoProgress(makeTCPLink: MakeLink) -> None:
 
 
 def test_slowReaderLives(makeLink: MakeLink) -> None:
-    """TRAPS 2.3, F7: one that reads a little now and then is neither idle nor stalled."""
+    """F7: one that reads a little now and then is neither idle nor stalled."""
     link = connect(
         makeLink,
         sendBuffer=4096,
@@ -345,7 +345,7 @@ def test_slowReaderLives(makeLink: MakeLink) -> None:
 
 
 def test_halfClosedReaderThatStops(makeLink: MakeLink) -> None:
-    """TRAPS 2.2: half-closed, the rest with the kernel alone: counted, swept and cut."""
+    """Half-closed, the rest with the kernel alone: counted, swept and cut."""
     link = connect(makeLink, sendBuffer=65536, receiveBuffer=4096, limits=Limits(stallTimeout=10))
     data = bytes(40000)
     while data:
@@ -362,7 +362,7 @@ def test_halfClosedReaderThatStops(makeLink: MakeLink) -> None:
 
 
 def test_maximumAge(makeLink: MakeLink) -> None:
-    """DESIGN 6: however active, a connection ends gracefully at max_age."""
+    """However active, a connection ends gracefully at max_age."""
     link = connect(makeLink, limits=Limits(maxAge=3.5))
     for _ in range(4):
         link.send(b"x")
@@ -376,7 +376,7 @@ def test_maximumAge(makeLink: MakeLink) -> None:
 
 
 def test_maximumAgeOfATrickle(makeLink: MakeLink) -> None:
-    """TRAPS 2.3: a reader that trickles after our end is bounded by max_age + linger."""
+    """A reader that trickles after our end is bounded by max_age + linger."""
     link = connect(
         makeLink,
         sendBuffer=4096,
@@ -419,7 +419,7 @@ def test_activeIsNotIdle(makeLink: MakeLink) -> None:
 
 
 def test_strictDiscards(makePlainLink: MakeLink) -> None:
-    """F8, RFC 7766 section 6.2.4: strict drops what is unsent when the peer finishes."""
+    """F8: strict (RFC 7766 section 6.2.4) drops what is unsent when the peer finishes."""
     link = connect(
         makePlainLink, (dns, DNSOptions(strict=True)), sendBuffer=4096, receiveBuffer=4096
     )
@@ -501,7 +501,7 @@ class Faulty(Connection):
 
 
 def test_protocolThatRaises(makeTCPLink: MakeLink, loggedErrors: Any) -> None:
-    """O4, TRAPS 1.14: it costs this connection, with one logged error, and nothing else."""
+    """O4: it costs this connection, with one logged error, and nothing else."""
     link = makeTCPLink(Faulty())
     link.send(b"x")
     with pytest.raises(ConnectionResetError):
@@ -519,7 +519,7 @@ class FaultyAtOnce(Connection):
 
 
 def test_connectionMadeThatRaises(loggedErrors: Any) -> None:
-    """TRAPS 1.14: an exception in connectionMade must not leave the socket open."""
+    """An exception in connectionMade must not leave the socket open."""
     link = memoryLink(FaultyAtOnce())
     with pytest.raises(ConnectionResetError):
         link.readAll()
@@ -528,7 +528,7 @@ def test_connectionMadeThatRaises(loggedErrors: Any) -> None:
 
 
 def test_endedTwice(makeLink: MakeLink) -> None:
-    """TRAPS 1.4: a second FIN notice and a second end change nothing."""
+    """A second FIN notice and a second end change nothing."""
     link = connect(makeLink)
     sendUntilFull(link)
     link.connection.end(Reason.IDLE)

@@ -194,7 +194,7 @@ class Client(RuleBasedStateMachine):
 
 
 def test_whateverAClientDoes() -> None:
-    """Issue 5: a Hypothesis state machine over the connection, in each way to write an echo."""
+    """A Hypothesis state machine over the connection, in each way to write an echo."""
     # A whole session is one example: three times as many as of anything else.
     examples = 3 * settings().max_examples
     run_state_machine_as_test(

@@ -82,7 +82,7 @@ CASES: dict[str, tuple[Any, Any, bytes, Callable[[bytes], bytes] | bytes | None]
 
 @pytest.mark.parametrize("case", list(CASES))
 def test_conforms(case: str) -> None:
-    """Issue 4: whole and byte by byte, half-close, stall, pause, loss, drain, bad settings."""
+    """Whole and byte by byte, half-close, stall, pause, loss, drain, bad settings."""
     maker, settings, sample, answer = CASES[case]
     checkProtocol(maker, settings, sample=sample, answer=answer)
 

@@ -368,7 +368,7 @@ def expectErrors(session: Session, errors: LoggedErrors) -> None:
 def test_sameSessions(
     certificates: Certificates, version: str, seeds: range, loggedErrors: LoggedErrors
 ) -> None:
-    """L1, L3, TRAPS 1.5 to 1.8: 600 sessions, half of each version, some behind a PROXY header."""
+    """L1, L3: 600 sessions, half of each version, some behind a PROXY header."""
     security = certificates.security(version)
     for seed in seeds:
         session = makeSession(seed)

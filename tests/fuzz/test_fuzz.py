@@ -1,4 +1,4 @@
-"""100 000 random inputs for each target of `tests.fuzz.targets` (issue 5), the same in each run."""
+"""100 000 random inputs for each target of `tests.fuzz.targets`, the same in each run."""
 
 from __future__ import annotations
 

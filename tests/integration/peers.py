@@ -23,9 +23,9 @@ from tests.integration.loaded import LoadedDaemon
 #: The small socket buffers; the kernel makes about 8 KiB of it.
 SMALL = 4096
 
-#: Words in a daemon's log that no client may cause (O4).
+#: Words in a daemon's log that no client may cause.
 HARM = ("Traceback", "Unhandled", "#critical", "#error", "raised")
-#: The same, of a client that is not refused either (C6).
+#: The same, of a client that is not refused either.
 FAULTS = (*HARM, "#warn")
 
 
@@ -65,7 +65,7 @@ def _toml(value: Any) -> str:
 
 @contextlib.contextmanager
 def serving(*arguments: str) -> Iterator[Daemon]:
-    """A daemon that must live through the block without an error in its log (O4)."""
+    """A daemon that must live through the block without an error in its log."""
     with LoadedDaemon(*arguments) as daemon:
         yield daemon
         assertUnharmed(daemon)

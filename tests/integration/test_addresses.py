@@ -89,7 +89,7 @@ def test_anyWithoutIPv6() -> None:
 @needsRoot
 @pytest.mark.parametrize("interface", [r"\:\:", "any"])
 def test_bindv6only(interface: str) -> None:
-    """TRAPS 3.6: ``::`` has IPv4 too, whatever net.ipv6.bindv6only says; so has ``any``."""
+    """``::`` has IPv4 too, whatever net.ipv6.bindv6only says; so has ``any``."""
     words = [*listening("tcp", 1234, interface), *listening("udp", 1234, interface)]
     places = [
         f"{kind}:1234:host={host}" for kind in ("tcp", "udp") for host in (r"\:\:1", "127.0.0.1")
@@ -105,7 +105,7 @@ def test_bindv6only(interface: str) -> None:
 
 @needsRoot
 def test_clientsOfAny() -> None:
-    """TRAPS 3.6: limits know a client over IPv4 by its IPv4 address, as elsewhere."""
+    """Limits know a client over IPv4 by its IPv4 address, as elsewhere."""
     ask = "import socket; print(socket.create_connection(('127.0.0.1', 1234)%s).recv(99))"
     words = ["--listen", "whoami=tcp:1234:interface=any", "--deny", "127.0.0.2/32"]
     with namespace() as prefix, Daemon(*words, command=[*prefix, *MODULE]):

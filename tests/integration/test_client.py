@@ -136,7 +136,7 @@ async def test_clientCertificate(daemon: Daemon, certificates: Certificates) -> 
     assert facts["tls"]["names"] == ["email:alice@example.org"]
     assert facts["tls"]["server_name"] == "localhost"
 
-    # TLS 1.3 tells a client only after its own handshake: no clean end (L2).
+    # TLS 1.3 tells a client only after its own handshake: no clean end.
     async with await connect(
         "localhost", daemon.ports["whoami"], tls=ClientTLS(ca=certificates.ca)
     ) as stream:

@@ -60,7 +60,7 @@ def daemon() -> Iterator[Daemon]:
 @clients
 @pytest.mark.parametrize("protocol", ["raw", "line"])
 def test_text(daemon: Daemon, name: str, protocol: str) -> None:
-    """E1, TRAPS 1.1: `printf … | client`, 20 times: every time all of it comes back."""
+    """E1: `printf … | client`, 20 times: every time all of it comes back."""
     text = "hello\nGrüße\r\n\nbye\n".encode()
     got = [run(name, daemon.ports[protocol], text) for _ in range(20)]
     assert got == [text] * 20
@@ -76,7 +76,7 @@ def test_nothing(daemon: Daemon, name: str, protocol: str) -> None:
 @clients
 @pytest.mark.parametrize("protocol", ["raw", "line"])
 def test_threeMegabytes(daemon: Daemon, name: str, protocol: str, tmp_path: Path) -> None:
-    """E1, TRAPS 1.1: `client < 3MB > copy`: the files do not differ."""
+    """E1: `client < 3MB > copy`: the files do not differ."""
     _, answer = STREAMS[protocol]
     # Random bytes have a newline each 256 bytes or so: lines, as far as anyone can tell.
     data = noise(3_000_000)

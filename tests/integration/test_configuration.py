@@ -234,7 +234,7 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
     [pytest.param(content, place, id=name) for name, content, place in BROKEN],
 )
 def test_brokenFile(tmp_path: Path, content: str | bytes, place: str) -> None:
-    """O3, TRAPS 7.11: one line that names the file and the place; exit status 1; no traceback."""
+    """O3: one line that names the file and the place; exit status 1; no traceback."""
     file = tmp_path / "broken.toml"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     said = checkRefusal(runLoaded("--config", str(file)))
@@ -254,7 +254,7 @@ def test_brokenFileForModule(tmp_path: Path, name: str) -> None:
 
 
 def test_brokenFileNamesTheMend(tmp_path: Path) -> None:
-    """DESIGN: the message lists the keys, the protocols or the shape that would be right."""
+    """The message lists the keys, the protocols or the shape that would be right."""
     file = tmp_path / "broken.toml"
     for content, mend in (
         (lineOptions("suffix = 'x'"), "goodbye, max_length, prefix, quit"),
@@ -329,7 +329,7 @@ def test_forbiddenFile(tmp_path: Path) -> None:
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
 def test_wrongOption(arguments: list[str], says: str) -> None:
-    """O3, TRAPS 7.11: one line that names the option and the value, not the whole usage."""
+    """O3: one line that names the option and the value, not the whole usage."""
     assert says in checkRefusal(runLoaded(*arguments))
 
 
@@ -341,7 +341,7 @@ def test_optionNotText() -> None:
 
 
 def test_listProtocols() -> None:
-    """DESIGN: `--list-protocols` prints every protocol with its options, and exits 0."""
+    """`--list-protocols` prints every protocol with its options, and exits 0."""
     for ended in both("--list-protocols"):
         assert (ended.returncode, ended.stderr) == (0, "")
         heads = [line.split()[0] for line in ended.stdout.splitlines() if line[0] != " "]
@@ -353,7 +353,7 @@ def test_listProtocols() -> None:
 
 
 def test_help() -> None:
-    """DESIGN: every key of the file that stands for all listeners is an option."""
+    """Every key of the file that stands for all listeners is an option."""
     for ended in both("--help"):
         assert (ended.returncode, ended.stderr) == (0, "")
         for option in (
@@ -378,7 +378,7 @@ def test_help() -> None:
 
 
 def test_checkConfig(tmp_path: Path, busyPort: int) -> None:
-    """DESIGN: `--check-config` says what would listen, binds nothing and exits 0."""
+    """`--check-config` says what would listen, binds nothing and exits 0."""
     file = tmp_path / "echod.toml"
     file.write_text(listener(f"tcp:{busyPort}") + listener(r"tcp:0:interface=\:\:", protocol="dns"))
     for ended in both("--config", str(file), "--check-config"):
@@ -390,7 +390,7 @@ def test_checkConfig(tmp_path: Path, busyPort: int) -> None:
 
 
 def test_checkConfigDefault() -> None:
-    """DESIGN: with no option, raw, line and dns echo on 1234, 1235 and 1236 of 127.0.0.1."""
+    """With no option, raw, line and dns echo on 1234, 1235 and 1236 of 127.0.0.1."""
     for ended in both("--check-config"):
         assert (ended.returncode, ended.stderr) == (0, "")
         assert ended.stdout.splitlines() == [
@@ -401,7 +401,7 @@ def test_checkConfigDefault() -> None:
 
 
 def test_checkConfigOfBrokenFile(tmp_path: Path) -> None:
-    """DESIGN: `--check-config` exits 1 where the daemon would."""
+    """`--check-config` exits 1 where the daemon would."""
     file = tmp_path / "echod.toml"
     file.write_text(listener(protocol="echo"))
     for ended in both("--config", str(file), "--check-config"):
@@ -462,7 +462,7 @@ def backlogOf(port: int) -> int:
 
 @pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "module"])
 def test_wholeFile(tmp_path: Path, command: list[str]) -> None:
-    """DESIGN: every key there is, in the file and in a listener, is taken."""
+    """Every key there is, in the file and in a listener, is taken."""
     file = tmp_path / "echod.toml"
     file.write_text(WHOLE)
     with Daemon("--config", str(file), command=command) as daemon:
@@ -491,7 +491,7 @@ def test_wholeFile(tmp_path: Path, command: list[str]) -> None:
 
 
 def test_commandLineReplacesListeners(tmp_path: Path, busyPort: int) -> None:
-    """DESIGN: a listener on the command line replaces the file's; the rest of the file stays."""
+    """A listener on the command line replaces the file's; the rest of the file stays."""
     file = tmp_path / "echod.toml"
     file.write_text("log_connections = true\n" + listener(f"tcp:{busyPort}") + listener())
     with Daemon("--config", str(file), "--line-port", "0") as daemon:
@@ -503,7 +503,7 @@ def test_commandLineReplacesListeners(tmp_path: Path, busyPort: int) -> None:
 
 
 def test_commandLineOptionsOverFile(tmp_path: Path) -> None:
-    """DESIGN: `--option` stands over the file's own options, which stay otherwise."""
+    """`--option` stands over the file's own options, which stay otherwise."""
     file = tmp_path / "echod.toml"
     file.write_text(lineOptions("prefix = 'file: '\nquit = 'stop'"))
     with Daemon("--config", str(file), "--option", "line.prefix=> ") as daemon:
@@ -514,7 +514,7 @@ def test_commandLineOptionsOverFile(tmp_path: Path) -> None:
 
 
 def test_interface(tmp_path: Path) -> None:
-    """DESIGN: `--interface` says where, for whatever does not."""
+    """`--interface` says where, for whatever does not."""
     file = tmp_path / "echod.toml"
     file.write_text(listener() + listener("tcp:0:interface=127.0.0.1", protocol="line"))
     ended = run("--config", str(file), "--interface", "::1", "--check-config", command=MODULE)
@@ -530,7 +530,7 @@ def test_interface(tmp_path: Path) -> None:
     ids=["over the file's defaults", "over the command line"],
 )
 def test_ownKeyWins(tmp_path: Path, defaults: str, arguments: list[str]) -> None:
-    """DESIGN: the listener's own key, then the command line, then the file's `[defaults]`."""
+    """The listener's own key, then the command line, then the file's `[defaults]`."""
     file = tmp_path / "echod.toml"
     own = listener(more="idle_timeout = 60", protocol="line")
     file.write_text(f"[defaults]\n{defaults}\n{listener()}\n{own}")
@@ -547,7 +547,7 @@ def test_ownKeyWins(tmp_path: Path, defaults: str, arguments: list[str]) -> None
 
 
 def test_protocolsOwnDefault(tmp_path: Path) -> None:
-    """DESIGN: `dns` is idle after 30 s by default; `[defaults]` stands over that."""
+    """`dns` is idle after 30 s by default; `[defaults]` stands over that."""
     file = tmp_path / "echod.toml"
     file.write_text("[defaults]\nidle_timeout = 0.3\n" + listener(protocol="dns"))
     with Daemon("--config", str(file), command=MODULE) as daemon, daemon.connect("dns") as client:
@@ -570,7 +570,7 @@ def limitNotes(daemon: Daemon) -> list[str]:
 
 
 def test_defaultShrinks() -> None:
-    """DESIGN, O2: too low a descriptor limit lowers the default, says so once, and suffices."""
+    """O2: too low a descriptor limit lowers the default, says so once, and suffices."""
     command = [*limited(256, 256), *MODULE]
     with Daemon("--port", "0", command=command) as daemon:
         (note,) = limitNotes(daemon)
@@ -590,7 +590,7 @@ def test_defaultShrinks() -> None:
 
 
 def test_defaultShrinksForAll() -> None:
-    """DESIGN: three listeners share what there is; one line says so."""
+    """Three listeners share what there is; one line says so."""
     command = [*limited(512, 512), *TWISTD]
     with Daemon("--port=0", "--line-port=0", "--dns-port=0", command=command) as daemon:
         assert len(limitNotes(daemon)) == 1
@@ -598,7 +598,7 @@ def test_defaultShrinksForAll() -> None:
 
 
 def test_checkConfigTellsShrinking() -> None:
-    """DESIGN: `--check-config` says the same line."""
+    """`--check-config` says the same line."""
     ended = run("--check-config", command=[*limited(512, 512), *MODULE])
     assert (ended.returncode, ended.stderr) == (0, "")
     (note,) = [line for line in ended.stdout.splitlines() if "descriptor limit of 512" in line]
@@ -606,7 +606,7 @@ def test_checkConfigTellsShrinking() -> None:
 
 
 def test_softLimitRaised() -> None:
-    """TRAPS 3.1: the soft limit is raised to the hard one before anything is counted."""
+    """The soft limit is raised to the hard one before anything is counted."""
     command = [*limited(256, HARD_LIMIT), *MODULE]
     with Daemon("--port", "0", command=command) as daemon:
         limits = Path(f"/proc/{daemon.pid}/limits").read_text()
@@ -616,7 +616,7 @@ def test_softLimitRaised() -> None:
 
 @pytest.mark.parametrize("where", ["option", "defaults", "listener"])
 def test_explicitMaximumRefused(tmp_path: Path, where: str) -> None:
-    """DESIGN: what somebody asked for is refused rather than lowered; the limit is named."""
+    """What somebody asked for is refused rather than lowered; the limit is named."""
     file = tmp_path / "echod.toml"
     key = "max_connections = 300"
     file.write_text(
@@ -631,7 +631,7 @@ def test_explicitMaximumRefused(tmp_path: Path, where: str) -> None:
 
 
 def test_explicitMaximumKept(tmp_path: Path) -> None:
-    """DESIGN: beside an explicit value only the defaults shrink."""
+    """Beside an explicit value only the defaults shrink."""
     file = tmp_path / "echod.toml"
     file.write_text(listener(more="max_connections = 150") + listener(protocol="line"))
     command = [*limited(400, 400), *MODULE]
@@ -678,7 +678,7 @@ def free(port: int) -> bool:
 
 
 def test_defaultListeners() -> None:
-    """DESIGN: with no option, three services on 127.0.0.1, ports 1234 to 1236, and no other."""
+    """With no option, three services on 127.0.0.1, ports 1234 to 1236, and no other."""
     inside: list[str] = []
     isolated = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     tools = all(map(shutil.which, ("unshare", "nsenter", "ip")))

@@ -1,4 +1,4 @@
-"""Eight clients flood, a ninth does not notice much (issue 3, 4)."""
+"""Eight clients flood, a ninth does not notice much."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def flooded(daemon: Daemon, protocol: str) -> Iterator[Flood]:
 @pytest.mark.parametrize("protocol", sorted(FLOODS))
 def test_ninthClient(protocol: str) -> None:
     """
-    Issue 3, 4: while eight flood, a ninth's 64 bytes come back, and signals are answered.
+    While eight flood, a ninth's 64 bytes come back, and signals are answered.
 
     The bounds are for a machine that does other things too: the worst of 50 under 250 ms,
     the median under 50 ms.  Starved, it would be seconds.

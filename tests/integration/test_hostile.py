@@ -37,7 +37,7 @@ from tests.integration.peers import (
 )
 
 KIB = 1024
-#: What a connection may hold of user memory, whatever its protocol (C5; DESIGN 5).
+#: What a connection may hold of user memory, whatever its protocol.
 MEMORY = 384 * KIB
 
 
@@ -57,7 +57,7 @@ def clients(
         ]
 
 
-# -- Clients that send and never read (C5, TRAPS 1.11) ------------------------------------------
+# -- Clients that send and never read -----------------------------------------------------------
 
 
 def prefixed(prefix: bytes) -> Callable[[bytes], bytes]:
@@ -90,7 +90,7 @@ NEVER_READ = {
 @pytest.mark.parametrize("name", list(NEVER_READ))
 def test_memoryOfClientsThatNeverRead(name: str) -> None:
     """
-    C5, TRAPS 1.11: whoever never reads is not read from; it costs < 384 KiB; nothing is lost.
+    C5: whoever never reads is not read from; it costs < 384 KiB; nothing is lost.
 
     Ten clients come first, so that what the allocator takes once is there, and stay; then one
     more is measured, then twenty.  When they read again, every byte of the answer is there.
@@ -132,7 +132,7 @@ def test_memoryOfClientsThatNeverRead(name: str) -> None:
 
 
 def test_othersWhileFiftyNeverRead() -> None:
-    """C5, TRAPS 1.11: beside fifty clients that never read, a fifty-first is answered at once."""
+    """C5: beside fifty clients that never read, a fifty-first is answered at once."""
     message = noise(64)
     with (
         serving("--port", "0") as daemon,
@@ -184,7 +184,7 @@ def test_othersWhileFiftyFlood() -> None:
         assert statistics.median(times) < 250
 
 
-# -- RST in each state (C3, TRAPS 2.2) ----------------------------------------------------------
+# -- RST in each state --------------------------------------------------------------------------
 
 _QUIT = "raw.quit=<quit>"
 
@@ -203,7 +203,7 @@ def _pendingThenFin(daemon: Daemon, client: socket.socket) -> None:
 
 
 def _halfClosed(daemon: Daemon, client: socket.socket) -> None:
-    # All of it is with the daemon's kernel: no event would tell (TRAPS 2.2).
+    # All of it is with the daemon's kernel: no event would tell.
     client.sendall(noise(300_000))
     client.shutdown(socket.SHUT_WR)
     daemon.waitForLine("eof raw")
@@ -240,7 +240,7 @@ def _lingeringThenFin(daemon: Daemon, client: socket.socket) -> None:
 )
 def test_resetIn(prepare: Callable[[Daemon, socket.socket], None], reason: str) -> None:
     """
-    C3, TRAPS 2.2: RST in each state frees the descriptor within 2 s and is counted as RST.
+    C3: RST in each state frees the descriptor within 2 s and is counted as RST.
 
     The reason is RST's too, unless our own end came first and all that was read was answered.
     """
@@ -278,12 +278,12 @@ def test_finIsNotReset() -> None:
         assert [line for line in daemon.lines if "end=rst" in line or "end=abort" in line] == []
 
 
-# -- Write stall and slow readers (TRAPS 2.3) ----------------------------------------------------
+# -- Write stall and slow readers ----------------------------------------------------
 
 
 @pytest.mark.parametrize("end", ["open", "half-closed", "quit"])
 def test_stoppedReaderIsCut(end: str) -> None:
-    """TRAPS 2.3, C1: a reader that has stopped is cut at the stall timeout, in every state."""
+    """C1: a reader that has stopped is cut at the stall timeout, in every state."""
     with serving(
         "--port", "0", "-o", _QUIT, "--stall-timeout", "1", "--linger-timeout", "60"
     ) as daemon:
@@ -321,7 +321,7 @@ def readSlowly(clients: Sequence[socket.socket], size: int) -> list[bytes]:
 @pytest.mark.parametrize("protocol", ["raw", "dns"])
 def test_slowReadersSurvive(protocol: str) -> None:
     """
-    TRAPS 2.3, F7, C1: 20 KB per 0.1 s of 660 KB, with idle 1 s and stall 2 s: all of it arrives.
+    F7, C1: 20 KB per 0.1 s of 660 KB, with idle 1 s and stall 2 s: all of it arrives.
 
     To one that stays open and to one that has half-closed.  Only when nothing is owed any more
     does idle time run, and then it ends gracefully.
@@ -354,7 +354,7 @@ def test_slowReadersSurvive(protocol: str) -> None:
 @pytest.mark.slow
 def test_slowReaderSurvivesOurEnd() -> None:
     """
-    C2, TRAPS 2.1, 2.3: after quit too, linger runs only from the last byte that was taken.
+    C2: after quit too, linger runs only from the last byte that was taken.
 
     Even a reader that pauses, for longer than the linger but not than the stall timeout.
     """
@@ -393,7 +393,7 @@ def test_answersThatWaitAreNotIdle() -> None:
         waitForCounters(daemon, "dns", open=0, closed={"idle": 1}, aborted=0)
 
 
-# -- Idle (F6), maximum age, linger --------------------------------------------------------------
+# -- Idle, maximum age, linger -------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -445,7 +445,7 @@ def test_dripIsIdle(protocol: str, message: bytes) -> None:
 
 @pytest.mark.slow
 def test_activeIsNotIdle() -> None:
-    """F6: a message each 0.3 s, for three times the idle timeout: not cut, and F5."""
+    """F5, F6: a message each 0.3 s, for three times the idle timeout, is not cut."""
     with (
         serving("--dns-port", "0", "--idle-timeout", "1") as daemon,
         connect(daemon, "dns") as client,
@@ -458,7 +458,7 @@ def test_activeIsNotIdle() -> None:
 
 
 def test_maximumAge() -> None:
-    """An active connection ends at its maximum age: all that was read is echoed, then EOF (C2)."""
+    """C2: an active connection ends at its maximum age: all that was read is echoed, then EOF."""
     with serving("--port", "0", "--max-age", "1") as daemon:
         baseline = daemon.descriptors()
         began = time.monotonic()
@@ -484,7 +484,7 @@ def test_maximumAge() -> None:
 
 
 def test_trickleReaderMeetsMaximumAge() -> None:
-    """TRAPS 2.3: 1 KB read each 0.1 s is progress for ever; maximum age and linger end it."""
+    """1 KB read each 0.1 s is progress for ever; maximum age and linger end it."""
     with serving(
         "--port", "0", "--max-age", "1", "--linger-timeout", "1", "--stall-timeout", "2"
     ) as daemon:
@@ -524,7 +524,7 @@ def test_lingerHasADeadline(silent: bool) -> None:
         assert (counters["discarded"] > 0) is not silent
 
 
-# -- Nothing that was echoed is lost (C2, TRAPS 2.1) ----------------------------------------------
+# -- Nothing that was echoed is lost --------------------------------------------------------------
 
 _OVERLONG = b"x" * 70_000
 
@@ -543,7 +543,7 @@ def test_nothingIsLostAtOurEnd(
     protocol: str, stream: bytes, end: bytes, answer: bytes, reason: str
 ) -> None:
     """
-    C2, TRAPS 2.1, F10: we end it while 600 KB are unread and more input is on its way.
+    C2, F10: we end it while 600 KB are unread and more input is on its way.
 
     The client pauses, then reads: everything up to the end, EOF, no RST; then it closes.
     """
@@ -568,7 +568,7 @@ def test_nothingIsLostAtOurEnd(
 @pytest.mark.parametrize("reason", ["idle", "evicted"])
 def test_nothingIsLostAtIdle(reason: str) -> None:
     """
-    C2, TRAPS 2.1, F11: idle, or evicted for it, with 300 KB unread and input crossing our FIN.
+    C2, F11: idle, or evicted for it, with 300 KB unread and input crossing our FIN.
 
     The echo waits in the client's own kernel, so that it counts as delivered.
     """
@@ -597,7 +597,7 @@ def test_nothingIsLostAtIdle(reason: str) -> None:
 
 def test_nothingIsLostAtMaximumAge() -> None:
     """
-    C2, TRAPS 2.1, 1.3: cut off in a full-speed stream, what was echoed arrives, then FIN.
+    C2: cut off in a full-speed stream, what was echoed arrives, then FIN.
 
     We end it with more than 64 KiB pending and reading paused: the very state in which
     Twisted sends no FIN to a connection whose producer is still registered.
@@ -622,7 +622,7 @@ def test_nothingIsLostAtMaximumAge() -> None:
 
 def test_finFollowsAnAnswerInTheMaking() -> None:
     """
-    TRAPS 1.2, C1: quit is read while more than 64 KiB wait: the rest is made, then FIN comes.
+    C1: quit is read while more than 64 KiB wait: the rest is made, then FIN comes.
 
     16 000 empty lines in one read make 4.1 MB of answer, more than the kernels hold, so it is in
     the making, and paused, when quit has been read.
@@ -647,7 +647,7 @@ def test_finFollowsAnAnswerInTheMaking() -> None:
 
 
 def test_finFollowsTheLastByteOfAPausedEcho() -> None:
-    """TRAPS 1.2: the peer's FIN behind input that we stopped to read: all, then our FIN."""
+    """The peer's FIN behind input that we stopped to read: all, then our FIN."""
     with serving("--port", "0") as daemon:
         baseline = daemon.descriptors()
         with connect(daemon) as client:
@@ -660,7 +660,7 @@ def test_finFollowsTheLastByteOfAPausedEcho() -> None:
         waitForCounters(daemon, open=0, closed={"eof": 1}, aborted=0, resets=0)
 
 
-# -- Too many (F11) ------------------------------------------------------------------------------
+# -- Too many ------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -801,7 +801,7 @@ def test_floodOfConnections() -> None:
 )
 def test_halfClosedFlood(protocol: str, data: bytes, answer: bytes) -> None:
     """
-    TRAPS 1.2, 2.2, E1: 500 clients half-close and stay: no descriptor is left to them.
+    E1: 500 clients half-close and stay: no descriptor is left to them.
 
     The kernel holds their echo; each finds it, and EOF, when it reads at last.
     """

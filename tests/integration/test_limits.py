@@ -1,4 +1,4 @@
-"""Limits on a running daemon: sources, networks, rates; what its log and counters say (issue 5)."""
+"""Limits on a running daemon: sources, networks, rates; what its log and counters say."""
 
 from __future__ import annotations
 

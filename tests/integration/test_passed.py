@@ -125,7 +125,7 @@ def serviceOn(number: int, maker: Any) -> EchodService:
 
 @pytest.mark.parametrize("size", [0, 1, 65_537, 3_000_000])
 def test_halfClose(stack: ExitStack, tcp: socket.socket, unix: socket.socket, size: int) -> None:
-    """E1, TRAPS 3.9: on each socket of one name every byte that came before the FIN comes back."""
+    """E1: on each socket of one name every byte that came before the FIN comes back."""
     tcp6 = stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6))
     data = noise(size)
     with serving([tcp, tcp6, unix]) as daemon:
@@ -210,7 +210,7 @@ def test_nameOfAnyBytes(stack: ExitStack, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("v6only", [True, False])
 def test_dualStack(v6only: bool) -> None:
-    """TRAPS 3.6: whether IPv4 comes to an IPv6 socket is what its maker chose."""
+    """Whether IPv4 comes to an IPv6 socket is what its maker chose."""
     with socket.socket(socket.AF_INET6) as listening:
         listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
         listening.bind(("::", 0))
@@ -399,7 +399,7 @@ def test_systemdsOwn(tmp_path: Path, kind: str, name: str | None) -> None:
 
 
 def test_unixFileIsNotOurs(unix: socket.socket) -> None:
-    """TRAPS 3.7: mode, backlog and path before, while and after; it listens on."""
+    """Mode, backlog and path before, while and after; it listens on."""
     path = Path(unix.getsockname())
 
     def state() -> tuple[int, int, int]:
@@ -419,7 +419,7 @@ def test_unixFileIsNotOurs(unix: socket.socket) -> None:
 
 
 def test_tcpListensOn(tcp: socket.socket) -> None:
-    """TRAPS 3.4, 3.7: backlog as before; no shutdown: the next daemon has who came in between."""
+    """Backlog as before; no shutdown: the next daemon has who came in between."""
     assert backlogOf(tcp) == 300
     with serving([tcp]) as daemon:
         assert exchange(connect(tcp), b"first") == b"first"
@@ -435,7 +435,7 @@ def test_tcpListensOn(tcp: socket.socket) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to give up")
 def test_withoutPrivileges(tmp_path: Path, unix: socket.socket) -> None:
-    """TRAPS 3.8: a file in a folder that is closed to us costs nothing, at the end either."""
+    """A file in a folder that is closed to us costs nothing, at the end either."""
     user = pwd.getpwnam("nobody")
     tmp_path.chmod(0o700)
     command = [TWISTD[0], "-n", "--pidfile=", f"--uid={user.pw_uid}", f"--gid={user.pw_gid}"]
@@ -494,7 +494,7 @@ def refused(arguments: dict[str, Any], *options: str) -> str:
 
 @pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "module"])
 def test_refused(stack: ExitStack, tcp: socket.socket, command: list[str]) -> None:
-    """TRAPS 3.9: each mistake in one line that names it and the mend."""
+    """Each mistake in one line that names it and the mend."""
     udp = stack.enter_context(datagrams())
     where = f"tcp 127.0.0.1:{tcp.getsockname()[1]}"
     both = [tcp, udp]
@@ -558,7 +558,7 @@ def test_refusedInAFile(tmp_path: Path) -> None:
 
 
 def test_passedToSomebodyElse(tcp: socket.socket) -> None:
-    """TRAPS 3.9: a shell between systemd and us is told of; who asks for none is not concerned."""
+    """A shell between systemd and us is told of; who asks for none is not concerned."""
     wrong = passing([tcp], "x", process="1", command=MODULE)
     message = refused(wrong, "--port", "systemd:name=x")
     assert message.startswith("--port systemd:name=x: no socket was passed: LISTEN_PID is '1' and")
@@ -572,7 +572,7 @@ def test_passedToSomebodyElse(tcp: socket.socket) -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_queueIsServed(kind: str, request: pytest.FixtureRequest) -> None:
-    """O1, TRAPS 3.3: who waits to be accepted at SIGTERM is answered, as by any listener."""
+    """O1: who waits to be accepted at SIGTERM is answered, as by any listener."""
     listening: socket.socket = request.getfixturevalue(kind)
     with serving([listening]) as daemon, ExitStack() as stack:
         os.kill(daemon.pid, signal.SIGSTOP)
@@ -609,7 +609,7 @@ def test_closedWhileOthersHoldIt(tcp: socket.socket) -> None:
 
 def test_restart(tcp: socket.socket) -> None:
     """
-    Nobody is refused or reset by a restart, whoever comes meanwhile (C4).
+    C4: nobody is refused or reset by a restart, whoever comes meanwhile.
 
     Each has all of its echo, or, if it was accepted and had not sent before we ended, none.
     """

@@ -1,4 +1,4 @@
-"""Protocols of other distributions, found by their entry points (issue 4)."""
+"""Protocols of other distributions, found by their entry points."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_served() -> None:
         assert exchange(connect(daemon, "rot13"), b"uryyb, jbeyq\n") == b"hello, world\n"
         data = noise(1_000_000)
         assert exchange(connect(daemon), data) == data
-        # E3, RFC 863: it reads all, and never answers.
+        # RFC 863: it reads all, and never answers.
         assert exchange(connect(daemon, "discard"), data) == b""
         counters = daemon.counters()
         assert counters["rot13"]["closed"] == {"eof": 1}

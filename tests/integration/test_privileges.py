@@ -1,4 +1,4 @@
-"""``twistd --uid --gid``: low ports are bound first, everything else happens after (issue 5)."""
+"""``twistd --uid --gid``: low ports are bound first, everything else happens after."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_lowPortsAndNoPrivileges(tmp_path: Path) -> None:
 
 @root
 def test_gidAlone(tmp_path: Path) -> None:
-    """TRAPS 7.5: with a group alone Twisted keeps root's other groups; they are gone."""
+    """With a group alone Twisted keeps root's other groups; they are gone."""
     user = nobody()
     tmp_path.chmod(0o777)
     command = [TWISTD[0], "-n", "--pidfile=", f"--gid={user.pw_gid}"]

@@ -84,7 +84,7 @@ def open_(daemon: Daemon, header: bytes = V1, protocol: str = "raw") -> socket.s
 
 @pytest.mark.parametrize("size", [0, 1, 5, 65536, 65537, 3_000_000])
 def test_everyByteComesBack(tmp_path: Path, size: int) -> None:
-    """E1, P6, TRAPS 1.1, 11: header, data and FIN at once, fifty times; all of it comes back."""
+    """E1, P6: header, data and FIN at once, fifty times; all of it comes back."""
     data = noise(size)
     with serving(tmp_path) as daemon:
         count = 50 if size <= 65537 else 4
@@ -188,7 +188,7 @@ def test_withoutProxies(tmp_path: Path) -> None:
 
 
 def test_wrongHeaders(tmp_path: Path) -> None:
-    """P3, P4, O5, TRAPS 11: whatever comes is refused in silence but for one line a second."""
+    """P3, P4, O5: whatever comes is refused in silence but for one line a second."""
     wrong = [
         *(b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 evil\x1b[31mhost 192.0.2.2 1 1\r\n"),
         *(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 99999\r\n", b"PROXY TCP4 \xff\xfe 1 1 1\r\n"),
@@ -459,7 +459,7 @@ def test_checkConfig(tmp_path: Path, certificates: Certificates) -> None:
 
 
 def test_bothFamilies(tmp_path: Path) -> None:
-    """TRAPS 3.6: an IPv4 proxy at an IPv6 socket is the same proxy."""
+    """An IPv4 proxy at an IPv6 socket is the same proxy."""
     table = listener(endpoint=r"tcp:0:interface=\:\:", proxy='proxy = ["127.0.0.1"]')
     with serving(tmp_path, table) as daemon:
         port = daemon.ports["raw"]

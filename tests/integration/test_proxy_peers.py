@@ -191,7 +191,7 @@ def test_haproxyOverUNIXSocket(front: Proxy) -> None:
 @versions
 @pytest.mark.parametrize("door", ["terminated", "passed"])
 def test_haproxySecured(front: Proxy, certificates: Certificates, door: str, version: str) -> None:
-    """P5, TRAPS 1.6: the same of a client that does TLS, with HAProxy or, through it, with us."""
+    """P5: the same of a client that does TLS, with HAProxy or, through it, with us."""
     context = certificates.context(version)
     for size in SIZES:
         data = noise(size)

@@ -52,7 +52,7 @@ STEPPED_ASIDE = [("poll", False), ("select", False)]
 )
 def test_reactor(name: str, epoll: bool) -> None:
     """
-    Issue 3, 1: works under it, or steps aside where there is no epoll.
+    Works under it, or steps aside where there is no epoll.
 
     3 MB with half-close, 50 clients at once, RST, then SIGTERM: drained, exit status 0.
     """

@@ -1,4 +1,4 @@
-"""SIGHUP: a configuration that is read again, and what stays (issue 7)."""
+"""SIGHUP: a configuration that is read again, and what stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`echod.testing.running` and `echod.client`: what other projects import (issue 4)."""
+"""`echod.testing.running` and `echod.client`: what other projects import."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ async def test_inTheReactor() -> None:
 
 @inReactor
 async def test_clientBothWaysAtOnce() -> None:
-    """E1, with our own client: 20 MB there and back, by one reader and one writer."""
+    """E1: with our own client, 20 MB there and back, by one reader and one writer."""
     data = random.Random(5).randbytes(5_000_000)
     got = bytearray()
 

@@ -1,4 +1,4 @@
-"""Every size comes back whole, however it is cut on the way (E1, F1, F3, F4, F8; TRAPS 1.1)."""
+"""Every size comes back whole, however it is cut on the way."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def burst(
 @buffers
 @pytest.mark.parametrize("size", SIZES)
 def test_burst(daemon: Daemon, protocol: str, buffers: int | None, size: int) -> None:
-    """E1, F8, TRAPS 1.1: send + FIN in one burst, nothing read before: all back, then EOF."""
+    """E1, F8: send + FIN in one burst, nothing read before: all back, then EOF."""
     make, answer = STREAMS[protocol]
     data = make(size)
     before = waitForCounters(daemon, protocol, open=0)
@@ -69,7 +69,7 @@ def test_burst(daemon: Daemon, protocol: str, buffers: int | None, size: int) ->
     wrong = [len(one) for one in got if one != answer(data)]
     assert wrong == [], f"{len(wrong)} of {REPETITIONS} differ, wanted {len(answer(data))} bytes"
     after = waitForCounters(daemon, protocol, open=0)
-    # Each ended with a FIN both ways (C3), and nobody was owed a byte.
+    # Each ended with a FIN both ways, and nobody was owed a byte.
     assert after["closed"]["eof"] - before["closed"].get("eof", 0) == REPETITIONS
     for name in ("resets", "aborted", "cut"):
         assert after[name] == before[name]
@@ -98,7 +98,7 @@ def test_extremes(daemon: Daemon, protocol: str, message: bytes, buffers: int | 
 @protocols
 @buffers
 def test_threeMegabytes(daemon: Daemon, protocol: str, buffers: int | None) -> None:
-    """E1, F8, TRAPS 1.1: 3 MB, read as they come, FIN behind them."""
+    """E1, F8: 3 MB, read as they come, FIN behind them."""
     make, answer = STREAMS[protocol]
     data = make(3_000_000)
     for _ in range(3):
@@ -118,7 +118,7 @@ def test_sixtyFourMegabytes(daemon: Daemon, protocol: str, buffers: int | None) 
 
 
 def test_pipelinedMessages(daemon: Daemon) -> None:
-    """F4: 1000 messages in one segment are all answered, in order; the connection stays (F5)."""
+    """F4, F5: 1000 messages in one segment are answered, in order; the connection stays."""
     messages = b"".join(frame(b"%04d" % number * (number % 16)) for number in range(1000))
     assert len(messages) < 65483  # one segment, on loopback
     with connect(daemon, "dns") as client:

@@ -124,7 +124,7 @@ def test_unknownZone() -> None:
 
 @pytest.mark.parametrize("where", ["alone", "second"])
 def test_busyPortForTwist(busyPort: int, where: str) -> None:
-    """O3, TRAPS 7.9: `twist` tells the address as well, and exits 1."""
+    """O3: `twist` tells the address as well, and exits 1."""
     ended = run(*listenersOf(busyPort, where), command=TWIST)
     assert ended.returncode == 1
     assert f"echod: cannot listen on tcp 127.0.0.1:{busyPort}: " in ended.stderr
@@ -133,7 +133,7 @@ def test_busyPortForTwist(busyPort: int, where: str) -> None:
 
 @pytest.mark.parametrize("where", ["alone", "second"])
 def test_busyPortAsDaemon(daemonised: Daemonised, busyPort: int, where: str) -> None:
-    """O3, TRAPS 7.1, 7.10: it fails in the caller's shell; no pid file, no process stays."""
+    """O3: it fails in the caller's shell; no pid file, no process stays."""
     ended = promptly(2, lambda: daemonised.start(*listenersOf(busyPort, where)))
     assert ended.returncode == 1
     assert f"127.0.0.1:{busyPort}" in ended.stderr
@@ -198,7 +198,7 @@ def test_saysWhereItListensOnIPv6() -> None:
 
 
 def test_listensOnlyWhereAsked() -> None:
-    """DESIGN: the default interface is 127.0.0.1: no other address of this host answers."""
+    """The default interface is 127.0.0.1: no other address of this host answers."""
     with Daemon("--port=0", command=MODULE) as daemon:
         assert serves(daemon.ports["raw"])
         with pytest.raises(ConnectionRefusedError):
@@ -206,7 +206,7 @@ def test_listensOnlyWhereAsked() -> None:
 
 
 def test_twist() -> None:
-    """TRAPS 7.9: under `twist`, which calls `startService` alone, it listens all the same."""
+    """Under `twist`, which calls `startService` alone, it listens all the same."""
     with Daemon("--port=0", "--line-port=0", command=TWIST) as daemon:
         assert sum(" listening " in line for line in daemon.lines) == 2
         assert exchange(daemon.connect("raw"), b"raw") == b"raw"
@@ -224,7 +224,7 @@ async def echoes(service: EchodService) -> list[int]:
 
 
 async def test_privilegedStartService(reactor: Any) -> None:
-    """TRAPS 7.5, 7.9: the privileged hook binds; `startService` does not bind once more."""
+    """The privileged hook binds; `startService` does not bind once more."""
     service = serviceOn(reactor, 0, 0)
     service.privilegedStartService()
     bound = [listener.getHost().port for listener in service.listeners]
@@ -237,7 +237,7 @@ async def test_privilegedStartService(reactor: Any) -> None:
 
 
 async def test_startServiceAlone(reactor: Any) -> None:
-    """TRAPS 7.9: `startService` binds what `privilegedStartService` has not."""
+    """`startService` binds what `privilegedStartService` has not."""
     service = serviceOn(reactor, 0, 0)
     service.startService()
     try:
@@ -248,7 +248,7 @@ async def test_startServiceAlone(reactor: Any) -> None:
 
 
 async def test_listenerAlone(reactor: Any) -> None:
-    """TRAPS 7.9: a listener is a service of its own, and binds in `startService` as well."""
+    """A listener is a service of its own, and binds in `startService` as well."""
     listener = serviceOn(reactor, 0).listeners[0]
     listener.disownServiceParent()
     listener.startService()
@@ -264,7 +264,7 @@ async def test_listenerAlone(reactor: Any) -> None:
 
 
 async def test_startServiceAgain(reactor: Any) -> None:
-    """TRAPS 7.9: a service that was stopped can be started again, as any Twisted service."""
+    """A service that was stopped can be started again, as any Twisted service."""
     service = serviceOn(reactor, 0, 0)
     for _ in range(2):
         service.startService()
@@ -275,7 +275,7 @@ async def test_startServiceAgain(reactor: Any) -> None:
 
 
 def test_daemon(daemonised: Daemonised) -> None:
-    """TRAPS 7.4, 7.10: it starts, serves, ends by its pid file's word, and leaves none."""
+    """It starts, serves, ends by its pid file's word, and leaves none."""
     ended = daemonised.start("--port=0")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     port = daemonised.ports()["raw"]
@@ -291,7 +291,7 @@ def test_daemon(daemonised: Daemonised) -> None:
 
 
 def test_secondDaemon(daemonised: Daemonised) -> None:
-    """TRAPS 7.4: a second one with the same pid file fails, and leaves the first its pid file."""
+    """A second one with the same pid file fails, and leaves the first its pid file."""
     assert daemonised.start("--port=0").returncode == 0
     port = daemonised.ports()["raw"]
     pid = daemonised.pidFile.read_text()
@@ -343,7 +343,7 @@ def stateCount(port: int) -> int:
 
 
 def test_acceptedSocket() -> None:
-    """TRAPS 2.5: no delay; urgent bytes in line; keepalive after 60 s, 6 times, each 10 s."""
+    """No delay; urgent bytes in line; keepalive after 60 s, 6 times, each 10 s."""
     link = tcpLink(raw.makeFactory(RawOptions()).buildProtocol(None))  # type: ignore[arg-type]
     handle: Any = link.connection.transport
     handle = handle.getHandle()
@@ -364,7 +364,7 @@ def test_acceptedSocket() -> None:
     ids=["default", "7 s", "off"],
 )
 def test_keepalive(arguments: Sequence[str], seconds: int) -> None:
-    """TRAPS 2.5: the daemon's connections have a keepalive timer of what was asked for."""
+    """The daemon's connections have a keepalive timer of what was asked for."""
     with Daemon("--port=0", *arguments, command=MODULE) as daemon, daemon.connect() as client:
         client.sendall(b"x")
         assert client.recv(10) == b"x"
@@ -393,7 +393,7 @@ SYN_RETRY = 1.0
 
 
 def test_backlog() -> None:
-    """TRAPS 3.2: 300 clients that come while the daemon is busy all connect without a retry."""
+    """300 clients that come while the daemon is busy all connect without a retry."""
     clients = 300
     if int(Path("/proc/sys/net/core/somaxconn").read_text()) < clients:
         pytest.skip("net.core.somaxconn is below 300")

@@ -124,7 +124,7 @@ def daemonised(tmp_path: Path) -> Iterator[Daemonised]:
 @both
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_idle(command: list[str], number: signal.Signals) -> None:
-    """O1, TRAPS 8.1 (a): an idle client gets FIN, closes, and the daemon exits 0 at once."""
+    """O1: an idle client gets FIN, closes, and the daemon exits 0 at once."""
     with Daemon("--port=0", command=command) as daemon, daemon.connect() as client:
         client.sendall(b"hello")
         assert client.recv(100) == b"hello"
@@ -146,7 +146,7 @@ def test_nobody() -> None:
 
 
 def test_neverClosing() -> None:
-    """O1, TRAPS 8.1 (d): one that never closes after our FIN is waited for, then cut: exit 0."""
+    """O1: one that never closes after our FIN is waited for, then cut: exit 0."""
     with (
         Daemon("--port=0", "--linger-timeout=1", command=MODULE) as daemon,
         daemon.connect() as client,
@@ -181,7 +181,7 @@ def test_lingeringPastTheDeadline() -> None:
 @both
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_midTransfer(command: list[str], number: signal.Signals, data: bytes) -> None:
-    """O1, TRAPS 8.1 (b), 2.1: every byte that the kernel held comes back, then FIN; exit 0."""
+    """O1: every byte that the kernel held comes back, then FIN; exit 0."""
     with Daemon("--port=0", command=command) as daemon, daemon.connect() as client:
         owed = stuff(daemon, client, data)
         assert owed > 1 << 20
@@ -282,7 +282,7 @@ def test_finishedBehindFullBuffers(data: bytes) -> None:
 
 @both
 def test_neverReading(command: list[str], data: bytes) -> None:
-    """O1, TRAPS 8.1 (c): one that never reads is cut at the deadline; exit status 3."""
+    """O1: one that never reads is cut at the deadline; exit status 3."""
     with (
         Daemon("--port=0", "--drain-timeout=1", command=command) as daemon,
         daemon.connect() as client,
@@ -311,7 +311,7 @@ def test_oneNeverReading(data: bytes) -> None:
 
 @pytest.mark.parametrize("owing", [False, True], ids=["nobody owed", "somebody owed"])
 def test_noDrain(owing: bool, data: bytes) -> None:
-    """DESIGN: `--drain-timeout 0` cuts at once; the exit status says whether bytes were lost."""
+    """`--drain-timeout 0` cuts at once; the exit status says whether bytes were lost."""
     with (
         Daemon("--port=0", "--drain-timeout=0", command=MODULE) as daemon,
         daemon.connect() as client,
@@ -326,7 +326,7 @@ def test_noDrain(owing: bool, data: bytes) -> None:
 
 
 def test_noDrainOfUnread() -> None:
-    """DESIGN: what the kernel holds when a drain of 0 s cuts is answered, or it exits 3."""
+    """What the kernel holds when a drain of 0 s cuts is answered, or it exits 3."""
     with (
         Daemon("--port=0", "--drain-timeout=0", command=MODULE) as daemon,
         daemon.connect() as client,
@@ -391,7 +391,7 @@ def test_sameRequest(command: list[str], second: signal.Signals, data: bytes) ->
 
 @both
 def test_queued(command: list[str]) -> None:
-    """O1, TRAPS 3.3, 8.1 (f): connections that nobody has accepted yet are served as well."""
+    """O1: connections that nobody has accepted yet are served as well."""
     with ExitStack() as stack:
         daemon = stack.enter_context(Daemon("--port=0", command=command))
         daemon.signal(signal.SIGSTOP)
@@ -427,7 +427,7 @@ def test_urgentBytes() -> None:
 
 
 def test_longQueue(data: bytes) -> None:
-    """O1, TRAPS 3.3: a queue of several batches, silent clients and finished ones in it."""
+    """O1: a queue of several batches, silent clients and finished ones in it."""
     with ExitStack() as stack:
         daemon = stack.enter_context(Daemon("--port=0", command=MODULE))
         daemon.signal(signal.SIGSTOP)
@@ -537,7 +537,7 @@ def test_thousand() -> None:
 
 @pytest.mark.parametrize("cut", [False, True], ids=["drained", "cut"])
 def test_pidFile(daemonised: Daemonised, cut: bool, data: bytes) -> None:
-    """O1, TRAPS 7.2: as a daemon too it ends in time; its pid file is gone, cut or not."""
+    """O1: as a daemon too it ends in time; its pid file is gone, cut or not."""
     assert daemonised.start("--port=0", "--drain-timeout=0.5").returncode == 0
     port = daemonised.ports()["raw"]
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
@@ -571,7 +571,7 @@ def test_pidFile(daemonised: Daemonised, cut: bool, data: bytes) -> None:
 
 @both
 def test_hangUp(command: list[str]) -> None:
-    """TRAPS 7.3: SIGHUP neither ends the daemon nor a connection."""
+    """SIGHUP neither ends the daemon nor a connection."""
     with Daemon("--port=0", command=command) as daemon, daemon.connect() as client:
         client.sendall(b"before")
         assert client.recv(100) == b"before"
@@ -601,7 +601,7 @@ KEYS = {
 
 @both
 def test_counters(command: list[str], data: bytes) -> None:
-    """DESIGN 7: SIGUSR1 logs one line of JSON, the same bytes and connections as happened."""
+    """SIGUSR1 logs one line of JSON, the same bytes and connections as happened."""
     with Daemon("--port=0", "--line-port=0", command=command) as daemon:
         assert exchange(daemon.connect("raw"), b"hello") == b"hello"
         assert exchange(daemon.connect("line"), b"one\ntwo\nthr") == b"one\ntwo\n"
@@ -626,7 +626,7 @@ def test_counters(command: list[str], data: bytes) -> None:
 
 
 def test_countersOfRefusals(data: bytes) -> None:
-    """DESIGN 7: who was turned away is counted, and is no connection."""
+    """Who was turned away is counted, and is no connection."""
     arguments = ["--port=0", "--max-connections=1", "--stall-timeout=0"]
     with Daemon(*arguments, command=MODULE) as daemon, daemon.connect() as client:
         stuff(daemon, client, data)  # it is busy: nobody takes its place
@@ -638,7 +638,7 @@ def test_countersOfRefusals(data: bytes) -> None:
 
 
 def test_countersOfStalls(data: bytes) -> None:
-    """DESIGN 7: who stood still for too long is counted."""
+    """Who stood still for too long is counted."""
     arguments = ["--port=0", "--stall-timeout=0.5"]
     with Daemon(*arguments, command=MODULE) as daemon, daemon.connect() as client:
         stuff(daemon, client, data)
@@ -665,7 +665,7 @@ def reset(client: socket.socket) -> None:
 
 @both
 def test_logOfConnections(command: list[str]) -> None:
-    """DESIGN, C3: opened, eof, closed, with peer, bytes, seconds and reason."""
+    """C3: opened, eof, closed, with peer, bytes, seconds and reason."""
     with Daemon("--port=0", "--log-connections", command=command) as daemon:
         listener = rf"raw tcp 127\.0\.0\.1:{daemon.ports['raw']}"
         client = daemon.connect()
@@ -684,7 +684,7 @@ def test_logOfConnections(command: list[str]) -> None:
 
 
 def test_secondsOfConnection() -> None:
-    """DESIGN: the seconds are those from accepting to the end."""
+    """The seconds are those from accepting to the end."""
     arguments = ["--port=0", "--log-connections", "--max-age=1"]
     with Daemon(*arguments, command=MODULE) as daemon, daemon.connect() as client:
         assert receiveAll(client) == b""
@@ -737,7 +737,7 @@ def test_logOfDrain(data: bytes) -> None:
 
 
 def test_logWithoutConnections() -> None:
-    """DESIGN 7, O5: unless asked, nothing is logged for a connection, however it ends."""
+    """O5: unless asked, nothing is logged for a connection, however it ends."""
     with Daemon("--port=0", command=MODULE) as daemon:
         start = len(daemon.lines)
         assert exchange(daemon.connect(), b"hello") == b"hello"

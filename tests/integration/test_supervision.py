@@ -61,7 +61,7 @@ def supervised(
 
 @pytest.mark.parametrize("command", [MODULE, TWISTD], ids=["module", "twistd"])
 def test_life(tmp_path: Path, command: list[str]) -> None:
-    """TRAPS 8.2: the order; READY when it listens; more time for a drain, a second at a time."""
+    """The order; READY when it listens; more time for a drain, a second at a time."""
     with supervised(tmp_path, "--port", "0", command=command) as (daemon, manager):
         manager.waitFor("READY=1")
         held = daemon.connect()

@@ -27,7 +27,7 @@ from tests.tlspeer import ALERT, DATA, HANDSHAKE, Peer, recordTypes
 from tests.unit.proxyheaders import formatV2
 
 KIB = 1024
-#: DESIGN: what a connection with TLS may hold of user memory.
+#: What a connection with TLS may hold of user memory.
 HELD = 512 * KIB
 
 versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
@@ -136,7 +136,7 @@ cert = "{certificates.server}"
 
 @versions
 def test_oneWrite(daemon: Daemon, certificates: Certificates, version: str) -> None:
-    """L1, TRAPS 1.6: data and close_notify in one write: all of it, close_notify, FIN."""
+    """L1: data and close_notify in one write: all of it, close_notify, FIN."""
     for size in (0, 1, 5, 1000, 50_000, 65_536, 200_000, 3_000_000):
         with connect(daemon, certificates.context(version)) as peer:
             peer.shakeHands()
@@ -148,7 +148,7 @@ def test_oneWrite(daemon: Daemon, certificates: Certificates, version: str) -> N
 
 @versions
 def test_lateReader(daemon: Daemon, certificates: Certificates, version: str) -> None:
-    """TRAPS 1.5: close_notify behind what fills our output: it comes, and the descriptor goes."""
+    """A close_notify behind what fills our output: it comes, and the descriptor goes."""
     before = daemon.descriptors()
     with connect(daemon, certificates.context(version), buffers=65536) as peer:
         peer.shakeHands()
@@ -173,7 +173,7 @@ def test_overUNIX(daemon: Daemon, folder: Path, certificates: Certificates) -> N
 
 @versions
 def test_wire(daemon: Daemon, certificates: Certificates, version: str) -> None:
-    """TRAPS 1.10: not a byte that is no record, whoever speaks, and whenever."""
+    """Not a byte that is no record, whoever speaks, and whenever."""
     header = formatV2(("192.0.2.1", 1000), ("192.0.2.2", 443))
     for protocol, question, before in (
         ("raw", b"plain text" * 10_000, b""),
@@ -202,7 +202,7 @@ def test_wire(daemon: Daemon, certificates: Certificates, version: str) -> None:
 
 
 def test_memoryOfFiftyThatNeverRead(certificates: Certificates) -> None:
-    """C5, DESIGN 5: each costs < 512 KiB; others are answered; nobody spins; nothing is lost."""
+    """C5: each costs < 512 KiB; others are answered; nobody spins; nothing is lost."""
     with ExitStack() as stack, serving(certificates) as daemon:
         context = certificates.context()
         peers = [stack.enter_context(connect(daemon, context, buffers=65536)) for _ in range(51)]
@@ -325,7 +325,7 @@ def _refusals(daemon: Daemon) -> int:
 
 
 def test_onlySomeVersionsAndClients(certificates: Certificates) -> None:
-    """RFC 8446 section 4.2.1, TRAPS 6.1: too old, nobody, or no room: each is told by its end."""
+    """RFC 8446 section 4.2.1: too old, nobody, or no room: each is told by its end."""
     more = f":minimum_version=1.3:client_auth=require:ca={certificates.ca}"
     arguments = [*words(certificates, more=more), "--max-connections=1"]
     with Daemon(*arguments, command=MODULE) as daemon:
@@ -472,7 +472,7 @@ def test_reload(certificates: Certificates, tmp_path: Path) -> None:
         assert not [one for one in running.lines if "Traceback" in one]
 
 
-# -- The daemon's end (O1) -------------------------------------------------------------------------
+# -- The daemon's end ------------------------------------------------------------------------------
 
 
 def draining(daemon: Daemon) -> None:
@@ -543,7 +543,7 @@ def test_drainOfOneThatStopsInItsHandshake(certificates: Certificates) -> None:
 
 
 def test_drainOfTheQueue(certificates: Certificates) -> None:
-    """O1, TRAPS 3.3: those whom nobody has accepted yet may shake hands, and are answered."""
+    """O1: those whom nobody has accepted yet may shake hands, and are answered."""
     context = certificates.context("1.3")
     with ExitStack() as stack:
         daemon = stack.enter_context(Daemon(*words(certificates), command=MODULE))

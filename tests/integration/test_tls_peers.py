@@ -392,7 +392,7 @@ CLIENTS = {
         *["ncat", "--ssl", "--ssl-verify", "--ssl-trustfile", "{ca}", "localhost", "{port}"],
     ],
 }
-#: How each ends: Ncat's FIN comes without close_notify, a truncation to TLS (L2).
+#: How each ends: Ncat's FIN comes without close_notify, a truncation to TLS.
 ENDS = {"gnutls-cli": "eof", "socat": "eof", "ncat": "no_close_notify"}
 
 
@@ -412,7 +412,7 @@ def command(name: str, port: int, certificates: Certificates, version: str = "1.
     ],
 )
 def test_clients(daemon: Daemon, certificates: Certificates, name: str, version: str) -> None:
-    """L1, TRAPS 1.6, 1.7: whatever the client's end looks like, all of its bytes come back."""
+    """L1: whatever the client's end looks like, all of its bytes come back."""
     before = waitForCounters(daemon, "raw", open=0)
     # gnutls-cli prints byte by byte.
     sizes = [0, 6, 300_000]
@@ -434,7 +434,7 @@ SIZES = [0, 1, 5, 65536, 65537, 3_000_000]
 
 @versions
 def test_python(daemon: Daemon, certificates: Certificates, version: str) -> None:
-    """TRAPS 1.6: sendall, recv and unwrap of blocking sockets: all came back, then the end."""
+    """``sendall``, recv and unwrap of blocking sockets: all came back, then the end."""
     before = waitForCounters(daemon, "raw", open=0)
     context = certificates.context(version)
     for size in SIZES:
@@ -445,7 +445,7 @@ def test_python(daemon: Daemon, certificates: Certificates, version: str) -> Non
 
 @versions
 def test_pythonAtOnce(daemon: Daemon, certificates: Certificates, version: str) -> None:
-    """TRAPS 1.6: bytes and close_notify in one segment: all comes back before our close_notify."""
+    """Bytes and close_notify in one segment: all comes back before our close_notify."""
     before = waitForCounters(daemon, "raw", open=0)
     context = certificates.context(version)
     for size in SIZES * 4:

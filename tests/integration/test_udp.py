@@ -54,7 +54,7 @@ def waitForCount(daemon: Daemon, key: str, count: int, protocol: str = "udp") ->
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_everySize(host: str) -> None:
-    """E2, TRAPS 9.1: one datagram of the same data for each, of any size."""
+    """E2: one datagram of the same data for each, of any size."""
     escaped = host.replace(":", r"\:")
     with Daemon("--udp-port", f"udp:0:interface={escaped}") as daemon, client(host) as skt:
         skt.connect(addressOf(daemon, host=host))
@@ -69,13 +69,13 @@ def test_everySize(host: str) -> None:
 
 
 def test_offUnlessAskedFor() -> None:
-    """TRAPS 9.3: no UDP by default."""
+    """No UDP by default."""
     with Daemon(command=MODULE) as daemon:
         assert not [line for line in daemon.lines if "udp" in line]
 
 
 def test_otherProtocols() -> None:
-    """``dns`` echoes messages without a length; ``discard`` never answers (E3)."""
+    """E3: ``dns`` echoes messages without a length; ``discard`` never answers."""
     listeners = ["--listen", "dns=udp:0", "--listen", "discard=udp:0", "-o", "dns.max_length=600"]
     with udp(*listeners) as daemon, client() as skt:
         skt.sendto(b"away", addressOf(daemon, "discard/udp"))
@@ -252,7 +252,7 @@ def test_rateOfOneSource() -> None:
 
 
 def test_floodDelaysNobody() -> None:
-    """TRAPS 9.2: empty datagrams without end do not starve a TCP client."""
+    """Empty datagrams without end do not starve a TCP client."""
     both = udp("--port", "0")
     with both as daemon, client() as skt, connect(daemon) as tcp:
         address = addressOf(daemon)
@@ -275,7 +275,7 @@ def test_floodDelaysNobody() -> None:
 
 
 def test_errorsAreCounted() -> None:
-    """TRAPS 9.4, 9.5: what cannot be sent is counted; the port goes on."""
+    """What cannot be sent is counted; the port goes on."""
     with udp() as daemon, client() as skt:
         # Nobody is there any more when the answer comes: an ICMP message, no harm.
         with client() as gone:
@@ -318,7 +318,7 @@ def test_addressInUse() -> None:
     ],
 )
 def test_wrongKind(listener: str, message: str) -> None:
-    """Issue 4: a protocol on the wrong kind of endpoint is refused at start."""
+    """A protocol on the wrong kind of endpoint is refused at start."""
     done = runLoaded("--listen", listener, command=MODULE)
     assert (done.returncode, done.stderr) == (1, f"echod: --listen {listener}: {message}\n")
 

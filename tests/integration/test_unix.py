@@ -1,4 +1,4 @@
-"""UNIX sockets: the same promise, and a file that comes and goes with its daemon (issue 6)."""
+"""UNIX sockets: the same promise, and a file that comes and goes with its daemon."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ SIZES = [0, 1, 65537, 3_000_000]
 
 @clients
 def test_halfClose(folder: Path, client: str) -> None:
-    """E1, TRAPS 1.1: `client < file > copy`, five times: the files do not differ."""
+    """E1: `client < file > copy`, five times: the files do not differ."""
     command = CLIENTS[client].format(folder=folder, name=NAME)
     for size in SIZES * 5:
         data = noise(size)
@@ -140,7 +140,7 @@ def test_openssl(folder: Path, certificates: Certificates) -> None:
 def test_python(
     folder: Path, certificates: Certificates, exchange: Callable[..., bytes], version: str
 ) -> None:
-    """TRAPS 1.6: TLS over a UNIX socket: all comes back before our close_notify."""
+    """TLS over a UNIX socket: all comes back before our close_notify."""
     context = certificates.context(version)
     for size in SIZES:
         data = noise(size)

@@ -398,7 +398,7 @@ def test_image(image: tuple[Path, dict[str, Any]], inImage: Container) -> None:
 @pytest.mark.slow
 @minutes
 def test_twistdInTheImage(inImage: Container) -> None:
-    """TRAPS 7.6: the cache of plugins is there, and nobody tries in vain to write it."""
+    """The cache of plugins is there, and nobody tries in vain to write it."""
     program = (
         "import sys\n"
         "from twisted.python import log\n"

@@ -132,7 +132,7 @@ def test_wheelContents(wheel: Path) -> None:
     """
     The wheel has the package, its type marker and the twistd plugin, and neither tests nor
     anything else of Twisted's package: a `twisted/plugins/__init__.py` would hide the
-    plugins of others (TRAPS 7.6).
+    plugins of others.
     """
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
@@ -190,8 +190,8 @@ def test_twistdListsTheInstalledCommand(installed: Path, tmp_path: Path) -> None
 @minutes
 def test_installedDaemonEchoes(installed: Path, tmp_path: Path) -> None:
     """
-    The installed `twistd echod` says where it listens (O6), returns every byte and the FIN
-    (E1) and ends with status 0 on SIGTERM (O1); it leaves no file behind.
+    E1, O1, O6: the installed `twistd echod` says where it listens, returns every byte and the FIN
+    and ends with status 0 on SIGTERM; it leaves no file behind.
     """
     command = [str(installed / "twistd"), "-n", "--pidfile=", "echod"]
     data = os.urandom(300_000)
@@ -226,7 +226,7 @@ def test_installedCommandServes(installed: Path, tmp_path: Path) -> None:
 @minutes
 def test_thirdParty(wheel: Path, tmp_path: Path) -> None:
     """
-    Issue 4: a protocol of another distribution is built, installed beside echod, listed with its
+    A protocol of another distribution is built, installed beside echod, listed with its
     version, served by `twistd`, and passes its own tests, which use the conformance kit.
     """
     source = tmp_path / "echod-rot13"
@@ -275,7 +275,7 @@ def test_editableInstallation(tmp_path: Path) -> None:
 def test_pluginImportsNothing(tmp_path: Path) -> None:
     """
     To look for plugins is to import this module, in every `twistd` command: neither a
-    reactor, which would take the choice from `--reactor`, nor echod comes with it (TRAPS 7.6).
+    reactor, which would take the choice from `--reactor`, nor echod comes with it.
     """
     program = (
         "import sys\n"

@@ -46,7 +46,7 @@ def test_operatorAndPeerAreToldApart() -> None:
     ],
 )
 def test_oneLine(text: str, shown: str) -> None:
-    """TRAPS 7.11, O5: whatever is not printable is shown as its escape, once."""
+    """O5: whatever is not printable is shown as its escape, once."""
     assert oneLine(text) == shown
     assert str(EchodError(text)) == shown
     assert str(MessageTooLong(text, b"")) == shown

@@ -1,12 +1,12 @@
 """
 The PROXY header on a stream (HAProxy's proxy-protocol.txt): who the client behind a proxy is.
 
-`Proxied` is mixed into a transport, outside of TLS: the header comes before all else (P5).  It
+`Proxied` is mixed into a transport, outside of TLS: the header comes before all else.  It
 is looked at in the kernel's queue, and only its own bytes are taken out of it: so a header may be
-split anywhere (P2), and what follows in the same segment is payload (P6) without being kept or
+split anywhere, and what follows in the same segment is payload without being kept or
 put back.  Until it is whole the connection is `IConnectionTransport.opening`, and has its deadline.
 
-Whose headers are believed is the listener's business (P1); `parseHeader` reads them.
+Whose headers are believed is the listener's business; `parseHeader` reads them.
 """
 
 from __future__ import annotations

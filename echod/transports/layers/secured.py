@@ -8,7 +8,7 @@ backpressure and deadlines are the same as over TCP.  ``ssl.SSLObject`` does the
 two memory buffers.
 
 The peer's close_notify is its end (``readConnectionLost``); what it is owed is still sent.  Our
-end is close_notify, then FIN.  A peer's FIN without close_notify is `Secured.truncated` (L2).  A
+end is close_notify, then FIN.  A peer's FIN without close_notify is `Secured.truncated`.  A
 record that cannot be decrypted, or a handshake that fails, is answered with OpenSSL's alert, then
 FIN; whatever still arrives is read and thrown away, because closing with unread input would
 destroy the alert.

@@ -11,7 +11,7 @@ Kept as in Twisted's own reactors: an exception costs the descriptor that raised
 logged; a descriptor may vanish, or be closed and its number be given to another, within one
 batch; EOF and errors end a descriptor in the same words.  Different: a descriptor that
 neither reads nor writes stays registered with an empty mask, because the kernel reports
-errors unasked: a peer's RST ends a paused connection at once (TRAPS 2.2).
+errors unasked: a peer's RST ends a paused connection at once.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ from tests.certificates import Certificates
     ],
 )
 def test_usage(arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """TRAPS 7.11: one line that names the value and the mend, and status 1."""
+    """One line that names the value and the mend, and status 1."""
     assert runCheck(arguments) == int(Status.USAGE) == 1
     said = capsys.readouterr()
     assert said.out == ""

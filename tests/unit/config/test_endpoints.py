@@ -98,7 +98,7 @@ def test_anyText(text: str) -> None:
     ],
 )
 def test_unix(text: str, path: str, mode: int) -> None:
-    """Issue 6: a path and the mode of its file; a name in no file system after ``@``."""
+    """A path and the mode of its file; a name in no file system after ``@``."""
     endpoint = parseEndpoint(text)
     assert endpoint == UNIXEndpoint(path)
     assert isinstance(endpoint, UNIXEndpoint)
@@ -138,7 +138,7 @@ def test_wrongUNIX(text: str, part: str) -> None:
     ],
 )
 def test_passed(text: str, endpoint: Endpoint, shown: str) -> None:
-    """TRAPS 3.4: a number, or a name; what is behind it is not for the operator to say."""
+    """A number, or a name; what is behind it is not for the operator to say."""
     assert parseEndpoint(text) == endpoint
     assert str(endpoint) == shown
 

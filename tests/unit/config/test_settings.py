@@ -86,7 +86,7 @@ def test_everything() -> None:
 
 
 def test_defaultsOfLimits() -> None:
-    """DESIGN, the table of keys."""
+    """Every key has the default that the documents say."""
     assert msgspec.to_builtins(Limits()) == {
         "max_connections": 1000,
         "backlog": 4096,
@@ -195,7 +195,7 @@ WHERE = [("[defaults]\n", "$.defaults"), (LISTENER, "$.listener[0]")]
 @pytest.mark.parametrize(("head", "place"), WHERE)
 @pytest.mark.parametrize(("key", "good", "bad"), BOUNDS, ids=[key for key, _, _ in BOUNDS])
 def test_bounds(head: str, place: str, key: str, good: list[str], bad: list[str]) -> None:
-    """DESIGN, the table of keys: what is out of bounds, nan and bool are refused, by place."""
+    """What is out of bounds, nan and bool are refused, by place."""
     assert key in Limits.__struct_encode_fields__
     for value in good:
         configuration = parseConfiguration(f"{head}{key} = {value}")
@@ -282,12 +282,12 @@ def test_unknownKeys(text: str, message: str) -> None:
     "text", ['"a\\nb" = 1', '[defaults]\n"a\\nb" = 1', LISTENER + '"a\\nb" = 1']
 )
 def test_unknownKeysWithLineEnds(text: str) -> None:
-    """O3, TRAPS 7.11: one line, also where the key has more."""
+    """O3: one line, also where the key has more."""
     assert r"unknown field `a\nb`" in refused(text)
 
 
 def test_unknownOptionWithALineEnd() -> None:
-    """O3, TRAPS 7.11: the same in a protocol's options; no control characters either."""
+    """O3: the same in a protocol's options; no control characters either."""
     assert r"unknown field `a\nb`" in optionsRefused({"a\nb": 1}, RawOptions)
     assert r"unknown field `\x1b[31m`" in optionsRefused({"\x1b[31m": 1}, RawOptions)
 
@@ -420,7 +420,7 @@ def test_optionsOfProtocols(
 
 
 def test_optionsAreText() -> None:
-    """DESIGN: bytes on the wire are written as text, never as base64."""
+    """Bytes on the wire are written as text, never as base64."""
     assert convert({"quit": "quit"}, RawOptions).quit == "quit"
     assert convert({"quit": "\n"}, RawOptions).quit == "\n"
     assert convert({"prefix": "Écho: "}, LineOptions).prefix == "Écho: "

@@ -103,7 +103,7 @@ def test_restingIsNotIdle() -> None:
 
 
 def test_restIsAPauseOfItsOwn() -> None:
-    """TRAPS 6.4: a rate does not resume what waits for its peer, nor the other way round."""
+    """A rate does not resume what waits for its peer, nor the other way round."""
     connection: Any = raw.makeFactory(RawOptions()).buildProtocol(None)  # type: ignore[arg-type]  # no address
     limits = Limits(bytesPerSecond=50_000)
     link = memoryLink(connection, limits=limits, sendBuffer=4 * KIB, receiveBuffer=4 * KIB)

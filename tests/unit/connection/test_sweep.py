@@ -64,7 +64,7 @@ def test_nothingHappensBeforeTheStart() -> None:
 
 
 def test_oneTimerHoweverMany() -> None:
-    """TRAPS 5.1: no timer for each connection."""
+    """No timer for each connection."""
     times = Times()
     times.sweep.start()
     for _ in range(1000):
@@ -107,7 +107,7 @@ def test_everybodyOnceASecond() -> None:
 
 @pytest.mark.parametrize("maker", [raw, line, dns], ids=lambda maker: str(maker.name))
 def test_noTickHasMoreThanItsShare(maker: IStreamProtocolMaker) -> None:
-    """TRAPS 5.1: a tenth of all connections a tick, so that no turn is long."""
+    """A tenth of all connections a tick, so that no turn is long."""
 
     def connect() -> Link:
         connection = maker.makeFactory(maker.options(), PlainContext()).buildProtocol(None)
@@ -319,7 +319,7 @@ def pump(links: Sequence[Link]) -> None:
 
 
 def test_theReactorsClockMayStep() -> None:
-    """TRAPS 2.4: the wall clock steps by an hour, and nobody is disconnected."""
+    """The wall clock steps by an hour, and nobody is disconnected."""
     times = Times()
     times.sweep.start()
     limits = Limits(idleTimeout=10.0, maxAge=20.0)
@@ -342,7 +342,7 @@ def test_theReactorsClockMayStep() -> None:
 
 
 def test_aStepIsOneTick() -> None:
-    """TRAPS 2.4: ticks that were missed are not made up for."""
+    """Ticks that were missed are not made up for."""
     times = Times()
     times.sweep.start()
     noted = Noted()
@@ -355,7 +355,7 @@ def test_aStepIsOneTick() -> None:
 
 
 def test_aLateTimerKeepsTheDeadline() -> None:
-    """TRAPS 2.4: a loop that stood still for an hour sees in the next second who is too old."""
+    """A loop that stood still for an hour sees in the next second who is too old."""
     times = Times()
     times.sweep.start()
     links = [connectionWith(times, Limits(idleTimeout=10.0)) for _ in range(20)]

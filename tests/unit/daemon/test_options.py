@@ -92,7 +92,7 @@ def config(tmp_path: Path) -> Path:
     [((), "127.0.0.1"), (("--interface", "0.0.0.0"), "0.0.0.0"), (("--interface=::1",), "::1")],
 )
 def test_nothingAskedFor(arguments: tuple[str, ...], host: str) -> None:
-    """DESIGN: raw 1234, line 1235, dns 1236, on 127.0.0.1 or ``--interface``."""
+    """Raw 1234, line 1235, dns 1236, on 127.0.0.1 or ``--interface``."""
     made = parse(*arguments)
     assert served(made) == [
         ("raw", TCPEndpoint(host, 1234)),
@@ -125,7 +125,7 @@ def test_nothingAskedFor(arguments: tuple[str, ...], host: str) -> None:
     ],
 )
 def test_oneListener(arguments: tuple[str, ...], protocol: str, endpoint: TCPEndpoint) -> None:
-    """DESIGN: a port number or an endpoint; with one listener given, no default one."""
+    """A port number or an endpoint; with one listener given, no default one."""
     assert served(parse(*arguments)) == [(protocol, endpoint)]
 
 
@@ -156,7 +156,7 @@ def test_aFile(config: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("--port", "9"), ("--listen", "raw=tcp:9")])
 def test_listenersReplaceTheFiles(config: Path, arguments: tuple[str, ...]) -> None:
-    """DESIGN: any listener given on the command line replaces all of the file; the rest stays."""
+    """Any listener given on the command line replaces all of the file; the rest stays."""
     made = parse("-c", str(config), *arguments)
     assert served(made) == [("raw", TCPEndpoint("127.0.0.1", 9))]
     assert made.listeners[0].options == RawOptions()
@@ -217,7 +217,7 @@ NUMBERS = [key for key in Limits.__struct_encode_fields__ if key not in LISTS]
 
 @pytest.mark.parametrize("key", NUMBERS)
 def test_everyLimitIsAnOption(capsys: Capture, key: str) -> None:
-    """DESIGN: ``--max-connections``, ``--idle-timeout`` and the like set ``[defaults]``."""
+    """``--max-connections``, ``--idle-timeout`` and the like set ``[defaults]``."""
     option = "--" + key.replace("_", "-")
     for listener in parse(option, "17").listeners:
         expected: dict[str, Any] = {**listener.maker.defaults, key: 17}
@@ -231,13 +231,13 @@ def test_everyLimitIsAnOption(capsys: Capture, key: str) -> None:
 
 
 def test_limitsGoOverTheFilesDefaults(config: Path) -> None:
-    """DESIGN: the listener's own key wins over both."""
+    """The listener's own key wins over both."""
     made = parse("-c", str(config), "--max-age", "50", "--idle-timeout", "40", "--backlog", "30")
     assert made.listeners[0].limits == Limits(idleTimeout=6.0, maxAge=50.0, backlog=30)
 
 
 def test_maximumGivenIsExplicit(config: Path) -> None:
-    """DESIGN: an explicit value is refused rather than shrunken."""
+    """An explicit value is refused rather than shrunken."""
     assert parse("-c", str(config)).listeners[0].maximumPlace is None
     assert parse("-c", str(config), "--max-connections", "9").listeners[0].maximumPlace is not None
 
@@ -262,7 +262,7 @@ def test_logConnections(tmp_path: Path) -> None:
 
 
 def test_theSoftLimitIsRaised() -> None:
-    """TRAPS 3.1: before the number of connections is fitted into it."""
+    """Before the number of connections is fitted into it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard // 2, hard))
     parse()
@@ -287,7 +287,7 @@ def threePassed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def test_passedIsReadOnce(capsys: Capture, threePassed: list[str]) -> None:
-    """TRAPS 3.9: nobody who is started later takes the variables for its own."""
+    """Nobody who is started later takes the variables for its own."""
     message = refused(capsys, "--port", "7")
     assert message.startswith("no listener uses what was passed as descriptor 3 (x): ")
     assert not set(threePassed) & set(os.environ)
@@ -316,7 +316,7 @@ def test_whatOnlyTellsTakesNothing(
 
 
 def test_checkConfig(capsys: Capture, config: Path) -> None:
-    """DESIGN: read, report, exit 0."""
+    """Read, report, exit 0."""
     assert answered(capsys, "--check-config") == [
         "would listen raw tcp 127.0.0.1:1234",
         "would listen line tcp 127.0.0.1:1235",
@@ -328,7 +328,7 @@ def test_checkConfig(capsys: Capture, config: Path) -> None:
 
 
 def test_checkConfigTellsTheNotes(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DESIGN: a default that shrinks is one line."""
+    """A default that shrinks is one line."""
     hard = RESERVED + 3 * RESERVED_EACH + 3 * 105
     monkeypatch.setattr(resource, "getrlimit", lambda which: (hard, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda which, limits: None)
@@ -342,14 +342,14 @@ def test_checkConfigTellsTheNotes(capsys: Capture, monkeypatch: pytest.MonkeyPat
 
 
 def test_checkConfigRefuses(capsys: Capture, tmp_path: Path) -> None:
-    """DESIGN: exit 1 for what cannot be used."""
+    """Exit 1 for what cannot be used."""
     path = tmp_path / "echod.toml"
     path.write_text("nope = 1\n")
     assert refused(capsys, "--check-config", "-c", str(path)).startswith(f"{path}: $: ")
 
 
 def test_listProtocols(capsys: Capture) -> None:
-    """DESIGN: what is installed."""
+    """What is installed."""
     lines = answered(capsys, "--list-protocols")
     named = [line.split()[0] for line in lines if not line.startswith(" ")]
     assert named == [maker.name for maker in BUILTIN]
@@ -432,7 +432,7 @@ def test_help(capsys: Capture) -> None:
     ],
 )
 def test_wrongOptions(capsys: Capture, arguments: tuple[str, ...], message: str) -> None:
-    """O3, TRAPS 7.11: one line, not twistd's whole usage."""
+    """O3: one line, not twistd's whole usage."""
     assert refused(capsys, *arguments) == message
 
 
@@ -476,7 +476,7 @@ def test_wrongEndpoints(capsys: Capture, arguments: tuple[str, ...], head: str) 
     ids=repr,
 )
 def test_lineEndsInArguments(capsys: Capture, arguments: tuple[str, ...]) -> None:
-    """O3, TRAPS 7.11: one line, whatever was given."""
+    """O3: one line, whatever was given."""
     assert refused(capsys, *arguments)
 
 
@@ -538,7 +538,7 @@ def test_tooManyDigits(capsys: Capture) -> None:
     ],
 )
 def test_wrongFiles(capsys: Capture, tmp_path: Path, text: bytes, head: str) -> None:
-    """DESIGN: one line that names the file, the place and the mend."""
+    """One line that names the file, the place and the mend."""
     path = tmp_path / "echod.toml"
     path.write_bytes(text)
     assert refused(capsys, "--config", str(path)).startswith(f"{path}: {head}")

@@ -34,7 +34,7 @@ def environmentOf(manager: socket.socket, **more: str) -> dict[str, str]:
 
 
 def test_messages(told: socket.socket) -> None:
-    """TRAPS 8.2: one datagram each, in the words of sd_notify(3)."""
+    """One datagram each, in the words of sd_notify(3)."""
     environment = environmentOf(told)
     notifier = Notifier(environment)
     assert environment == {"HOME": "/"}

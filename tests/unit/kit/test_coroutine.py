@@ -1,4 +1,4 @@
-"""`echod.kit.coroutine`: what a coroutine is given, and what its peer sees (issue 4)."""
+"""`echod.kit.coroutine`: what a coroutine is given, and what its peer sees."""
 
 from __future__ import annotations
 
@@ -817,7 +817,7 @@ def test_answersHaveADeadline(how: str) -> None:
 
 
 def test_idle() -> None:
-    """A coroutine that waits for input is idle, one that is at work is not (F7)."""
+    """F7: a coroutine that waits for input is idle, one that is at work is not."""
     work: Deferred[bytes] = Deferred()
 
     async def handler(stream: Stream) -> None:

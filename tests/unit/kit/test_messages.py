@@ -1,4 +1,4 @@
-"""`echod.kit.messages`: a framing and a function that answers each message (issue 4)."""
+"""`echod.kit.messages`: a framing and a function that answers each message."""
 
 from __future__ import annotations
 

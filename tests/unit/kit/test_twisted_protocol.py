@@ -1,4 +1,4 @@
-"""`echod.kit.twisted_protocol`: ordinary Twisted protocols on a listener (issue 4)."""
+"""`echod.kit.twisted_protocol`: ordinary Twisted protocols on a listener."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_halfCloses() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 65536, 1_000_000])
 def test_twistedsEcho(size: int) -> None:
-    """TRAPS 1.1: on a listener, Twisted's own ``Echo`` loses nothing to a half-close."""
+    """On a listener, Twisted's own ``Echo`` loses nothing to a half-close."""
     data = random.Random(size).randbytes(size)
     link = memoryLink(Echo(), sendBuffer=8 * KIB, receiveBuffer=8 * KIB)
     assert link.exchange(data) == data

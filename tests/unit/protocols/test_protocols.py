@@ -109,7 +109,7 @@ def test_rawReturnsEveryByte(pieces: list[bytes]) -> None:
     ],
 )
 def test_rawQuitAtEverySplit(word: str, before: bytes, after: bytes) -> None:
-    """DESIGN: the echo goes up to and including quit, and nothing after it comes back."""
+    """The echo goes up to and including quit, and nothing after it comes back."""
     expected = before + word.encode()
     assert expected.find(word.encode()) == len(before)
     for pieces in splits(expected + after):
@@ -127,7 +127,7 @@ def test_rawQuitAtEverySplit(word: str, before: bytes, after: bytes) -> None:
     cuts=st.lists(st.floats(0, 1), max_size=5),
 )
 def test_rawQuitAmongItsOwnLetters(data: bytes, word: str, cuts: list[float]) -> None:
-    """DESIGN: the first occurrence counts, however the reads split it, and none is imagined."""
+    """The first occurrence counts, however the reads split it, and none is imagined."""
     edges = sorted({0, len(data), *(round(cut * len(data)) for cut in cuts)})
     pieces = [data[start:end] for start, end in itertools.pairwise(edges)]
     link = connect(raw, quit=word)
@@ -141,7 +141,7 @@ def test_rawQuitAmongItsOwnLetters(data: bytes, word: str, cuts: list[float]) ->
 
 
 def test_rawQuitSplitOverManyReads() -> None:
-    """DESIGN: a long word, each byte a read of its own, after much else."""
+    """A long word, each byte a read of its own, after much else."""
     word = "0123456789" * 25
     noise = random.Random(1).randbytes(5000)
     link = connect(raw, quit=word)
@@ -162,7 +162,7 @@ def test_rawQuitSplitOverManyReads() -> None:
 def test_lineReturnsWholeLines(
     lines: list[bytes], ending: bytes, rest: bytes, cuts: list[float], prefix: str
 ) -> None:
-    """TRAPS 4.3: byte for byte, the prefix before each; an unfinished one is counted only."""
+    """Byte for byte, the prefix before each; an unfinished one is counted only."""
     whole = [line_ + ending for line_ in lines]
     stream = b"".join(whole) + rest
     edges = sorted({0, len(stream), *(round(cut * len(stream)) for cut in cuts)})
@@ -179,7 +179,7 @@ def test_lineReturnsWholeLines(
 @pytest.mark.parametrize("prefix", ["", "Echo: "])
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n"], ids=repr)
 def test_lineQuit(prefix: str, ending: bytes) -> None:
-    """DESIGN: answered with goodbye, ended as quit was; nothing after it; first, middle or last."""
+    """Answered with goodbye, ended as quit was; nothing after it; first, middle or last."""
     befores: list[list[bytes]] = [[], [b"a"], [b"", b"quit now", b"b"]]
     afters: list[list[bytes]] = [[], [b"c"], [b"quit"]]
     for before, after in itertools.product(befores, afters):
@@ -194,7 +194,7 @@ def test_lineQuit(prefix: str, ending: bytes) -> None:
 
 
 def test_lineQuitEndsAsItsOwnLine() -> None:
-    r"""DESIGN: ``\r\n`` after quit and ``\n`` elsewhere, or the other way round."""
+    r"""``\r\n`` after quit and ``\n`` elsewhere, or the other way round."""
     link = connect(line, quit="quit", goodbye="See you")
     assert answersUntilEnd(link, b"a\nquit\r\nb\n") == b"a\nSee you\r\n"
     link = connect(line, quit="quit", goodbye="")
@@ -218,7 +218,7 @@ def test_lineQuitEndsAsItsOwnLine() -> None:
     ],
 )
 def test_lineQuitIsAWholeLine(text: bytes, ending: bytes) -> None:
-    """DESIGN: quit within a longer line is a line like any other."""
+    """Quit within a longer line is a line like any other."""
     for stream in (text + ending, b"a" + ending + text + ending + b"b" + ending):
         link = connect(line, quit="quit")
         assert answers(link, stream) == stream
@@ -230,7 +230,7 @@ def test_lineQuitIsAWholeLine(text: bytes, ending: bytes) -> None:
 
 
 def test_lineQuitWithoutItsEnd() -> None:
-    """TRAPS 4.3: an unfinished quit is an unfinished line."""
+    """An unfinished quit is an unfinished line."""
     link = connect(line, quit="quit")
     assert answers(link, b"a\nquit") == b"a\n"
     assert link.connection.truncated == 1
@@ -238,7 +238,7 @@ def test_lineQuitWithoutItsEnd() -> None:
 
 
 def test_lineQuitIsNoPattern() -> None:
-    """DESIGN: the word is text, whatever its letters mean elsewhere."""
+    """The word is text, whatever its letters mean elsewhere."""
     link = connect(line, quit=".*")
     assert answers(link, b"abc\n.*.\n\n") == b"abc\n.*.\n\n"
     link = connect(line, quit=".*", prefix=r"\1 ", goodbye=r"\g<0>")
@@ -246,7 +246,7 @@ def test_lineQuitIsNoPattern() -> None:
 
 
 def test_lineWithoutQuit() -> None:
-    """DESIGN: an empty word is none: empty lines end nothing."""
+    """An empty word is none: empty lines end nothing."""
     link = connect(line, quit="", prefix="> ")
     assert answers(link, b"\n\nquit\n") == b"> \n> \n> quit\n"
 
@@ -254,7 +254,7 @@ def test_lineWithoutQuit() -> None:
 @pytest.mark.parametrize("size", [100, 1000])
 @pytest.mark.parametrize("prefix", ["p" * 256, "é" * 256, "\n", "a\nb"])
 def test_linePrefixSlicesAreComplete(prefix: str, size: int) -> None:
-    """DESIGN: whatever the share of line ends, pieces of a long reply are the whole reply."""
+    """Whatever the share of line ends, pieces of a long reply are the whole reply."""
     source = random.Random(size)
     lines = b"".join(b"x" * source.choice([0, 0, 1, size]) + b"\n" for _ in range(40_000 // size))
     lines += b"\n" * 40_000
@@ -449,7 +449,7 @@ def test_dnsStrictEndsCleanlyWhenAllIsSent() -> None:
     ],
 )
 def test_truncated(maker: IStreamProtocolMaker, stream: bytes, complete: bytes) -> None:
-    """TRAPS 4.3, 4.4: an unfinished message at FIN is not answered, but counted, once."""
+    """An unfinished message at FIN is not answered, but counted, once."""
     for pieces in splits(stream) if stream else [[]]:
         link = connect(maker)
         assert answers(link, *pieces) == complete
@@ -504,7 +504,7 @@ def test_tooLongWhileThePeerDoesNotRead(maker: IStreamProtocolMaker) -> None:
     sent += message
     assert link.connection.reason is Reason.TOO_LONG
     link.send(b"more" * 100)
-    # Longer than the linger timeout: it has not begun while bytes are owed (TRAPS 2.3).
+    # Longer than the linger timeout: it has not begun while bytes are owed.
     link.advance(Limits().lingerTimeout * 2)
     assert link.connection.state is State.LINGERING
     assert link.readAll() == sent
@@ -564,7 +564,7 @@ def test_bulkIsProgress() -> None:
 
 @pytest.mark.parametrize("maker", [line, dns])
 def test_aTurnIsBounded(maker: IStreamProtocolMaker) -> None:
-    """Issue 3, 4: the smaller the messages, the less a read takes; long ones, more again."""
+    """The smaller the messages, the less a read takes; long ones, more again."""
     link = connect(maker)
     reads: list[int] = []
     received = link.connection.received

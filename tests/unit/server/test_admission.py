@@ -178,7 +178,7 @@ def test_oneThatIsGoneIsNotAskedToGo() -> None:
 
 
 def test_busyOnesStay() -> None:
-    """F7, TRAPS 2.3: who is owed bytes is not idle, however long it takes to read them."""
+    """F7: who is owed bytes is not idle, however long it takes to read them."""
     room = Room(1)
     link = room.join(0.0, buffers=4096)
     for _ in range(20):
@@ -290,7 +290,7 @@ def test_whatFitsStays() -> None:
 
 
 def test_defaultsShrink() -> None:
-    """DESIGN: the default shrinks, evenly, and what was asked for stays."""
+    """The default shrinks, evenly, and what was asked for stays."""
     wanted = [(1000, False), (20, True), (1000, False)]
     limit = needed([1000, 20, 1000])
     fitted = fitDescriptors(wanted, limit - 1)
@@ -314,7 +314,7 @@ def test_defaultsShrink() -> None:
     ],
 )
 def test_whatDoesNotFitIsRefused(wanted: list[tuple[int, bool]], limit: int) -> None:
-    """DESIGN: an explicit value is refused, in one line with the number, the limit, the mend."""
+    """An explicit value is refused, in one line with the number, the limit, the mend."""
     with pytest.raises(ConfigurationError) as caught:
         fitDescriptors(wanted, limit)
     message = str(caught.value)
@@ -369,7 +369,7 @@ def descriptorLimits() -> Iterator[tuple[int, int]]:
 
 
 def test_raiseDescriptorLimit(descriptorLimits: tuple[int, int]) -> None:
-    """TRAPS 3.1: the soft limit is raised to the hard one."""
+    """The soft limit is raised to the hard one."""
     _, hard = descriptorLimits
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard // 2, hard))
     assert raiseDescriptorLimit() == hard

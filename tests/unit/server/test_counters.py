@@ -199,7 +199,7 @@ def test_endsInTheLog(
 
 
 def test_bracesInNames(logLines: LogLines) -> None:
-    """TRAPS 7.8: a brace in a value is a value."""
+    """A brace in a value is a value."""
     log = ConnectionLog("{peer} {nothing}")
     log.opened(connectionWith())
     assert logLines.lines == ["opened {peer} {nothing} peer=127.0.0.1:40000"]
@@ -231,7 +231,7 @@ def test_payload(logLines: LogLines, data: bytes, shown: str) -> None:
 
 
 def test_refusals(logLines: LogLines) -> None:
-    """Issue 5: a line says how many since the last, by reason; none where there were none."""
+    """A line says how many since the last, by reason; none where there were none."""
     refused = Counter({"full": 5})  # told by somebody else, before
     log = RefusalLog("raw tcp 127.0.0.1:7", lambda: refused)
     log.sweep(0.0)
@@ -256,7 +256,7 @@ class Described:
 
 
 def test_slow(logLines: LogLines) -> None:
-    """Issue 5: who held the reactor, for how long; a line a second at most, all counted."""
+    """Who held the reactor, for how long; a line a second at most, all counted."""
     clock = Clock()
     log = SlowLog(clock.seconds)
     connection = connectionWith()

@@ -1,4 +1,4 @@
-"""`echod.server.datagram_guard`: which datagrams are answered (E6)."""
+"""`echod.server.datagram_guard`: which datagrams are answered."""
 
 from __future__ import annotations
 

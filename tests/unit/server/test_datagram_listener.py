@@ -163,7 +163,7 @@ def test_protocolSeesTheClient() -> None:
         host, port = served.proxy.getsockname()
         answers = served.ask(HEADER + bytes(50), formatV2(command=LOCAL) + bytes(50))
         assert answers == [b"192.0.2.7 40000", f"{host} {port}".encode()]
-        # An IPv4 client is told as such, also by a proxy that writes it as IPv6 (TRAPS 3.6).
+        # An IPv4 client is told as such, also by a proxy that writes it as IPv6.
         mapped = formatV2(("::ffff:192.0.2.7", 1), ("::1", 7), transport=DGRAM)
         assert served.ask(mapped + bytes(50)) == [b"192.0.2.7 1"]
 

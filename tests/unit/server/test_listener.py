@@ -57,7 +57,7 @@ def serviceOf(loop: Outer, protocol: Any, endpoint: str) -> EchodService:
 def test_factoryWithoutAProtocol(
     factory: type[Factory], reason: str, loggedErrors: LoggedErrors
 ) -> None:
-    """TRAPS 1.14: its clients are closed, and counted as refused."""
+    """Its clients are closed, and counted as refused."""
     loop = Outer()
     listener = listenerOf(loop, FactoryMaker("x", "x", factory), "tcp:0")
     listener.privilegedStartService()
@@ -171,7 +171,7 @@ def test_unstartable(
 
 
 def test_datagramsByStartServiceAlone() -> None:
-    """TRAPS 7.9: `startService` binds what the privileged hook has not, and once."""
+    """`startService` binds what the privileged hook has not, and once."""
     loop = Outer()
     listener = listenerOf(loop, "udp", "udp:0")
     listener.startService()

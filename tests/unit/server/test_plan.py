@@ -97,7 +97,7 @@ def listener(endpoint: str, protocol: str = "raw", more: str = "") -> str:
 
 @pytest.mark.parametrize("interface", ["127.0.0.1", "0.0.0.0", "::1"])
 def test_nothingAskedFor(interface: str) -> None:
-    """DESIGN: raw on 1234, line on 1235, dns on 1236, on ``--interface``."""
+    """Raw on 1234, line on 1235, dns on 1236, on ``--interface``."""
     made = planOf("", interface=interface)
     assert [(each.maker.name, each.endpoint) for each in made.listeners] == [
         ("raw", TCPEndpoint(interface, 1234)),
@@ -132,7 +132,7 @@ def test_aFile() -> None:
 
 
 def test_layers() -> None:
-    """DESIGN: protocol < ``[defaults]`` < listener, key by key."""
+    """Protocol < ``[defaults]`` < listener, key by key."""
     text = "[defaults]\nmax_age = 5\nkeepalive = 1\n" + listener("tcp:1", "small", "max_age = 8")
     text += listener("tcp:2", "small") + listener("tcp:3")
     own, defaults, other = (each.limits for each in planOf(text).listeners)
@@ -142,7 +142,7 @@ def test_layers() -> None:
 
 
 def test_overrides() -> None:
-    """DESIGN: the command line's limits are over ``[defaults]``, under the listener's own."""
+    """The command line's limits are over ``[defaults]``, under the listener's own."""
     text = "[defaults]\nmax_age = 5\nkeepalive = 1\n" + listener("tcp:1", "small", "max_age = 8")
     made = planOf(text + listener("tcp:2"), overrides={"max_age": 6.0, "backlog": 10})
     own, other = (each.limits for each in made.listeners)
@@ -247,7 +247,7 @@ def sockets() -> Iterator[Callable[..., int]]:
 
 
 def test_aListenerForEachSocket(sockets: Callable[..., int]) -> None:
-    """TRAPS 3.9: of one name there may be several; all get what is planned, and tell where."""
+    """Of one name there may be several; all get what is planned, and tell where."""
     four, six = sockets(), sockets(socket.AF_INET6)
     made = plan(
         Configuration(),
@@ -267,7 +267,7 @@ def test_aListenerForEachSocket(sockets: Callable[..., int]) -> None:
 
 
 def test_whatItIsDecides(sockets: Callable[..., int]) -> None:
-    """TRAPS 3.4: family and type are the socket's own; a protocol of the other kind is refused."""
+    """Family and type are the socket's own; a protocol of the other kind is refused."""
     stream, datagrams = sockets(), sockets(kind=socket.SOCK_DGRAM)
     for name, number, kind in (("udp", stream, "streams"), ("raw", datagrams, "datagrams")):
         message = refused(ask(name, f"fd:{number}"))
@@ -297,7 +297,7 @@ def test_twoListenersOnOneSocket(sockets: Callable[..., int]) -> None:
 
 
 def test_socketsThatNobodyUses(sockets: Callable[..., int]) -> None:
-    """TRAPS 3.9: whoever connects to one would wait for ever: refused, all of them named."""
+    """Whoever connects to one would wait for ever: refused, all of them named."""
     one, two, three = sockets(), sockets(), sockets()
     passed = PassedSockets({"x": [one, two], "y": [three]})
     with pytest.raises(ConfigurationError) as caught:
@@ -329,7 +329,7 @@ def test_nobodyLooks() -> None:
 
 
 def test_twoListenersOnOneAddress() -> None:
-    """DESIGN: refused, with both places."""
+    """Refused, with both places."""
     text = listener("tcp:7") + listener("tcp:8") + listener("tcp:7:interface=127.0.0.1", "line")
     with pytest.raises(ConfigurationError) as caught:
         planOf(text)
@@ -407,7 +407,7 @@ def test_anyPortIsNeverTaken() -> None:
 
 @pytest.mark.parametrize("spelling", ["::1", "0:0:0:0:0:0:0:1", "::0001", "0::1"])
 def test_oneAddressInTwoSpellings(spelling: str) -> None:
-    """DESIGN: two listeners on one address are refused, however it is written."""
+    """Two listeners on one address are refused, however it is written."""
     escaped = spelling.replace(":", r"\:")
     message = refused(
         ask(endpoint=r"tcp:7:interface=\:\:1"), ask(endpoint=f"tcp:7:interface={escaped}")
@@ -464,7 +464,7 @@ def test_placesOfTheCommandLine(request_: ListenerRequest, message: str) -> None
 
 
 def test_defaultsShrinkAndSaySo() -> None:
-    """DESIGN: one line for all listeners that the limit has made smaller."""
+    """One line for all listeners that the limit has made smaller."""
     limit = RESERVED + 3 * RESERVED_EACH + 3 * 105
     made = planOf("", limit=limit)
     assert [each.limits.maxConnections for each in made.listeners] == [100] * 3
@@ -496,7 +496,7 @@ def test_noStallOfDatagrams() -> None:
 
 
 def test_onlyDefaultsShrink() -> None:
-    """DESIGN: an explicit value stays, and its listener has no note."""
+    """An explicit value stays, and its listener has no note."""
     text = listener("tcp:1", more="max_connections = 200") + listener("tcp:2")
     made = planOf(text, limit=RESERVED + 2 * RESERVED_EACH + 210 + 105)
     assert [each.limits.maxConnections for each in made.listeners] == [200, 100]
@@ -520,7 +520,7 @@ def test_onlyDefaultsShrink() -> None:
 def test_explicitMaximaAreRefused(
     head: str, own: str, overrides: dict[str, int], place: str
 ) -> None:
-    """DESIGN: a number that was asked for and does not fit is refused, by its place."""
+    """A number that was asked for and does not fit is refused, by its place."""
     text = head + listener("tcp:1", more=own)
     limit = RESERVED + RESERVED_EACH + 1049
     with pytest.raises(ConfigurationError) as caught:
@@ -547,7 +547,7 @@ def _raise() -> Any:
     ],
 )
 def test_makerRaises(maker: Any, endpoint: str) -> None:
-    """Issue 4: what a third party's maker raises is one line that names it and the place."""
+    """What a third party's maker raises is one line that names it and the place."""
     made = plan(Configuration(), [ask("bad", endpoint)], Registry([maker]), 4096)
     with pytest.raises(ConfigurationError) as caught:
         EchodService(made, Outer())

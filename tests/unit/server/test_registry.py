@@ -71,7 +71,7 @@ def test_settingsReachTheConnection() -> None:
 
 
 def test_builtin() -> None:
-    """DESIGN: raw, line, dns and discard by name."""
+    """Raw, line, dns and discard by name."""
     registry = Registry()
     assert registry.get("raw", "here") is raw
     assert registry.get("line", "here") is line
@@ -247,7 +247,7 @@ BROKEN |= {
 
 @pytest.mark.parametrize("case", list(BROKEN))
 def test_brokenOffer(case: str) -> None:
-    """Issue 4: a broken one is blamed in one line, by distribution; the others still serve."""
+    """A broken one is blamed in one line, by distribution; the others still serve."""
     maker, why = BROKEN[case]
     registry = offered(maker)
     (problem,) = registry.problems
@@ -263,7 +263,7 @@ def test_brokenOffer(case: str) -> None:
 
 
 def test_nameTaken() -> None:
-    """Issue 4: the name of a built-in, or of an earlier distribution's, is not given twice."""
+    """The name of a built-in, or of an earlier distribution's, is not given twice."""
     taken = replace(SILENT, name="raw")
     registry = offered(taken, "raw")
     why = f"twisted-echod {__version__} has that name already"

@@ -50,7 +50,7 @@ def test_fileThatIsGone(served: Reloading, tmp_path: Path) -> None:
 
 
 def test_fileThatIsSomebodyElses(served: Reloading, tmp_path: Path) -> None:
-    """Issue 5, 4: what is at the path now is not ours to change, nor what a link leads to."""
+    """What is at the path now is not ours to change, nor what a link leads to."""
     path, secret = tmp_path / "s", tmp_path / "secret"
     secret.touch(0o600)
     served.start(("raw", f"unix:{path}:mode=666", {}))

@@ -1,4 +1,4 @@
-"""The small services: `chargen`, `daytime`, `time`, `whoami`, `upper`, `discard` (issue 4)."""
+"""The small services: `chargen`, `daytime`, `time`, `whoami`, `upper`, `discard`."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_discard() -> None:
 
 @pytest.mark.parametrize("name", ["raw", "discard", "chargen", "whoami"])
 def test_isShort(name: str) -> None:
-    """Issue 4: under 60 lines, docstrings counted."""
+    """Under 60 lines, docstrings counted."""
     module = __import__(f"echod.protocols.{name}", fromlist=["__file__"])
     with open(str(module.__file__)) as file:
         assert len(file.readlines()) < 60

@@ -67,7 +67,7 @@ def unused(values: dict[str, str], *used: int) -> str:
     ],
 )
 def test_names(count: str, names: str | None, told: str) -> None:
-    """TRAPS 3.9: from 3 on, of one name several; without names all are ``unknown``."""
+    """From 3 on, of one name several; without names all are ``unknown``."""
     assert unused(environment(count, names)) == told
 
 
@@ -106,7 +106,7 @@ def test_notInherited() -> None:
     ],
 )
 def test_nonePassed(values: dict[str, str | None], why: str) -> None:
-    """TRAPS 3.9: nothing was passed to us, and why; whoever asks for none need not know."""
+    """Nothing was passed to us, and why; whoever asks for none need not know."""
     assert refused(environment(**values)).startswith(f"no socket was passed: {why}")
     passed = PassedSockets.fromEnvironment(environment(**values), PROCESS)
     passed.checkUsed([])
@@ -124,7 +124,7 @@ def test_wrongCount(count: str) -> None:
     ("count", "names"), [("2", "a"), ("2", "a:b:c"), ("2", ""), ("1", "a:"), ("9999999", "a:b")]
 )
 def test_wrongNames(count: str, names: str) -> None:
-    """TRAPS 3.9: not one name for each; Twisted forgets all of them."""
+    """Not one name for each; Twisted forgets all of them."""
     assert refused(environment(count, names)) == (
         f"LISTEN_FDNAMES is {names!r}, but LISTEN_FDS is {count}:"
         " there must be one name for each descriptor"
@@ -142,7 +142,7 @@ def test_notOpen() -> None:
 
 
 def test_noSuchName() -> None:
-    """TRAPS 3.9: the name, and the names that there are; Twisted raises ``KeyError``."""
+    """The name, and the names that there are; Twisted raises ``KeyError``."""
     message = refused(environment("3", "a:b:a"), "c")
     assert message == "no socket named 'c' was passed (there are: a, b)"
     assert "'\\n\\x1b'" in refused(environment(), "\n\x1b").encode().decode()

@@ -59,7 +59,7 @@ def refused(skt: socket.socket | int) -> str:
     ],
 )
 def test_networks(stack: ExitStack, family: int, host: str, v6only: bool | None) -> None:
-    """TRAPS 3.4: family, type and address are the socket's own; it is left as it was."""
+    """Family, type and address are the socket's own; it is left as it was."""
     stream = bound(stack, family, socket.SOCK_STREAM, (host, 0), v6only=v6only)
     stream.listen(7)
     datagrams = bound(stack, family, socket.SOCK_DGRAM, (host, 0), v6only=v6only)

@@ -103,7 +103,7 @@ def test_missingAddresses(host: str, kind: socket.SocketKind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any(kind: socket.SocketKind) -> None:
-    """TRAPS 3.6: all addresses are those of IPv6, and of IPv4, where the kernel has both."""
+    """All addresses are those of IPv6, and of IPv4, where the kernel has both."""
     with makeSocket(ANY, kind) as skt:
         assert skt.family == socket.AF_INET6
         assert not skt.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)

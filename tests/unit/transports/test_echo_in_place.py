@@ -272,7 +272,7 @@ def test_whoReadsAgain() -> None:
 
 @pytest.mark.parametrize("reads", [False, True])
 def test_reset(reads: bool) -> None:
-    """TRAPS 2.2: RST ends it, whether it is stalled or in full flight."""
+    """RST ends it, whether it is stalled or in full flight."""
     before = descriptors()
     link = Link()
     if reads:
@@ -327,7 +327,7 @@ def test_afterWhatWaits() -> None:
 
 
 def test_ourEndWhileStalled() -> None:
-    """TRAPS 2.1: our FIN while nothing more can be sent: it stays open, and nothing is lost."""
+    """Our FIN while nothing more can be sent: it stays open, and nothing is lost."""
     with Link() as link:
         link.stall()
         echoed = link.protocol.unseen
@@ -353,7 +353,7 @@ def test_afterASequence() -> None:
 
 
 def test_readsMuch() -> None:
-    """Issue 3, 4: the transport says whether its last read came back full."""
+    """The transport says whether its last read came back full."""
     with Link() as link:
         link.client.send(bytes(FIRST_READ + 5))
         link.transport.doRead()

@@ -18,7 +18,7 @@ from echod.testing import memoryLink
 @pytest.mark.parametrize("word", ["", "never"], ids=["unseen", "seen"])
 @pytest.mark.parametrize("size", [100, 300_000])
 def test_errorsThatPass(code: int, call: str, word: str, size: int) -> None:
-    """Issue 5: whatever the kernel lacks for a moment costs time, and not one byte."""
+    """Whatever the kernel lacks for a moment costs time, and not one byte."""
     data = random.Random(size).randbytes(size)
     link = memoryLink(raw.makeFactory(RawOptions(quit=word)).buildProtocol(None))  # type: ignore[arg-type]  # no address
     skt: Any = link.connection.transport.socket  # type: ignore[attr-defined]  # an imitated one

@@ -211,7 +211,7 @@ TWISTEDS_OWN = (tcp, tcp.Server, tcp.Port, udp.Port, unix.Server, unix.Port)
 
 
 def test_privatePartsAreListed() -> None:
-    """Issue 3, 1: each private attribute of Twisted is known by name, in one place, and used."""
+    """Each private attribute of Twisted is known by name, in one place, and used."""
     trees = sources()
     own = ownNames(trees)
     for name, tree in trees.items():
@@ -245,13 +245,13 @@ def named_elsewhere(trees: dict[str, ast.Module], name: str) -> set[str]:
 
 @pytest.mark.parametrize("name", stream._PRIVATE)
 def test_checkedAtImport(name: str) -> None:
-    """Issue 3, 1: `_PRIVATE` is listed in the docstring, and Twisted has it."""
+    """`_PRIVATE` is listed in the docstring, and Twisted has it."""
     assert name in listed(sources()["socket_stream.py"])
     assert hasattr(tcp.Server, name)
 
 
 def test_missingPrivatePart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 3, 1: a Twisted without one of them is refused at import, by name."""
+    """A Twisted without one of them is refused at import, by name."""
     assert stream.__file__ is not None
     code = compile(Path(stream.__file__).read_text(), "stream", "exec")
     monkeypatch.delattr("twisted.internet.tcp._AbortingMixin._aborting")
@@ -317,7 +317,7 @@ def test_fINMeans(stock: Rig) -> None:
 
 
 def test_writeAfterFINMeans(stock: Rig) -> None:
-    """``_writeDisconnected`` drops writes, and has loseConnection end at once (TRAPS 1.13)."""
+    """``_writeDisconnected`` drops writes, and has loseConnection end at once."""
     it = stock.transport
     it._writeDisconnected = True
     it.write(b"x")
@@ -415,7 +415,7 @@ def test_logConnectionLostMeans() -> None:
 
 
 def test_sentAtOnce() -> None:
-    """DESIGN 2: nothing waits, so it is with the kernel before write returns."""
+    """Nothing waits, so it is with the kernel before write returns."""
     rig = Rig()
     rig.transport.write(b"0123456789")
     assert rig.client.recv(100) == b"0123456789"
@@ -424,7 +424,7 @@ def test_sentAtOnce() -> None:
 
 
 def test_kernelTakesPart() -> None:
-    """DESIGN 2: the rest is buffered without loss, and what follows stays behind it."""
+    """The rest is buffered without loss, and what follows stays behind it."""
     rig = Rig(sendBuffer=10, receiveBuffer=1)
     rig.transport.write(b"0123456789ABCDEF")
     assert rig.waiting == 6
@@ -441,7 +441,7 @@ def test_kernelTakesPart() -> None:
 
 
 def test_kernelTakesNothing() -> None:
-    """DESIGN 2: a full queue is no error."""
+    """A full queue is no error."""
     rig = Rig(sendBuffer=2, receiveBuffer=1)
     rig.transport.write(b"012")
     rig.transport.write(b"345")
@@ -457,7 +457,7 @@ def test_kernelTakesNothing() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_anyWritesStayInOrder(seed: int) -> None:
-    """DESIGN 2: sizes, sequences, room and turns at random: each byte once, in order."""
+    """Sizes, sequences, room and turns at random: each byte once, in order."""
     rng = random.Random(seed)
     rig = Rig(sendBuffer=rng.choice((1, 10, 1000)), receiveBuffer=rng.choice((1, 10, 1000)))
     data = rng.randbytes(20_000)
@@ -481,7 +481,7 @@ def test_anyWritesStayInOrder(seed: int) -> None:
 
 @pytest.mark.parametrize("data", ["text", bytearray(b"x"), memoryview(b"x"), None])
 def test_onlyBytes(data: Any) -> None:
-    """TRAPS 1.12: refused whether the kernel has room or not; a bytearray could still change."""
+    """Refused whether the kernel has room or not; a bytearray could still change."""
     rig = Rig(sendBuffer=1, receiveBuffer=1)
     for _ in range(2):
         with pytest.raises(TypeError):
@@ -500,7 +500,7 @@ def test_nothingIsWritten() -> None:
 
 
 def test_sendBufferFullIsExact() -> None:
-    """TRAPS 1.11: sent bytes do not count; full is more than `bufferSize`."""
+    """Sent bytes do not count; full is more than `bufferSize`."""
     rig = Rig(sendBuffer=100, receiveBuffer=100)
     it = rig.transport
     it.registerProducer(rig.protocol, True)
@@ -543,7 +543,7 @@ def test_writeBetweenLoseConnectionAndItsTurn() -> None:
 
 
 def test_writeAfterAbort() -> None:
-    """TRAPS 1.13: nothing of it, nor of what waited, reaches the peer."""
+    """Nothing of it, nor of what waited, reaches the peer."""
     rig = Rig(sendBuffer=2, receiveBuffer=2)
     rig.transport.write(b"012345")
     rig.transport.abortConnection()
@@ -556,7 +556,7 @@ def test_writeAfterAbort() -> None:
 
 
 def test_writeBetweenAbortAndItsTurn() -> None:
-    """TRAPS 1.13: not even where nothing waited."""
+    """Not even where nothing waited."""
     rig = Rig()
     rig.transport.abortConnection()
     rig.transport.write(b"x")
@@ -570,7 +570,7 @@ def test_writeBetweenAbortAndItsTurn() -> None:
 
 
 def test_fINAtOnce() -> None:
-    """DESIGN 5: nothing waits, so FIN is sent before loseWriteConnection returns."""
+    """Nothing waits, so FIN is sent before loseWriteConnection returns."""
     rig = Rig()
     rig.transport.write(b"x")
     rig.transport.loseWriteConnection()
@@ -587,7 +587,7 @@ def test_fINAtOnce() -> None:
 
 @pytest.mark.parametrize("how", ["dataBuffer", "_tempDataLen", "producer"])
 def test_fINDelayed(how: str) -> None:
-    """DESIGN 5: something waits, or a producer may bring more: flushed first."""
+    """Something waits, or a producer may bring more: flushed first."""
     rig = Rig(sendBuffer=2, receiveBuffer=2)
     it = rig.transport
     if how == "dataBuffer":
@@ -626,7 +626,7 @@ def test_fINTwice() -> None:
 
 
 def test_fINThenClose() -> None:
-    """TRAPS 1.13: after FIN loseConnection ends at once, in the middle of the call."""
+    """After FIN loseConnection ends at once, in the middle of the call."""
     rig = Rig()
     rig.transport.loseWriteConnection()
     rig.transport.loseConnection()
@@ -713,7 +713,7 @@ def test_transientErrorIsNoReset() -> None:
 
 
 def test_readsGrowAndShrink() -> None:
-    """DESIGN 3: doubled while they come back full, halved when three quarters stay empty."""
+    """Doubled while they come back full, halved when three quarters stay empty."""
     rig = Rig(sendBuffer=1 << 21, receiveBuffer=1 << 21)
     sizes = [FIRST_READ]
     while sizes[-1] < LARGEST_READ:
@@ -768,7 +768,7 @@ def test_readErrors() -> None:
 
 
 def test_startTLSWritesNoPlainText(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TRAPS 1.10: after startTLS a write goes through TLS, never at once to the kernel."""
+    """After startTLS a write goes through TLS, never at once to the kernel."""
     rig = Rig(sendBuffer=1 << 20)
     # Else it would be the real reactor's, and install that.
     monkeypatch.setattr("twisted.protocols.tls._get_default_clock", lambda: rig.loop)
@@ -914,7 +914,7 @@ def test_oneClientIsGone(accepting: Accepted, code: int) -> None:
     "code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM], ids=errno.errorcode.get
 )
 def test_noDescriptorLeft(accepting: Accepted, code: int) -> None:
-    """TRAPS 3.1: accepting rests for a moment, then goes on; nobody's connection is closed."""
+    """Accepting rests for a moment, then goes on; nobody's connection is closed."""
     with ExitStack() as stack:
         accepting.port.socket = script = Script(
             accepting.port.socket, *pairs(stack, 1), code, *pairs(stack, 1)
@@ -964,7 +964,7 @@ def test_stoppedWhileItRests(accepting: Accepted) -> None:
 
 
 def test_realDescriptorLimit(accepting: Accepted) -> None:
-    """TRAPS 3.1: EMFILE from the kernel: no spin, no client lost, served once there is room."""
+    """EMFILE from the kernel: no spin, no client lost, served once there is room."""
     with accepting.connect() as client:
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         lowest = os.dup(0)
@@ -985,7 +985,7 @@ def test_realDescriptorLimit(accepting: Accepted) -> None:
 
 
 def test_boundedAccepting(accepting: Accepted) -> None:
-    """Issue 3, 4: ACCEPTS connections a turn at most."""
+    """ACCEPTS connections a turn at most."""
     with ExitStack() as stack:
         accepting.port.socket = Script(accepting.port.socket, *pairs(stack, ACCEPTS + 3))
         accepting.port.doRead()
@@ -998,7 +998,7 @@ def test_boundedAccepting(accepting: Accepted) -> None:
 def test_buildProtocolThatRaises(
     accepting: Accepted, error: type[BaseException], loggedErrors: Any
 ) -> None:
-    """TRAPS 1.14: its socket is closed at once; the next client is served."""
+    """Its socket is closed at once; the next client is served."""
 
     def fail() -> None:
         accepting.make = Recorder
@@ -1016,7 +1016,7 @@ def test_buildProtocolThatRaises(
 def test_connectionMadeThatRaises(
     accepting: Accepted, error: type[BaseException], loggedErrors: Any
 ) -> None:
-    """TRAPS 1.14: it is aborted, learns so, and nothing of it stays; the next is served."""
+    """It is aborted, learns so, and nothing of it stays; the next is served."""
 
     class Bad(Recorder):
         def connectionMade(self) -> None:
@@ -1059,7 +1059,7 @@ def test_linkLocalPeer(accepting: Accepted) -> None:
 
 @pytest.mark.parametrize("adopted", [False, True], ids=["bound", "adopted"])
 def test_serveQueue(adopted: bool) -> None:
-    """TRAPS 3.3: every connection that is complete already, and then no further one."""
+    """Every connection that is complete already, and then no further one."""
     accepted = Accepted(backlog=100)
     if adopted:
         listening = accepted.port.socket
@@ -1083,7 +1083,7 @@ def test_serveQueue(adopted: bool) -> None:
 
 
 def test_serveQueueIsBounded(accepting: Accepted) -> None:
-    """TRAPS 3.3: clients that arrive all the while cannot hold it up."""
+    """Clients that arrive all the while cannot hold it up."""
     with ExitStack() as stack:
         stack.enter_context(accepting.connect())
         accepting.port.socket = script = Script(accepting.port.socket, *pairs(stack, 4 * ACCEPTS))
@@ -1095,7 +1095,7 @@ def test_serveQueueIsBounded(accepting: Accepted) -> None:
 
 
 def test_serveQueueWithoutDescriptors(accepting: Accepted) -> None:
-    """TRAPS 3.1, 3.3: when there is none left it does not try again and again."""
+    """When there is none left it does not try again and again."""
     with accepting.connect():
         accepting.port.socket = script = Script(accepting.port.socket, errno.EMFILE, errno.EMFILE)
         accepting.port.serveQueue()
@@ -1184,14 +1184,14 @@ def test_facadeInterfaces() -> None:
 
 
 def test_listenTCP(net: Net) -> None:
-    """Issue 3, 1: IReactorTCP.listenTCP, as Twisted's in every argument."""
+    """IReactorTCP.listenTCP, as Twisted's in every argument."""
     port = net.facade.listenTCP(0, net.factory, 7, interface="127.0.0.1")
     assert (type(port), port.backlog) == (Port, 7)
     net.serves(port, Server)
 
 
 def test_listenUNIX(net: Net, tmp_path: Path) -> None:
-    """Issue 3, 1: IReactorUNIX.listenUNIX."""
+    """IReactorUNIX.listenUNIX."""
     path = tmp_path / "socket"
     port = net.facade.listenUNIX(str(path), net.factory, mode=0o600, wantPID=True)
     assert type(port) is UNIXPort
@@ -1202,7 +1202,7 @@ def test_listenUNIX(net: Net, tmp_path: Path) -> None:
 
 
 def test_adoptTCP(net: Net) -> None:
-    """Issue 3, 1: IReactorSocket.adoptStreamPort; the caller keeps its descriptor."""
+    """IReactorSocket.adoptStreamPort; the caller keeps its descriptor."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         port = net.facade.adoptStreamPort(listening.fileno(), socket.AF_INET, net.factory)
@@ -1213,7 +1213,7 @@ def test_adoptTCP(net: Net) -> None:
 
 
 def test_adoptUNIX(net: Net, tmp_path: Path) -> None:
-    """TRAPS 3.7: the same for a UNIX socket, whose file is not ours either."""
+    """The same for a UNIX socket, whose file is not ours either."""
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -1230,7 +1230,7 @@ def test_adoptUNIX(net: Net, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix", "TCP4", "adopted"])
 def test_endpoints(net: Net, tmp_path: Path, kind: str) -> None:
-    """Issue 3, 1: any endpoint that is given the facade serves through our transports."""
+    """Any endpoint that is given the facade serves through our transports."""
     transport: Any = Server
     if kind == "TCP4":
         endpoint: Any = TCP4ServerEndpoint(net.facade, 0, interface="127.0.0.1")
@@ -1247,7 +1247,7 @@ def test_endpoints(net: Net, tmp_path: Path, kind: str) -> None:
 
 
 def test_withoutEpoll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 3, 1: where there is no epoll the real reactor watches; the transports are ours."""
+    """Where there is no epoll the real reactor watches; the transports are ours."""
     monkeypatch.delattr(select, "epoll")
     loop = Loop()
     facade: Any = Facade(loop)
@@ -1292,7 +1292,7 @@ def test_uNIXTransport(net: Net, unixPort: Any) -> None:
 
 
 def test_uNIXHalfClose(net: Net, unixPort: Any) -> None:
-    """TRAPS 0, 1.1: the echo of what precedes the peer's FIN arrives whole, then ours."""
+    """The echo of what precedes the peer's FIN arrives whole, then ours."""
     protocol, client = net.connect(unixPort)
     data = random.Random(1).randbytes(300_000)
     client.setblocking(False)
@@ -1372,7 +1372,7 @@ def test_unsentWithoutFIN(net: Net) -> None:
 
 
 def test_uNIXBackpressure(net: Net, unixPort: Any) -> None:
-    """DESIGN 5: over 64 KiB waiting pause the producer, none waiting resumes it, none is lost."""
+    """Over 64 KiB waiting pause the producer, none waiting resumes it, none is lost."""
     protocol, client = net.connect(unixPort)
     it = protocol.transport
     it.registerProducer(protocol, True)

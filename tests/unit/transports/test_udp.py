@@ -172,7 +172,7 @@ def nothingFor(client: socket.socket) -> bool:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("size", [0, 1, 8193, 65_507])
 def test_wholeDatagrams(host: str, size: int) -> None:
-    """E2, TRAPS 9.1: one for one, of any size; the protocol is told who sent it."""
+    """E2: one for one, of any size; the protocol is told who sent it."""
     with rigged(host) as rig, opened(host) as client:
         data = bytes(range(256)) * (size // 256) + bytes(size % 256)
         client.sendto(data, (host, rig.number))
@@ -203,7 +203,7 @@ def test_answersFromTheAddressThatWasAsked(host: str, asked: str) -> None:
 
 
 def test_batches(rig: Rig, client: socket.socket) -> None:
-    """TRAPS 9.2: empty datagrams too are counted against a turn; the rest waits for the next."""
+    """Empty datagrams too are counted against a turn; the rest waits for the next."""
     for _ in range(DATAGRAMS + 3):
         client.sendto(b"", ("127.0.0.1", rig.number))
     rig.turn()
@@ -341,7 +341,7 @@ def test_protocolRaises(rig: Rig, client: socket.socket, loggedErrors: LoggedErr
 
 
 def test_errorsOfReceiving(rig: Rig, client: socket.socket) -> None:
-    """TRAPS 9.5: after an error of the socket it reads on; each is counted by its name."""
+    """After an error of the socket it reads on; each is counted by its name."""
     rig.faulty().faults["recvmsg_into"] = [
         OSError(errno.ENOMEM, "none left"),
         OSError(errno.ECONNREFUSED, "nobody there"),
@@ -354,7 +354,7 @@ def test_errorsOfReceiving(rig: Rig, client: socket.socket) -> None:
 
 
 def test_errorsOfSending(rig: Rig, client: socket.socket) -> None:
-    """TRAPS 9.4: an answer that cannot be sent is counted, and is no answer; the next is sent."""
+    """An answer that cannot be sent is counted, and is no answer; the next is sent."""
     rig.faulty().faults["sendmsg"] = [OSError(errno.ENOBUFS, "none left")]
     for data in (b"lost", b"sent"):
         client.sendto(data, ("127.0.0.1", rig.number))

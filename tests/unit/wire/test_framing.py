@@ -138,7 +138,7 @@ payloads = st.lists(
 
 @given(payloads=payloads, cuts=cutsOf, rest=st.integers(0, 3))
 def test_anySplitGivesWholeMessages(payloads: list[bytes], cuts: list[float], rest: int) -> None:
-    """F3, F4, TRAPS 4.4: any split of any messages, and an unfinished one after them."""
+    """F3, F4: any split of any messages, and an unfinished one after them."""
     # pytest-twisted wraps a hypothesis test once more for each of its parameters: no parameters.
     for framing in FRAMINGS:
         messages = [framing.encode(payload) for payload in payloads]
@@ -255,7 +255,7 @@ def test_zeroLengthMessages(width: int) -> None:
 
 
 def test_emptyLines() -> None:
-    r"""TRAPS 4.3: ``\n`` alone is a message of 0 bytes, also with a limit of 0."""
+    r"""``\n`` alone is a message of 0 bytes, also with a limit of 0."""
     for pieces in splits(b"\n" * 5):
         framer = Lines(0)
         checkWhole(framer, [b"\n"] * 5, pieces)
@@ -265,7 +265,7 @@ def test_emptyLines() -> None:
 
 
 def test_linesKeepTheirBytes() -> None:
-    r"""TRAPS 4.3: split at ``\n`` alone; ``\r`` and all other bytes are kept."""
+    r"""Split at ``\n`` alone; ``\r`` and all other bytes are kept."""
     framer = Lines(300)
     everything = bytes(range(256)).replace(b"\n", b"")
     assert framer.feed(b"a\r\nb\rc\n\r\n" + everything) == b"a\r\nb\rc\n\r\n"
@@ -281,12 +281,12 @@ def test_linesKeepTheirBytes() -> None:
 @everyFraming
 @pytest.mark.parametrize("maxLength", [0, 1, 2, 3, 5, 16])
 def test_atTheLimitAtEverySplit(framing: Framing, maxLength: int) -> None:
-    """TRAPS 4.2, F10: max-1 and max pass, max+1 does not, wherever the split is."""
+    """F10: max-1 and max pass, max+1 does not, wherever the split is."""
     after = framing.encode(b"")
     for payloads in ([], [b""], [b"", b"", b""], [b"\r", b""]):
         before = [framing.encode(payload) for payload in payloads if len(payload) <= maxLength]
         for length in range(max(0, maxLength - 1), maxLength + 1):
-            # A line's own \r counts: TRAPS 4.2 has it mistaken for a part of the delimiter.
+            # A line's own \r counts; Twisted takes it for a part of the delimiter.
             for payload in (b"x" * length, b"x" * (length - 1) + b"\r" * (length > 0)):
                 messages = [*before, framing.encode(payload), after]
                 for pieces in splits(b"".join(messages)):
@@ -299,7 +299,7 @@ def test_atTheLimitAtEverySplit(framing: Framing, maxLength: int) -> None:
 
 @pytest.mark.parametrize("maxLength", [254, 255])
 def test_largestOneByteLength(maxLength: int) -> None:
-    """F10 for a width of one byte: 255 passes where it may."""
+    """F10: for a width of one byte, 255 passes where it may."""
     framing = _prefixed(1)
     message = framing.encode(b"x" * 255)
     for at in range(len(message) + 1):
@@ -409,7 +409,7 @@ def drip(framer: Framer, count: int) -> None:
     ids=["lines", "width 4"],
 )
 def test_drippedBytesCostTheSameEach(make: Callable[[], Framer], head: bytes) -> None:
-    """TRAPS 4.1: 1 MiB byte by byte costs 16 times as much as 64 KiB, not 256 times."""
+    """1 MiB byte by byte costs 16 times as much as 64 KiB, not 256 times."""
 
     def fed(size: int) -> Framer:
         framer = make()
@@ -427,7 +427,7 @@ def test_drippedBytesCostTheSameEach(make: Callable[[], Framer], head: bytes) ->
 
 
 def test_drippedFramesOfTheLargestSize() -> None:
-    """TRAPS 4.1: frames of 65 535 bytes, byte by byte: sixteen cost sixteen times one."""
+    """Frames of 65 535 bytes, byte by byte: sixteen cost sixteen times one."""
     frame = b"\xff\xff" + b"x" * 65535
     single = [frame[at : at + 1] for at in range(len(frame))]
 
@@ -463,7 +463,7 @@ WORST: list[tuple[str, Callable[[], Framer], bytes]] = [
 @pytest.mark.parametrize(("name", "make", "chunk"), WORST, ids=[name for name, _, _ in WORST])
 def test_worstChunkIsCheap(name: str, make: Callable[[], Framer], chunk: bytes) -> None:
     """
-    TRAPS 4.1: no 64 KiB, whatever is in them, cost more than a few looks at each byte.
+    No 64 KiB, whatever is in them, cost more than a few looks at each byte.
 
     Twenty empty loops over as many bytes are about 20 ms on a machine of 2020; said as a ratio,
     because machines differ.  The worst needs 5 to 10 of them; who looked at each byte once for
@@ -492,7 +492,7 @@ def test_worstChunkIsCheap(name: str, make: Callable[[], Framer], chunk: bytes) 
     ids=["lines, limit 0", "lines, limit 1", "lines", "width 1", "width 2", "width 4"],
 )
 def test_tinyMessagesCostTheSameEach(make: Callable[[], Framer], unit: bytes) -> None:
-    """TRAPS 4.1: a chunk sixteen times as long costs sixteen times as much."""
+    """A chunk sixteen times as long costs sixteen times as much."""
     short = unit * (16384 // len(unit))
     assert make().feed(short * 16) == short * 16
     few = cpuTime(lambda: make().feed(short), 9)
@@ -524,7 +524,7 @@ class Searched(bytes):
 
 @pytest.mark.parametrize("maxLength", [1, 2, 10, 100, 1000, 16384])
 def test_linesAreSearchedALinearNumberOfTimes(maxLength: int) -> None:
-    """TRAPS 4.1: the search looks at each byte a few times, and seldom where lines are short."""
+    """The search looks at each byte a few times, and seldom where lines are short."""
     lengths = sorted({0, 1, maxLength // 2, maxLength - 1, maxLength})
     for pair in itertools.product(lengths, repeat=2):
         unit = b"".join(b"x" * length + b"\n" for length in pair)

@@ -101,7 +101,7 @@ VALID = {
 
 
 def test_everySplit() -> None:
-    """P2, P6, TRAPS 11: however a header is cut, it is whole with its last byte, not before."""
+    """P2, P6: however a header is cut, it is whole with its last byte, not before."""
     for header in VALID.values():
         whole = told(header)
         for count in range(len(header)):
@@ -159,7 +159,7 @@ REFUSED_EARLY = dict(
 
 
 def test_refusedEarly() -> None:
-    """P3, TRAPS 11: as early as it is certain, and at once if all of it comes at once."""
+    """P3: as early as it is certain, and at once if all of it comes at once."""
     assert {line: earliest(line) for line in REFUSED_EARLY} == REFUSED_EARLY
     for line in REFUSED_EARLY:
         with pytest.raises(MalformedHeader):
@@ -182,13 +182,13 @@ REFUSED_LATE = [
 
 
 def test_refusedLines() -> None:
-    """P3, TRAPS 11: what is wrong between the signature and the CRLF."""
+    """P3: what is wrong between the signature and the CRLF."""
     lines = [f"PROXY {words}\r\n".encode() for words in REFUSED_LATE]
     assert {line: earliest(line) for line in lines} == {line: len(line) for line in lines}
 
 
 def test_refusedPorts() -> None:
-    """TRAPS 11: ports are decimal digits of 0 to 65535, without zeros before."""
+    """Ports are decimal digits of 0 to 65535, without zeros before."""
     wrong = ["", "65536", "99999", "100000", "01", "00", "+1", "-1", "1.0", "1_0", "0x1", "abc"]
     for port in wrong:
         for ports in ((port, "1"), ("1", port)):
@@ -237,7 +237,7 @@ def test_refusedBinary() -> None:
 
 
 def test_transports() -> None:
-    """TRAPS 11: no UDP on a stream; by UDP a proxy hands on TCP too; LOCAL has no kind."""
+    """No UDP on a stream; by UDP a proxy hands on TCP too; LOCAL has no kind."""
     datagram = formatV2(*FOUR, transport=DGRAM)
     assert earliest(datagram) == 14
     assert not told(BINARY, datagram=True).datagram
@@ -298,7 +298,7 @@ REFUSED_VALUES = [
 
 
 def test_refusedValues() -> None:
-    """P4, TRAPS 11: TLVs beyond the end, text that is none or would play with a terminal."""
+    """P4: TLVs beyond the end, text that is none or would play with a terminal."""
     for values in REFUSED_VALUES:
         header = formatV2(*FOUR, [values])
         assert earliest(header) == len(header)
@@ -522,7 +522,7 @@ def mutated(choose: random.Random, header: bytes) -> bytes:
 
 
 def test_fuzz() -> None:
-    """TRAPS 11: whatever comes, a header, the wish for more, or `MalformedHeader`; 10 000 cases."""
+    """Whatever comes, a header, the wish for more, or `MalformedHeader`; 10 000 cases."""
     choose = random.Random("proxy")
     known = [*VALID.values(), *(bytes.fromhex(text) for text in (*HAPROXY, DNSDIST))]
     outcomes = {"header": 0, "more": 0, "malformed": 0}
@@ -586,7 +586,7 @@ def test_linearInLength() -> None:
 
 
 def test_messages() -> None:
-    """TRAPS 11, O5: what is shown of a peer's bytes is cut and escaped."""
+    """O5: what is shown of a peer's bytes is cut and escaped."""
     for data in (b"\x1b[31m" * 100, b"PROXY TCP4 " + b"\x07" * 90, b"\r\n\x9b"):
         with pytest.raises(MalformedHeader) as caught:
             parseHeader(data)

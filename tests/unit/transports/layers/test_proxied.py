@@ -347,12 +347,12 @@ def plain(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-# -- Headers in pieces (P2, P5, P6) ------------------------------------------------------------
+# -- Headers in pieces -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", HEADERS)
 def test_everySplit(kind: str, version: str, certificates: Certificates) -> None:
-    """P2, P5, TRAPS 11: wherever a header is cut, it is taken off, and what follows comes back."""
+    """P2, P5: wherever a header is cut, it is taken off, and what follows comes back."""
     header = HEADERS[version]
     with serving(kind, certificates=certificates) as served:
         for at in range(1, len(header)):
@@ -365,7 +365,7 @@ def test_everySplit(kind: str, version: str, certificates: Certificates) -> None
                 client.secure()
                 client.send(b"hello")
             else:
-                # P6: with the last byte of the header comes payload.
+                # With the last byte of the header comes payload.
                 client.send(header[at:] + b"hello")
             client.expect(b"hello")
             client.finish()
@@ -414,7 +414,7 @@ def test_atOnce(plain: str) -> None:
 
 
 def test_nothingBeforeTheHeader(plain: str) -> None:
-    """P2, TRAPS 11: a protocol that speaks first waits for the header, and speaks without data."""
+    """P2: a protocol that speaks first waits for the header, and speaks without data."""
     with serving(plain, maker=whoami) as served:
         client = served.connect()
         served.settle()
@@ -513,7 +513,7 @@ def test_headerWithinTLS(certificates: Certificates) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 5, 65536, 65537, 3_000_000])
 def test_oneSegment(plain: str, size: int) -> None:
-    """P6, E1, TRAPS 1.1, 11: header, data and FIN at once; every byte comes back, then FIN."""
+    """P6, E1: header, data and FIN at once; every byte comes back, then FIN."""
     data = random.Random(size).randbytes(size)
     with serving(plain) as served:
         for number in range(40 if size < 65536 else 2):
@@ -545,7 +545,7 @@ def _sendAndFinish(skt: socket.socket, data: bytes) -> None:
     skt.shutdown(socket.SHUT_WR)
 
 
-# -- Who the client is (P3, P4) ------------------------------------------------------------------
+# -- Who the client is ---------------------------------------------------------------------------
 
 
 def told(served: Served, header: bytes, sender: str = "") -> dict[str, Any]:
@@ -584,7 +584,7 @@ def test_clientIsTold(kind: str, version: str, certificates: Certificates) -> No
 
 
 def test_mappedClient(plain: str) -> None:
-    """TRAPS 3.6: an IPv4 client is told as such, also by a proxy that writes it as IPv6."""
+    """An IPv4 client is told as such, also by a proxy that writes it as IPv6."""
     with serving(plain, maker=whoami, logs=True) as served:
         mapped = ("::ffff:192.0.2.7", 1), ("::ffff:192.0.2.1", 7)
         for header in (formatV1(*mapped), formatV2(*mapped)):
@@ -660,7 +660,7 @@ def test_values(kind: str, certificates: Certificates) -> None:
         }
 
 
-# -- What is no header (P3, P4) --------------------------------------------------------------------
+# -- What is no header -----------------------------------------------------------------------------
 
 WRONG = [
     *REFUSED_EARLY,
@@ -834,7 +834,7 @@ MAKERS = [
 
 @pytest.mark.parametrize("maker", MAKERS, ids=["factory", "coroutine", "connection"])
 def test_protocolKnowsNothing(kind: str, maker: Any, certificates: Certificates) -> None:
-    """TRAPS 11: it is told of a connection with its header, and of one that has none never."""
+    """It is told of a connection with its header, and of one that has none never."""
     Spy.told.clear()
     limits = Limits(deny=["192.0.2.9"], handshakeTimeout=3, lingerTimeout=1)
     with serving(kind, limits, certificates=certificates, maker=maker) as served:
@@ -877,7 +877,7 @@ def test_protocolKnowsNothing(kind: str, maker: Any, certificates: Certificates)
             Spy.told.clear()
 
 
-# -- Who may come, and how many (P1, F11) ---------------------------------------------------------
+# -- Who may come, and how many -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", HEADERS)
@@ -902,7 +902,7 @@ def test_untrusted(version: str) -> None:
     ("host", "proxies", "trusted", "others"),
     [
         ("0.0.0.0", ["127.0.0.0/30"], ["127.0.0.1", "127.0.0.3"], ["127.0.0.4"]),
-        # IPv4 at an IPv6 socket, and networks in either spelling (TRAPS 3.6).
+        # IPv4 at an IPv6 socket, and networks in either spelling.
         ("::", ["127.0.0.2/31"], ["127.0.0.2", "127.0.0.3"], ["127.0.0.1", "::1"]),
         ("::", ["::ffff:127.0.0.2/127"], ["127.0.0.2", "127.0.0.3"], ["127.0.0.1", "::1"]),
         ("0.0.0.0", ["::ffff:127.0.0.2/128"], ["127.0.0.2"], ["127.0.0.3"]),
@@ -977,7 +977,7 @@ def isRefused(served: Served, first: bytes, sender: str = "") -> bool:
 
 
 def test_maxPerSource(kind: str, certificates: Certificates) -> None:
-    """F11, TRAPS 11: so many of one client, not of the proxy; whoever goes makes room."""
+    """F11: so many of one client, not of the proxy; whoever goes makes room."""
     with serving(kind, Limits(maxPerSource=2), certificates=certificates) as served:
         first = [served.open(header("192.0.2.7")), served.open(header("192.0.2.7"))]
         for number, host in enumerate(("192.0.2.7", "::ffff:192.0.2.7"), 1):
@@ -1045,7 +1045,7 @@ def test_theProxyItself() -> None:
 
 
 def test_full(kind: str, certificates: Certificates) -> None:
-    """F11, TRAPS 6.1: at the limit one more sees EOF at once, before any header, and costs none."""
+    """F11: at the limit one more sees EOF at once, before any header, and costs none."""
     limits = Limits(maxConnections=3)
     with serving(kind, limits, certificates=certificates) as served:
         served.open(V1)
@@ -1108,7 +1108,7 @@ def test_lateHeader(plain: str) -> None:
         assert not [line for line in served.log if "failure" in line]
 
 
-# -- Ends (C3, C6, O1) ----------------------------------------------------------------------------
+# -- Ends -----------------------------------------------------------------------------------------
 
 
 def test_healthCheck(kind: str, certificates: Certificates) -> None:
@@ -1148,7 +1148,7 @@ def test_finInTheHandshake(certificates: Certificates) -> None:
 
 
 def test_finInTheHeader(kind: str, certificates: Certificates) -> None:
-    """P2, TRAPS 11: an end in the header is told as what it is, and answered with our end."""
+    """P2: an end in the header is told as what it is, and answered with our end."""
     with serving(kind, certificates=certificates, logs=True) as served:
         for number, cut in enumerate(CUT[1:], 1):
             client = served.connect()

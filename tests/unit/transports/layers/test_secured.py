@@ -46,7 +46,7 @@ from tests.unit.proxyheaders import formatV2
 from tests.unit.served import ECHO, Served
 
 KIB = 1024
-#: DESIGN: what a connection with TLS may hold of user memory.
+#: What a connection with TLS may hold of user memory.
 HELD = 512 * KIB
 HEADER = formatV2(("192.0.2.1", 1000), ("192.0.2.2", 443))
 
@@ -143,7 +143,7 @@ def stuff(served: Served, peer: Peer, data: bytes) -> int:
     return sent
 
 
-# -- The peer's end (L1) ---------------------------------------------------------------------------
+# -- The peer's end --------------------------------------------------------------------------------
 
 SIZES = [0, 1, 5, 1000, 50_000, 65_536, 200_000, 3_000_000]
 
@@ -151,7 +151,7 @@ SIZES = [0, 1, 5, 1000, 50_000, 65_536, 200_000, 3_000_000]
 @versions
 @pytest.mark.parametrize("unseen", [True, False], ids=["unseen", "shown"])
 def test_closeNotifyBehindData(both: Both, version: str, unseen: bool) -> None:
-    """L1, TRAPS 1.6: data and close_notify in one write: all comes back, close_notify, then FIN."""
+    """L1: data and close_notify in one write: all comes back, close_notify, then FIN."""
     protocol = (raw, RawOptions() if unseen else RawOptions(quit="never said"))
     for size in SIZES:
         data = noise(size)
@@ -169,7 +169,7 @@ def test_closeNotifyBehindData(both: Both, version: str, unseen: bool) -> None:
 @versions
 @pytest.mark.parametrize("buffers", [4096, 65536], ids=["4K", "64K"])
 def test_closeNotifyBeforeALateReader(both: Both, version: str, buffers: int) -> None:
-    """TRAPS 1.5: close_notify that comes while our output is full is not forgotten."""
+    """Close_notify that comes while our output is full is not forgotten."""
     data = noise(120_000)
     with both.connected(version, buffers=buffers) as (served, peer):
         records = peer.seal(data[:60_000]) + peer.seal(data[60_000:]) + peer.closeNotify()
@@ -220,13 +220,13 @@ def test_closeNotifyInTheHandshake(both: Both, version: str) -> None:
         assert served.closed == {"tls": 1}
 
 
-# -- FIN without close_notify (L2) -----------------------------------------------------------------
+# -- FIN without close_notify ----------------------------------------------------------------------
 
 
 @versions
 @pytest.mark.parametrize("size", [5, 200_000])
 def test_truncated(both: Both, version: str, size: int) -> None:
-    """L2, TRAPS 1.7: what was sent comes back all the same, and the end is called what it was."""
+    """L2: what was sent comes back all the same, and the end is called what it was."""
     data = noise(size)
     with both.connected(version) as (served, peer):
         peer.send(peer.seal(data))
@@ -425,7 +425,7 @@ def test_coroutineIsToldOfAFailure(both: Both) -> None:
     assert found == ["TLS failed: WRONG_VERSION_NUMBER"]
 
 
-# -- Our end (L3) ----------------------------------------------------------------------------------
+# -- Our end ---------------------------------------------------------------------------------------
 
 
 def test_handshakeTimeout(both: Both) -> None:
@@ -474,7 +474,7 @@ def untilQuit() -> tuple[Any, Any]:
 
 @versions
 def test_lingeringEnds(both: Both, version: str) -> None:
-    """L3, TRAPS 1.8: a peer that ignores our close_notify is gone after linger_timeout."""
+    """L3: a peer that ignores our close_notify is gone after linger_timeout."""
     with both.connected(version, untilQuit(), limits=Limits(lingerTimeout=5)) as (served, peer):
         connection = served.connection
         peer.send(peer.seal(b"QUIT"))
@@ -492,7 +492,7 @@ def test_lingeringEnds(both: Both, version: str) -> None:
 @versions
 @pytest.mark.parametrize("notify", [True, False], ids=["close_notify", "FIN"])
 def test_inputAfterOurEnd(both: Both, version: str, notify: bool) -> None:
-    """C2, TRAPS 1.8: what still comes is read, counted, and given to nobody; FIN is the end."""
+    """C2: what still comes is read, counted, and given to nobody; FIN is the end."""
     with both.connected(version, untilQuit()) as (served, peer):
         connection = served.connection
         peer.send(peer.seal(b"beforeQUITbehind"))
@@ -509,7 +509,7 @@ def test_inputAfterOurEnd(both: Both, version: str, notify: bool) -> None:
 
 @versions
 def test_halfCloseOfOurs(both: Both, version: str) -> None:
-    """TRAPS 1.9: our close_notify comes before our FIN, and what the peer says then is heard."""
+    """Our close_notify comes before our FIN, and what the peer says then is heard."""
     heard: list[bytes] = []
 
     async def handler(stream: Stream) -> None:
@@ -557,7 +557,7 @@ def test_loseConnection(both: Both, version: str) -> None:
         served.gone()
 
 
-# -- The wire (TRAPS 1.10) -------------------------------------------------------------------------
+# -- The wire -------------------------------------------------------------------------
 
 
 class InPieces(Protocol):
@@ -611,7 +611,7 @@ PROTOCOLS: dict[str, tuple[tuple[Any, Any], bytes, bytes]] = {
 
 @versions
 def test_noPlainText(both: Both, version: str) -> None:
-    """TRAPS 1.10: whoever writes, whenever, in whatever way: the wire has records alone."""
+    """Whoever writes, whenever, in whatever way: the wire has records alone."""
     for protocol, question, answer in PROTOCOLS.values():
         checkTheWire(both, version, protocol, question, answer)
 
@@ -1153,7 +1153,7 @@ def test_readsOfManyLittleRecords(both: Both, flood: str, unseen: bool) -> None:
 @pytest.mark.parametrize("unseen", [True, False], ids=["unseen", "shown"])
 @pytest.mark.parametrize("size", [64, 1000, 3000, 9000, 16_384])
 def test_readsOfBulkGrow(both: Both, version: str, unseen: bool, size: int) -> None:
-    """DESIGN 3: where there is data in them, reads grow, by records longer than a read too."""
+    """Where there is data in them, reads grow, by records longer than a read too."""
     protocol = (raw, RawOptions() if unseen else RawOptions(quit="never said"))
     with both.connected(version, protocol) as (served, peer):
         transport: Any = served.connection.transport
@@ -1471,7 +1471,7 @@ def test_eviction(both: Both) -> None:
             served.until(lambda: served.closed == {"evicted": 1})
             talking.ping()
             with both.peer(served) as fourth:
-                # TRAPS 6.1: there is no room, and it is told at once.
+                # There is no room, and it is told at once.
                 fourth.readAll()
                 assert fourth.end == "FIN"
             assert served.counters()["refused"] == {"full": 1}
@@ -1479,7 +1479,7 @@ def test_eviction(both: Both) -> None:
 
 
 def test_limitsOfSources(both: Both) -> None:
-    """TRAPS 6.1: each is outermost, before a byte of TLS."""
+    """Each is outermost, before a byte of TLS."""
     for limits, why in (
         (Limits(maxPerSource=1), "source_full"),
         (Limits(newPerSecond=1), "source_rate"),
@@ -1511,7 +1511,7 @@ def test_sessionsCostNothingWithTLS13(both: Both) -> None:
         assert served.security._context.session_stats()["number"] == 0
 
 
-# -- The daemon's end (O1) -------------------------------------------------------------------------
+# -- The daemon's end ------------------------------------------------------------------------------
 
 
 def draining(served: Served) -> Any:
@@ -1981,7 +1981,7 @@ def test_abortWhilePlainTextWaits(both: Both, version: str) -> None:
 
 @versions
 def test_resetWhilePlainTextWaits(both: Both, version: str) -> None:
-    """TRAPS 2.2: also where nothing is read at the moment."""
+    """Also where nothing is read at the moment."""
     with both.connected(version, acting(lambda self, data: self.holdInput(), 1000)) as (
         served,
         peer,

@@ -146,7 +146,7 @@ def drain(skt: socket.socket) -> None:
 
 
 def test_interfaces(rig: Rig) -> None:
-    """DESIGN 1: an IReactorFDSet that is one reader of the real reactor."""
+    """An IReactorFDSet that is one reader of the real reactor."""
     verifyObject(IReactorFDSet, rig.poller)
     verifyObject(IReadDescriptor, rig.poller)
     assert rig.poller.logPrefix() == "Poller"
@@ -267,7 +267,7 @@ def test_withoutConnected(rig: Rig) -> None:
 @pytest.mark.parametrize("error", [ValueError, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("where", ["onRead", "onWrite", "onLost"])
 def test_oneThatRaises(rig: Rig, where: str, error: type[BaseException], loggedErrors: Any) -> None:
-    """DESIGN 1: whatever one raises costs that one, is logged, and costs nobody else."""
+    """Whatever one raises costs that one, is logged, and costs nobody else."""
 
     def fail() -> None:
         raise error("its own fault")
@@ -368,7 +368,7 @@ def test_errorWithoutOutput(rig: Rig) -> None:
 
 
 def test_refusedByEpoll(rig: Rig, tmp_path: Path) -> None:
-    """DESIGN 1: epoll takes no regular file (EPERM): the caller learns it, nothing is left."""
+    """Epoll takes no regular file (EPERM): the caller learns it, nothing is left."""
     refused, _ = rig.pair()
     with open(tmp_path / "file", "wb") as file:
         refused.fileno = file.fileno
@@ -381,7 +381,7 @@ def test_refusedByEpoll(rig: Rig, tmp_path: Path) -> None:
 
 
 def test_refusedByEpollWithinATurn(rig: Rig, tmp_path: Path, loggedErrors: Any) -> None:
-    """DESIGN 1: the one that asked for it ends, the others stay."""
+    """The one that asked for it ends, the others stay."""
     asking, askingPeer = rig.reading()
     good, goodPeer = rig.reading()
     refused, _ = rig.pair()
@@ -402,7 +402,7 @@ def test_refusedByEpollWithinATurn(rig: Rig, tmp_path: Path, loggedErrors: Any) 
 
 
 def test_closedWithoutRemoval(rig: Rig) -> None:
-    """TRAPS 10.2: one that is closed first is removed all the same, and found by identity."""
+    """One that is closed first is removed all the same, and found by identity."""
     descriptor, _ = rig.reading()
     rig.poller.addWriter(descriptor)
     other, otherPeer = rig.reading()
@@ -419,7 +419,7 @@ def test_closedWithoutRemoval(rig: Rig) -> None:
 
 
 def test_closedBehindItsBack(rig: Rig) -> None:
-    """TRAPS 10.2: fileno() still names it, epoll knows it no more (EBADF): it ends whole."""
+    """Fileno() still names it, epoll knows it no more (EBADF): it ends whole."""
     ours, theirs = socket.socketpair()
     number = ours.detach()
     descriptor, _ = rig.pair()
@@ -440,7 +440,7 @@ def test_closedBehindItsBack(rig: Rig) -> None:
 
 
 def test_closedButDuplicated(rig: Rig) -> None:
-    """TRAPS 10.2: events of a file that lives on under another number end nobody."""
+    """Events of a file that lives on under another number end nobody."""
     ghost, ghostPeer = rig.reading()
     other, otherPeer = rig.reading()
     with ghost.socket.dup():
@@ -457,7 +457,7 @@ def test_closedButDuplicated(rig: Rig) -> None:
 
 @pytest.mark.parametrize("removed", [True, False], ids=["removed", "not removed"])
 def test_numberReusedWithinABatch(rig: Rig, removed: bool) -> None:
-    """DESIGN 1: the new bearer of a number does not get its predecessor's events."""
+    """The new bearer of a number does not get its predecessor's events."""
     newcomers: list[Any] = []
 
     def replace(other: Any) -> Callable[[], None]:
@@ -559,7 +559,7 @@ def test_writingStoppedWithinABatch(rig: Rig) -> None:
 
 
 def test_pausedWithinABatch(rig: Rig) -> None:
-    """TRAPS 2.2: paused by another's turn it stays registered, so that RST is noticed."""
+    """Paused by another's turn it stays registered, so that RST is noticed."""
     stopper, stopperPeer = rig.reading()
     stopped, peer = rig.tcp()
 
@@ -582,7 +582,7 @@ def test_pausedWithinABatch(rig: Rig) -> None:
 
 
 def test_pausedNoticesReset(rig: Rig) -> None:
-    """TRAPS 2.2: a peer's RST ends a paused connection at once, unread input or not."""
+    """A peer's RST ends a paused connection at once, unread input or not."""
     for unread in (b"", b"x"):
         descriptor, peer = rig.tcp(HalfCloseable)
         rig.poller.addReader(descriptor)
@@ -615,7 +615,7 @@ def test_pausedDoesNotRead(rig: Rig) -> None:
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
 def test_hangUpDoesNotSpin(rig: Rig, kind: str) -> None:
-    """DESIGN 1: EPOLLHUP is reported for ever to an empty mask: told once, then never."""
+    """EPOLLHUP is reported for ever to an empty mask: told once, then never."""
     descriptor, peer = rig.pair(HalfCloseable) if kind == "unix" else rig.tcp(HalfCloseable)
     other, _ = rig.reading()
     rig.poller.addReader(descriptor)
@@ -641,7 +641,7 @@ def test_hangUpDoesNotSpin(rig: Rig, kind: str) -> None:
 
 
 def test_boundedBatch(rig: Rig) -> None:
-    """Issue 3, 4: a turn takes BATCH events at most, and then the others come first."""
+    """A turn takes BATCH events at most, and then the others come first."""
     assert BATCH <= 256
     size = BATCH + 20
     descriptors = []
@@ -658,7 +658,7 @@ def test_boundedBatch(rig: Rig) -> None:
 
 
 def test_whoIsSlow(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 5, 3: each is blamed for its own time alone, not for a batch's."""
+    """Each is blamed for its own time alone, not for a batch's."""
     now = 0.0
     told: list[Any] = []
     monkeypatch.setattr(poller, "monotonic", lambda: now)
@@ -688,7 +688,7 @@ class Flood(Descriptor):
 
 
 def test_littleGoesFirst(rig: Rig) -> None:
-    """Issue 3, 4: in one batch those that read much come last, each once."""
+    """In one batch those that read much come last, each once."""
     order: list[str] = []
 
     def read(name: str, skt: socket.socket) -> None:
@@ -708,9 +708,9 @@ def test_littleGoesBetween(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, count: int, turns: int
 ) -> None:
     """
-    Issue 3, 4: what becomes ready during the turn of one flood does not wait for all.
+    What becomes ready during the turn of one flood does not wait for all.
 
-    Issue 6, the row tls-64k: the more a look passes over, the longer the next one waits.
+    The more a look passes over, the longer the next one waits.
     """
     now = 0.0
     monkeypatch.setattr(poller, "monotonic", lambda: now)
@@ -742,7 +742,7 @@ def test_littleGoesBetween(
 def test_floodsTakeTurns(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, count: int, seconds: float
 ) -> None:
-    """Issue 3, 4: of more than a batch none is passed over for ever, however looks fall."""
+    """Of more than a batch none is passed over for ever, however looks fall."""
     now = 0.0
     monkeypatch.setattr(poller, "monotonic", lambda: now)
 
