@@ -46,10 +46,15 @@ def checkChain(path: str, pem: bytes) -> list[str]:
     :returns: a note, if some do not certify the one before them (RFC 5246 section 7.4.2, RFC 8446
         section 4.4.2): they are sent as they stand, and some clients refuse such a chain.  Another,
         if its root is not valid today: no client needs it.
-    :raises ConfigurationError: there is none, or one of the chain is not valid today.
+    :raises ConfigurationError: there is none, or one of the chain is not valid today; or what reads
+        certificates is not there, as in a process that has gone to ``--chroot`` without TLS.
     """
-    from cryptography import x509
-
+    try:
+        from cryptography import x509
+    except ImportError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read here ({error}): restart echod with TLS from the start"
+        ) from error
     try:
         certificates = x509.load_pem_x509_certificates(pem)
     except Exception as error:

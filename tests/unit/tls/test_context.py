@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import ssl
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -848,3 +849,11 @@ def test_pipes(certificates: Certificates, tmp_path: Path, what: str, kind: str)
     finally:
         for end in ends:
             os.close(end)
+
+
+def test_nothingToReadThemWith(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After ``--chroot`` a reload that asks for TLS may find no library: that is said in words."""
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    why = refusal(cert=certificates.server)
+    assert why.startswith(f"{certificates.server} cannot be read here (")
+    assert why.endswith("): restart echod with TLS from the start")
