@@ -1,0 +1,67 @@
+"""docs/twisted.md: each example prints what the page says, and each test that it names is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.documentation import citations
+
+PAGE = citations.TWISTED.read_text()
+_MODULE = re.compile(r'^```python\n("""(\w+\.py): .*?)^```$', re.MULTILINE | re.DOTALL)
+_EXAMPLE = re.compile(r"^```python\n([^`]*)^```\n\n```text\n([^`]*)^```$", re.MULTILINE)
+_TEST = re.compile(r"`(tests/[\w/]+\.py::[\w:]+)`")
+
+
+def entries() -> dict[str, str]:
+    """What is below each title."""
+    found = re.split(r"^### (.+)$", PAGE, flags=re.MULTILINE)
+    return {
+        title: re.split(r"^## ", text, flags=re.MULTILINE)[0]
+        for title, text in zip(found[1::2], found[2::2], strict=True)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", entries())
+def test_example(tmp_path: Path, title: str) -> None:
+    """It is run as a reader would, with the page's modules beside it."""
+    found = _EXAMPLE.search(entries()[title])
+    if found is None:
+        pytest.skip("it needs root, and a daemon")
+    code, output = found.groups()
+    if ("traptls" in code or "OpenSSL" in code) and not importlib.util.find_spec("OpenSSL"):
+        pytest.skip("without pyOpenSSL Twisted has no TLS")
+    for text, name in _MODULE.findall(PAGE):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "example.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == output.strip(), done.stderr
+
+
+@pytest.mark.parametrize("title", entries())
+def test_proof(title: str) -> None:
+    """Each entry says what echod does and names tests, which are there."""
+    text = entries()[title]
+    assert "**echod:** " in text
+    named = _TEST.findall(text)
+    assert named
+    assert [test for test in named if test not in citations.testFunctions()] == []
+
+
+def test_modules() -> None:
+    """The modules that examples import are on the page."""
+    imported = set(re.findall(r"^from (trap\w*) import", PAGE, re.MULTILINE))
+    assert imported == {name.removesuffix(".py") for _, name in _MODULE.findall(PAGE)}
