@@ -6,6 +6,7 @@ import ast
 import re
 import tomllib
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,24 @@ MODULES = {
 }
 ROOMS = sorted(path.parent.relative_to(PACKAGE) for path in PACKAGE.glob("**/__init__.py"))
 ROOMS.remove(Path())
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """The classes and public functions of a module."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) or (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_"
+        ):
+            yield node.name
+
+
+def test_namesAreUnique() -> None:
+    """No two classes or public functions have one name: whoever reads one knows which it is."""
+    where = defaultdict(list)
+    for module, tree in MODULES.items():
+        for name in defined(tree):
+            where[name].append(module)
+    assert {name: modules for name, modules in where.items() if len(modules) > 1} == {}
 
 
 def test_modulesAreUnique() -> None:
