@@ -97,15 +97,15 @@ class FlowControl(ProtocolHooks):
             self._makeSlices()
 
     def reply(self, data: bytes) -> None:
-        """`Connection.reply`; further up."""
+        """`Connection.reply`; a subclass has it."""
         raise NotImplementedError
 
     def answered(self) -> None:
-        """`Connection.answered`; further up."""
+        """`Connection.answered`; a subclass has it."""
         raise NotImplementedError
 
     def sweep(self, now: float) -> None:
-        """`Connection.sweep`; further up."""
+        """`Connection.sweep`; a subclass has it."""
         raise NotImplementedError
 
     # -- What the transport calls ----------------------------------------------------------

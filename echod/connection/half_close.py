@@ -93,7 +93,7 @@ class HalfClose(FlowControl):
     # -- Actions of `echod.connection.lifecycle` -----------------------------------------------
 
     def _happen(self, event: Event, reason: Reason | None = None) -> None:
-        """`Connection._happen`; further up."""
+        """`Connection._happen`; a subclass has it."""
         raise NotImplementedError
 
     def _endOutput(self) -> None:

@@ -126,7 +126,7 @@ class ProtocolHooks(TwistedProtocol):
         ProtocolHooks.fault(self, Failure(), type(self).__name__)
 
     def _breakOff(self, reason: Reason) -> None:
-        """`Connection.abort`; further up."""
+        """`Connection.abort`; a subclass has it."""
         raise NotImplementedError
 
     def _waits(self) -> bool:

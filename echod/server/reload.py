@@ -90,7 +90,7 @@ class Reload:
 
     @property
     def replaced(self) -> list[Listener]:
-        """Who has handed its socket over; its connections go on."""
+        """Who hands its socket over at `commit`; its connections go on."""
         return [each.replaced for each in self.successions if each.replaced is not None]
 
     def commit(self) -> None:
@@ -117,7 +117,7 @@ def prepare(
     make: Callable[[ListenerPlan, Plan], Listener],
 ) -> Reload:
     """
-    Do all of a reload that can fail; if it fails, nothing has changed.
+    Do all of a reload that can fail; if it fails, whoever served serves on.
 
     :param before: what is served now, by ``listeners``.
     :param after: what is to be served.
