@@ -158,7 +158,7 @@ class _Secured(Wire):
 
         super().__init__(connection, deadline)
         self._ended = ssl.SSLZeroReturnError
-        self._failures = (ssl.SSLError, TLSFailed)
+        self._failure = ssl.SSLError
         self._security = security
         self._pump = RecordPump(security.wrap)
         self._opened = False
@@ -191,9 +191,7 @@ class _Secured(Wire):
         except self._ended:
             # As b"" is, once our own close_notify is out.
             return b""
-        except self._failures as error:
-            if isinstance(error, TLSFailed):
-                raise
+        except self._failure as error:
             with suppress(OSError):
                 self._sendAll(self._pump.records())
             from echod.tls.facts import reasonOf

@@ -30,13 +30,12 @@ from echod.connection.deadlines import verdict
 from echod.connection.flow import INPUT_HELD, RATE
 from echod.connection.half_close import HalfClose
 from echod.connection.lifecycle import TABLE, Action, Event
-from echod.connection.states import Reason, State
+from echod.connection.states import GONE, Reason, State
 
 __all__ = ["Connection"]
 
 # Looked up once for each read.
 _OPEN = State.OPEN
-_GONE = (State.CLOSED, State.ABORTED)
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
@@ -130,7 +129,7 @@ class Connection(HalfClose):
         self.reason = reason
         if self._protocolKnows:
             waits = self._waits()
-            if self.state in _GONE:
+            if self.state in GONE:
                 # That has aborted it.
                 return
             self.cut = self.transport.unsent() + self._quota + waits

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from echod.connection.flow import OUTPUT_FULL, FlowControl
 from echod.connection.lifecycle import Event
-from echod.connection.states import Reason, State
+from echod.connection.states import GONE, Reason, State
 
 __all__ = ["HalfClose"]
-
-_GONE = (State.CLOSED, State.ABORTED)
 
 
 class HalfClose(FlowControl):
@@ -42,7 +40,7 @@ class HalfClose(FlowControl):
 
     def canReply(self) -> bool:
         """Whether what is replied now will be sent."""
-        return not self._outputEnding and self.state not in _GONE
+        return not self._outputEnding and self.state not in GONE
 
     def answered(self) -> None:
         """To be called when `unanswered` has become false."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Reason", "State"]
+__all__ = ["GONE", "Reason", "State"]
 
 
 class State(Enum):
@@ -25,6 +25,10 @@ class State(Enum):
 
     # That of Enum is a function of Python's, three times as slow.
     __hash__ = object.__hash__
+
+
+#: It is over.
+GONE = (State.CLOSED, State.ABORTED)
 
 
 class Reason(str, Enum):

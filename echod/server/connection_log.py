@@ -6,12 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import UNIXAddress
 from twisted.logger import Logger
 
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
-from echod.wire.addresses import formatAddress, formatName
+from echod.wire.addresses import describeAddress
 
 __all__ = ["ConnectionLog", "RefusalLog", "SlowLog", "formatPeer"]
 
@@ -23,11 +23,10 @@ PAYLOAD = 64
 
 def formatPeer(peer: object) -> str:
     """A peer's address, or a UNIX socket's name, as printable text."""
-    if isinstance(peer, IPv4Address | IPv6Address):
-        return formatAddress(peer.host, peer.port)
-    if isinstance(peer, UNIXAddress):
-        return formatName(peer.name or b"")
-    return repr(peer)
+    told = describeAddress(peer)
+    if told is not None:
+        return told
+    return "" if isinstance(peer, UNIXAddress) else repr(peer)
 
 
 def _peerOf(connection: Connection) -> str:

@@ -29,7 +29,7 @@ PATIENCE = 2.0
 
 class Drain:
     """
-    See the module's docstring.
+    Stops all listeners, and ends whoever has not by a deadline.
 
     :param everybody: returns all listeners, those that a reload has retired included.
     :param delay: seconds until they stop.

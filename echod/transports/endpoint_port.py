@@ -24,7 +24,7 @@ _log = Logger()
 
 class EndpointPort(Resting):
     """
-    See the module's docstring.
+    Starts a port whole or not at all, and hands its socket on.
 
     A class with this in it has ``_endpoint`` and ``close``, and what is to be written below.
     """

@@ -42,15 +42,20 @@ def test_whoComesAsTheDeadlinePasses() -> None:
                 loop.turn(0.001)
 
 
-@pytest.mark.parametrize("cut", [False, True])
-def test_whoNeverEnds(monkeypatch: pytest.MonkeyPatch, cut: bool) -> None:
-    """A listener whose stop never fires does not outlast the deadline by more than a little."""
+def serving(configuration: Configuration) -> tuple[Loop, EchodService]:
+    """A service with one `raw` listener, begun."""
     loop = Loop()
     requests = [ListenerRequest(place="test", protocol="raw", endpoint="tcp:0")]
-    configuration = Configuration(drainTimeout=1.0)
     service = EchodService(plan(configuration, requests, Registry(), 1 << 16), loop, loop.seconds)
     service.privilegedStartService()
     service.startService()
+    return loop, service
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_whoNeverEnds(monkeypatch: pytest.MonkeyPatch, cut: bool) -> None:
+    """A listener whose stop never fires does not outlast the deadline by more than a little."""
+    loop, service = serving(Configuration(drainTimeout=1.0))
     (listener,) = service.listeners
     stop = listener.stopService
     monkeypatch.setattr(listener, "stopService", lambda: (stop(), Deferred())[1])
@@ -68,12 +73,7 @@ def test_whoNeverEnds(monkeypatch: pytest.MonkeyPatch, cut: bool) -> None:
 
 def test_cutInTheDelay() -> None:
     """Who cuts a drain in its delay ends it at once: the delay, the listeners, the connections."""
-    loop = Loop()
-    requests = [ListenerRequest(place="test", protocol="raw", endpoint="tcp:0")]
-    configuration = Configuration(drainDelay=3600.0)
-    service = EchodService(plan(configuration, requests, Registry(), 1 << 16), loop, loop.seconds)
-    service.privilegedStartService()
-    service.startService()
+    loop, service = serving(Configuration(drainDelay=3600.0))
     (raw,) = service.listeners
     with socket.create_connection(("127.0.0.1", raw.getHost().port)):
         while not raw.connectionCount:
@@ -93,11 +93,7 @@ def test_cutInTheDelay() -> None:
 
 def test_cutBeforeTheDrain() -> None:
     """A second signal may come before the reactor has begun to stop: connections end at once."""
-    loop = Loop()
-    requests = [ListenerRequest(place="test", protocol="raw", endpoint="tcp:0")]
-    service = EchodService(plan(Configuration(), requests, Registry(), 1 << 16), loop, loop.seconds)
-    service.privilegedStartService()
-    service.startService()
+    loop, service = serving(Configuration())
     (raw,) = service.listeners
     with socket.create_connection(("127.0.0.1", raw.getHost().port)):
         while not raw.connectionCount:
