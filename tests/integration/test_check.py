@@ -19,6 +19,7 @@ import pytest
 from tests.certificates import Certificates
 from tests.integration.daemon import MODULE, PATIENCE, idle, receiveAll, run
 from tests.integration.loaded import LoadedDaemon as Daemon
+from tests.ports import freePort
 
 RIGHT, USAGE, REFUSED, TIMED_OUT, WRONG, TLS = range(6)
 
@@ -172,19 +173,13 @@ def test_proxyBeforeTLS(places: dict[str, str], certificates: Certificates) -> N
 # -- Cannot connect --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def freePort() -> int:
-    """A port where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.mark.parametrize("kind", ["tcp", "tls", "udp"])
-def test_nobody(kind: str, freePort: int) -> None:
+def test_nobody(kind: str) -> None:
     """Status 2, with the system's reason."""
-    status, line = wrong(f"{kind}:{freePort}")
+    port = freePort()
+    status, line = wrong(f"{kind}:{port}")
     assert status == REFUSED
-    assert f"{kind} 127.0.0.1:{freePort}: cannot connect: Connection refused: start echod" in line
+    assert f"{kind} 127.0.0.1:{port}: cannot connect: Connection refused: start echod" in line
 
 
 @pytest.mark.parametrize("stale", [True, False])

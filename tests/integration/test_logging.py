@@ -33,6 +33,7 @@ from tests.integration.daemon import (
     waitFor,
 )
 from tests.integration.namespaces import needsRoot
+from tests.ports import freePort
 
 both = pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "module"])
 
@@ -40,13 +41,6 @@ both = pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "modu
 CLIENTS = 150
 #: fcntl(2)
 F_SETPIPE_SZ = 1031
-
-
-def freePort() -> int:
-    """A port of 127.0.0.1 that is free now, and not soon given to somebody else."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def answers(port: int) -> bool:

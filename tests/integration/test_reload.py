@@ -16,6 +16,7 @@ import pytest
 from tests.certificates import Certificates
 from tests.integration.daemon import TWISTD, exchange, receiveAll
 from tests.integration.loaded import LoadedDaemon as Daemon
+from tests.ports import freePort
 
 
 class Reloaded:
@@ -56,11 +57,6 @@ def serving(tmp_path: Path) -> Iterator[Callable[[str], Reloaded]]:
 
 def listener(protocol: str, endpoint: str, more: str = "") -> str:
     return f'[[listener]]\nprotocol = "{protocol}"\nendpoint = "{endpoint}"\n{more}\n'
-
-
-def freePort() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def connect(port: int) -> socket.socket:

@@ -36,6 +36,7 @@ from tests.integration.daemon import (
     run,
     waitFor,
 )
+from tests.ports import freePort
 
 TWIST = [str(Path(sys.executable).with_name("twist")), "--log-format=text", "echod"]
 
@@ -61,13 +62,6 @@ def reactor() -> Any:
 def daemonised(tmp_path: Path) -> Iterator[Daemonised]:
     with Daemonised(tmp_path) as daemon:
         yield daemon
-
-
-def freePort() -> int:
-    """A port of 127.0.0.1 that is free now, and not soon given to somebody else."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def serves(port: int) -> bool:

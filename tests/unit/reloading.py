@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import socket
-from contextlib import suppress
 from typing import Any
 
 from echod.config.settings import Configuration
@@ -16,7 +15,7 @@ from echod.server.service import EchodService
 from echod.testing import Loop
 from tests.unit.outer import waitUntil
 
-__all__ = ["Listened", "Reloading", "freePort", "planOf"]
+__all__ = ["Listened", "Reloading", "planOf"]
 
 #: Protocol, endpoint, and limits or other keys of a listener's table.
 Listened = tuple[str, str, dict[str, Any]]
@@ -116,15 +115,3 @@ class Reloading:
         """Drain; it must come to an end."""
         ended = self.beginStop()
         waitUntil(self.loop.turn, lambda: ended)
-
-
-def freePort() -> int:
-    """One that is free, for TCP too, at every address."""
-    while True:
-        with (
-            suppress(OSError),
-            socket.create_server(("", 0)) as stream,
-            socket.socket(type=socket.SOCK_DGRAM) as datagrams,
-        ):
-            datagrams.bind(stream.getsockname())
-            return int(datagrams.getsockname()[1])

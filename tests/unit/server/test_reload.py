@@ -17,8 +17,9 @@ from twisted.logger import capturedLogs, formatEvent
 
 from echod.errors import ConfigurationError, ListenError
 from echod.server.descriptors import RESERVED, RESERVED_EACH, descriptorsFor
+from tests.ports import freePort
 from tests.unit.outer import waitUntil
-from tests.unit.reloading import Listened, Reloading, freePort, planOf
+from tests.unit.reloading import Listened, Reloading, planOf
 
 
 @pytest.fixture

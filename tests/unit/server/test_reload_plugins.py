@@ -21,8 +21,9 @@ from echod.interfaces import IStreamProtocolMaker
 from echod.kit.makers import DatagramMaker, FactoryMaker
 from echod.server.registry import BUILTIN, Registry
 from echod.transports.resting import PAUSE
+from tests.ports import freePort
 from tests.unit.outer import waitUntil
-from tests.unit.reloading import Listened, Reloading, freePort
+from tests.unit.reloading import Listened, Reloading
 
 
 class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
