@@ -56,6 +56,7 @@ def checkOut(repository: str | Path, revision: str, folder: Path) -> str:
     :raises ServerError: if there is no such revision, or no package in it.
     """
     packed = _git(repository, "archive", "--format=tar", revision, "echod")
+    folder.mkdir(parents=True, exist_ok=True)
     # tarfile's extractall has a filter from CPython 3.11.4 on, and warns without it later.
     unpack = ["tar", "-x", "-C", str(folder)]
     subprocess.run(unpack, input=packed, check=True)

@@ -326,7 +326,6 @@ def test_gateChecksOut(tmp_path: Path) -> None:
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "the first"]):
         subprocess.run([*git, *words], check=True)
     package.write_text("which = 'new'\n")
-    folder.mkdir()
     assert checkOut(repository, "HEAD", folder).endswith(" the first")
     assert (folder / "echod" / "__init__.py").read_text() == "which = 'old'\n"
     assert list((folder / "echod" / "__pycache__").iterdir())
