@@ -196,10 +196,10 @@ class SocketStream(tcp.Connection):
             self.protocol.echoed(length)
         else:
             self.protocol.dataReceived(data)
-        if length == size or size > FIRST_READ:
+        if length == size or (size > FIRST_READ and 4 * length < size):
             self._adaptReads(size, length)
         else:
-            # Short messages, mostly: no call for each.
+            # Most reads change nothing: no call for each.
             self.readsMuch = False
         return None
 
