@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
 from echod.interfaces import ListenerFacts
 
-if TYPE_CHECKING:
-    from echod.server.service import EchodService
-
 __all__ = ["MakerContext"]
+
+
+class _Listener(Protocol):
+    def facts(self) -> ListenerFacts: ...
+
+
+class _Service(Protocol):
+    """What is asked of a service."""
+
+    @property
+    def draining(self) -> bool: ...
+    @property
+    def listeners(self) -> Iterable[_Listener]: ...
+    def counters(self) -> dict[str, Any]: ...
 
 
 class MakerContext:
@@ -24,7 +36,7 @@ class MakerContext:
     :param clock: the service's reactor.
     """
 
-    def __init__(self, service: EchodService, clock: IReactorTime) -> None:
+    def __init__(self, service: _Service, clock: IReactorTime) -> None:
         self._service = service
         self._clock = clock
 

@@ -32,7 +32,6 @@ from echod.server.counters import Totals
 from echod.server.listener import Listener, ListenerPlan
 from echod.server.live_connections import LiveConnections
 from echod.transports.adopted import adopting
-from echod.transports.layers import installLayers
 from echod.transports.tcp import TCPPort
 from echod.transports.unix import UNIXListeningPort
 
@@ -90,7 +89,7 @@ class StreamListener(Listener, Owner):
             keepalive = plan.limits.keepalive
             makePort = adopting(TCPPort, plan.descriptor)
             self._port = makePort(plan.endpoint, outermost, backlog, keepalive, reactor)
-        installLayers(self._port, plan.layers)
+        self._port.installLayers(plan.layers)
         # Who tells of clients, if that is not the kernel.
         self._teller = next((layer for layer in plan.layers if layer.tellsPeer), None)
 
@@ -135,7 +134,7 @@ class StreamListener(Listener, Owner):
     def renew(self, plan: ListenerPlan) -> None:
         """See `Listener.renew`."""
         super().renew(plan)
-        installLayers(self._port, plan.layers)
+        self._port.installLayers(plan.layers)
 
     def takeOver(self, other: Listener) -> None:
         """See `Listener.takeOver`: with its counters and its places taken, too."""

@@ -38,9 +38,9 @@ from echod.testing.memory_socket import MemorySocket
 from echod.testing.stepped_loop import Loop
 from echod.testing.tls_socket import RECORD, TLSSocket
 from echod.tls.context import ServerTLS
-from echod.transports.layers import Layer, ProxyLayer, TLSLayer, installLayers
-from echod.transports.layers.layer import layered
+from echod.transports.layers import Layer, ProxyLayer, TLSLayer
 from echod.transports.layers.proxied import Proxied
+from echod.transports.ports import layered
 from echod.transports.socket_stream import SocketStream
 from echod.transports.tcp import Server, TCPPort
 from echod.transports.unix import UNIXListeningPort
@@ -322,7 +322,7 @@ def tcpLink(
         port = TCPPort(TCPEndpoint("127.0.0.1", 0), factory, 1, 60, loop)
         proxy: list[Layer] = [ProxyLayer(Networks((), ()))] if header else []
         tls: list[Layer] = [] if security is None else [TLSLayer(security[0])]
-        installLayers(port, [*proxy, *tls])
+        port.installLayers([*proxy, *tls])
         return port
 
     return _kernelLink(protocol, limits, makePort, connect, patience=TCP_PATIENCE)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from errno import ECONNABORTED, EINTR, EPERM, EPROTO
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
@@ -32,7 +32,7 @@ from echod.wire.addresses import SocketAddress
 if TYPE_CHECKING:
     from echod.transports.layers.layer import Layer
 
-__all__ = ["ACCEPTS", "Accepting", "Listening"]
+__all__ = ["ACCEPTS", "Accepting", "Listening", "layered"]
 
 #: Connections accepted in one turn at most, so that a flood of them delays nobody.
 ACCEPTS = 32
@@ -41,6 +41,13 @@ _ONE_CLIENT = frozenset({ECONNABORTED, EINTR, EPERM, EPROTO})
 
 require(tcp.Port, "_buildAddr")
 require(socket.socket, "_accept")
+
+
+def layered(layer: type[SocketStream], transport: type[SocketStream]) -> type[SocketStream]:
+    """A class of ``transport`` with a ``layer`` between it and the protocol, if it has it not."""
+    if issubclass(transport, layer):
+        return transport
+    return type(f"{layer.__name__}{transport.__name__}", (layer, transport), {})
 
 
 class Accepting(Resting, tcp.Port):
@@ -58,6 +65,19 @@ class Accepting(Resting, tcp.Port):
     # waited then.
     _turns = 0
     _turnsThen: int | None = None
+
+    def installLayers(self, layers: Iterable[Layer]) -> None:
+        """
+        Put layers before whoever connects from now on.
+
+        Again, with layers of the same kinds, to change their settings.
+
+        :param layers: the outermost first, whose bytes come first on the wire.
+        """
+        found = list(layers)
+        self.layers = {layer.name: layer for layer in found}
+        for layer in reversed(found):
+            self.transport = layered(layer.transport, self.transport)
 
     def doRead(self) -> Exception | None:
         """

@@ -10,11 +10,11 @@ reason of its own for the end of a connection, a member of `echod.connection.sta
 
 from __future__ import annotations
 
-from echod.transports.layers.layer import AskedFor, Layer, installLayers
+from echod.transports.layers.layer import AskedFor, Layer
 from echod.transports.layers.proxied import ProxyLayer
 from echod.transports.layers.secured_server import TLSLayer
 
-__all__ = ["LAYERS", "AskedFor", "Layer", "ProxyLayer", "TLSLayer", "installLayers"]
+__all__ = ["LAYERS", "AskedFor", "Layer", "ProxyLayer", "TLSLayer"]
 
 #: All layers that a listener may have, the outermost first: its bytes come first on the wire.
 LAYERS: tuple[type[Layer], ...] = (

@@ -11,16 +11,15 @@ those.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from echod.config.endpoints import Endpoint
 from echod.interfaces import IConnectionTransport
-from echod.transports.ports import Accepting
 from echod.transports.socket_stream import SocketStream
 
-__all__ = ["AskedFor", "Layer", "installLayers", "layered"]
+__all__ = ["AskedFor", "Layer"]
 
 
 @dataclass(frozen=True)
@@ -98,24 +97,3 @@ class Layer:
         there is no such line.
         """
         return None
-
-
-def layered(layer: type[SocketStream], transport: type[SocketStream]) -> type[SocketStream]:
-    """A class of ``transport`` with a ``layer`` between it and the protocol, if it has it not."""
-    if issubclass(transport, layer):
-        return transport
-    return type(f"{layer.__name__}{transport.__name__}", (layer, transport), {})
-
-
-def installLayers(port: Accepting, layers: Iterable[Layer]) -> None:
-    """
-    Have a port put layers before whoever connects from now on.
-
-    Again, with layers of the same kinds, to change their settings.
-
-    :param layers: the outermost first, whose bytes come first on the wire.
-    """
-    found = list(layers)
-    port.layers = {layer.name: layer for layer in found}
-    for layer in reversed(found):
-        port.transport = layered(layer.transport, port.transport)

@@ -20,7 +20,7 @@ from echod.config.settings import TLSSettings
 from echod.kit.makers import FactoryMaker
 from echod.tls.context import ServerTLS
 from echod.transports.facade import Facade
-from echod.transports.layers import TLSLayer, installLayers
+from echod.transports.layers import TLSLayer
 from echod.transports.tcp import Server
 from tests.certificates import Certificates
 from tests.unit.outer import Outer, waitUntil
@@ -113,7 +113,7 @@ def test_fileSenderOverTLS(certificates: Certificates) -> None:
     factory = Factory.forProtocol(Later)
     factory.noisy = False
     port: Any = facade.listenTCP(0, factory, interface="127.0.0.1")
-    installLayers(port, [TLSLayer(ServerTLS(TLSSettings(cert=certificates.server)))])
+    port.installLayers([TLSLayer(ServerTLS(TLSSettings(cert=certificates.server)))])
     context = certificates.context("1.3")
     with socket.socket() as plain:
         plain.connect(port.socket.getsockname())

@@ -29,9 +29,9 @@ from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import BUILTIN, Registry
 from echod.testing import Link, Loop, checkProtocol
 from echod.testing.links import TCP_PATIENCE, _kernelLink
-from echod.transports.layers import LAYERS, Layer, TLSLayer, installLayers
-from echod.transports.layers.layer import layered
+from echod.transports.layers import LAYERS, Layer, TLSLayer
 from echod.transports.layers.proxied import Proxied
+from echod.transports.ports import layered
 from echod.transports.socket_stream import LARGEST_READ, SocketStream
 from echod.transports.tcp import Server, TCPPort
 from echod.transports.unix import UNIXListeningPort
@@ -157,7 +157,7 @@ def test_conformance(kind: str) -> None:
                 port = UNIXListeningPort(UNIXEndpoint(unusedName()), factory, 1, loop)
             else:
                 port = TCPPort(TCPEndpoint("127.0.0.1", 0), factory, 1, 60, loop)
-            installLayers(port, [CountingLayer()])
+            port.installLayers([CountingLayer()])
             return port
 
         def connect(port: Any) -> socket.socket:
