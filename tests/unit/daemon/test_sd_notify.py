@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionDone
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from echod.daemon.sd_notify import Notifier
 from echod.testing.stepped_loop import Loop
 from echod.transports.loop.heartbeat import Heartbeat
+from tests.unit.conftest import LogLines
 
 
 @pytest.fixture
@@ -81,27 +80,17 @@ def test_watchdogInterval(
 
 
 @pytest.mark.parametrize("bad", ["soon", "0", "-1", "1.5", "\u0663", "9" * 400])
-def test_watchdogThatIsNone(told: socket.socket, bad: str) -> None:
+def test_watchdogThatIsNone(told: socket.socket, bad: str, logLines: LogLines) -> None:
     """sd_watchdog_enabled(3) refuses them too: there is no watchdog, and a line says so."""
-    observer = Lines()
-    globalLogPublisher.addObserver(observer)
-    try:
-        assert Notifier(environmentOf(told, WATCHDOG_USEC=bad)).watchdogInterval is None
-    finally:
-        globalLogPublisher.removeObserver(observer)
+    assert Notifier(environmentOf(told, WATCHDOG_USEC=bad)).watchdogInterval is None
     expected = f"WATCHDOG_USEC is {bad!r}, no number of microseconds: no watchdog"
-    assert observer.lines == [expected]
+    assert logLines.lines == [expected]
 
 
-def test_pathThatIsTooLong() -> None:
+def test_pathThatIsTooLong(logLines: LogLines) -> None:
     """Python's own errors have no reason of the system's."""
-    observer = Lines()
-    globalLogPublisher.addObserver(observer)
-    try:
-        Notifier({"NOTIFY_SOCKET": "/" * 200}).ready()
-    finally:
-        globalLogPublisher.removeObserver(observer)
-    assert observer.lines[0].endswith("': AF_UNIX path too long")
+    Notifier({"NOTIFY_SOCKET": "/" * 200}).ready()
+    assert logLines.lines[0].endswith("': AF_UNIX path too long")
 
 
 def test_abstractSocket() -> None:
@@ -113,29 +102,15 @@ def test_abstractSocket() -> None:
         assert manager.recv(1000) == b"READY=1"
 
 
-@implementer(ILogObserver)
-class Lines:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def __call__(self, event: LogEvent) -> None:
-        self.lines.append(formatEvent(event))
-
-
-def test_nobodyListens(tmp_path: Path) -> None:
+def test_nobodyListens(tmp_path: Path, logLines: LogLines) -> None:
     """Outside systemd nothing is said; where there should be somebody, once."""
-    observer = Lines()
-    globalLogPublisher.addObserver(observer)
-    try:
-        Notifier({}).ready()
-        Notifier({"WATCHDOG_USEC": "1"}).watchdog()
-        assert observer.lines == []
-        notifier = Notifier({"NOTIFY_SOCKET": f"{tmp_path}/gone"})
-        notifier.ready()
-        notifier.watchdog()
-        assert observer.lines == [f"cannot notify '{tmp_path}/gone': No such file or directory"]
-    finally:
-        globalLogPublisher.removeObserver(observer)
+    Notifier({}).ready()
+    Notifier({"WATCHDOG_USEC": "1"}).watchdog()
+    assert logLines.lines == []
+    notifier = Notifier({"NOTIFY_SOCKET": f"{tmp_path}/gone"})
+    notifier.ready()
+    notifier.watchdog()
+    assert logLines.lines == [f"cannot notify '{tmp_path}/gone': No such file or directory"]
 
 
 def test_managerThatDoesNotRead(told: socket.socket) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,13 +10,12 @@ import msgspec
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
-from zope.interface import implementer
 
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.server.connection_log import ConnectionLog, RefusalLog, SlowLog, formatPeer
 from echod.server.counters import Totals, toJSON
+from tests.unit.conftest import LogLines
 
 SUMMED = {
     "bytes_in": "bytesIn",
@@ -27,27 +25,6 @@ SUMMED = {
     "truncated": "truncated",
     "pauses": "pauses",
 }
-
-
-@implementer(ILogObserver)
-class LogLines:
-    """What `echod.server.counters` logs, as text."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def __call__(self, event: LogEvent) -> None:
-        if event.get("log_namespace") == "echod.server.connection_log":
-            self.lines.append(formatEvent(event))
-
-
-@pytest.fixture
-def logLines() -> Iterator[LogLines]:
-    """The lines logged by `echod.server.counters` during the test."""
-    observer = LogLines()
-    globalLogPublisher.addObserver(observer)
-    yield observer
-    globalLogPublisher.removeObserver(observer)
 
 
 def connectionWith(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
-from zope.interface import provider
 
 from echod.config.settings import Configuration
 from echod.errors import AddressMissing, BindTimedOut, ListenError
@@ -17,6 +14,7 @@ from echod.server.listener import Listener
 from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import Registry
 from echod.server.service import EchodService
+from tests.unit.conftest import LogLines
 from tests.unit.outer import Outer
 
 
@@ -59,29 +57,13 @@ def bind(*listeners: Tried) -> float:
     return time.now - began
 
 
-@pytest.fixture
-def lines() -> Iterator[list[LogEvent]]:
-    """What is logged meanwhile."""
-    told: list[LogEvent] = []
-
-    @provider(ILogObserver)
-    def observe(event: LogEvent) -> None:
-        told.append(event)
-
-    globalLogPublisher.addObserver(observe)
-    yield told
-    globalLogPublisher.removeObserver(observe)
-
-
-def test_comes(lines: list[LogEvent]) -> None:
+def test_comes(logLines: LogLines) -> None:
     """It is tried again until it comes; one line tells, and another only of another reason."""
     late = Tried(5, *missing(4), *missing(2, "cannot listen on tcp 192.0.2.1:7: no such zone"))
     assert bind(late) == pytest.approx(6 * STEP)
     assert late.tries == 7
-    assert [str(event["error"]).partition(": ")[2] for event in lines] == [
-        "not there",
-        "no such zone",
-    ]
+    begin, end = "cannot listen on tcp 192.0.2.1:7: ", ": tried again for 5 s"
+    assert logLines.lines == [f"{begin}not there{end}", f"{begin}no such zone{end}"]
 
 
 def test_doesNotCome() -> None:
@@ -101,12 +83,12 @@ def test_onlyWhatMayCome() -> None:
         assert (listener.tries, raised.value.status) == (1, 1)
 
 
-def test_one(lines: list[LogEvent]) -> None:
+def test_one(logLines: LogLines) -> None:
     """One that is late delays no other; each has its own time, from the same beginning."""
     early, late, later = Tried(0), Tried(1, *missing(3)), Tried(9, *missing(20))
     assert bind(late, early, later) == pytest.approx(20 * STEP)
     assert (early.tries, late.tries, later.tries) == (1, 4, 21)
-    assert len(lines) == 2
+    assert len(logLines.lines) == 2
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
