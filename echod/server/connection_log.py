@@ -121,6 +121,10 @@ class RefusalLog:
 
     def sweep(self, now: float) -> None:
         """See `echod.connection.sweep.Swept`."""
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell of those who were refused since the last time."""
         refused = self._refused()
         new = refused - self._told
         if new:

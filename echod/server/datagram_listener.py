@@ -82,6 +82,7 @@ class DatagramListener(Listener):
 
     def _unserve(self) -> None:
         self._sweep.discard(self._refusals)
+        self._refusals.tell()
         port = self._endpoint.port
         self._ownPorts[port] -= 1
         if not self._ownPorts[port]:

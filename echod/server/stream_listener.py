@@ -109,6 +109,7 @@ class StreamListener(Listener, Owner):
 
     def _unserve(self) -> None:
         self.sweep.discard(self._refusals)
+        self._refusals.tell()
 
     def stopService(self) -> Deferred[None]:
         """Drain; fires when the last connection is gone.  `cut` hastens it."""

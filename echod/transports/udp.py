@@ -88,7 +88,7 @@ class RestingClock(Protocol):
     quiet: int
 
     def wake(self) -> None:
-        """Somebody has come: go on, and look at the time anew."""
+        """Somebody has come, or a socket is lost: go on, and look at the time anew."""
 
 
 class UDPPort(EndpointPort, udp.Port):
@@ -305,6 +305,9 @@ class UDPPort(EndpointPort, udp.Port):
     def connectionLost(self, reason: Failure | None = None) -> None:
         """As Twisted's, without its line in the log: the listener reports its own end."""
         self.stopResting()
+        if self.ticks is not None:
+            # Its socket may be lost: whoever looks for that once a second shall look.
+            self.ticks.wake()
         base.BasePort.connectionLost(self, reason)
         self._realPortNumber = None
         self.connected = False

@@ -286,6 +286,43 @@ def test_noTicksWhileNobodyIsThere() -> None:
     assert len(one.times) == 6
 
 
+@pytest.mark.parametrize("count", range(SHARDS + 2))
+def test_wokenOnItsWayToRest(count: int) -> None:
+    """Woken after any tick, it looks at everybody once more before it rests."""
+    times = Times()
+    quiet = [Noted() for _ in range(SHARDS)]
+    for one in quiet:
+        times.sweep.addQuietly(one)
+    times.sweep.start()
+    times.tick(count)
+    times.sweep.wake()
+    woken = times.now
+    times.tick(SHARDS)
+    assert times.reactor.getDelayedCalls() != []
+    assert all(one.times[-1] > woken for one in quiet)
+    times.tick()
+    assert times.reactor.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("last", range(1, SHARDS + 2))
+def test_wokenInATick(last: int) -> None:
+    """So it does where the tick itself brings that about, were it the last."""
+    times = Times()
+    quiet = [Noted() for _ in range(SHARDS)]
+    for one in quiet:
+        times.sweep.addQuietly(one)
+    waking = Noted(lambda: times.sweep.wake() if len(waking.times) == last else None)
+    times.sweep.start()
+    # In every shard: looked at each tick, though it keeps nobody awake.
+    for shard in times.sweep._shards:
+        shard[waking] = None
+    times.tick(last)
+    woken = times.now
+    times.tick(SHARDS)
+    assert times.reactor.getDelayedCalls() == []
+    assert all(one.times[-1] >= woken for one in quiet)
+
+
 # -- Clocks that step -----------------------------------------------------------------------
 
 

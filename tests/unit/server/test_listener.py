@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import ExitStack, suppress
 from errno import ENOSPC
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
 from echod.config.settings import Configuration
+from echod.connection.sweep import SHARDS, TICK
 from echod.errors import ListenError
 from echod.kit.makers import DatagramMaker, FactoryMaker
-from echod.server.plan import ListenerRequest, plan
+from echod.server.plan import ListenerRequest, Plan, plan
 from echod.server.registry import Registry
 from echod.server.service import EchodService
 from tests.conftest import LoggedErrors
+from tests.unit.conftest import LogLines
 from tests.unit.outer import Outer, waitUntil
 
 
@@ -45,12 +48,19 @@ def listenerOf(loop: Outer, protocol: Any, endpoint: str) -> Any:
     return listener
 
 
-def serviceOf(loop: Outer, protocol: Any, endpoint: str) -> EchodService:
-    """A service with one listener, not started."""
+def planOf(protocol: Any, endpoint: str, limits: dict[str, Any] | None = None) -> Plan:
+    """One listener."""
     registry = Registry() if isinstance(protocol, str) else Registry([protocol])
     name = protocol if isinstance(protocol, str) else protocol.name
-    request = ListenerRequest(place="here", protocol=name, endpoint=endpoint)
-    return EchodService(plan(Configuration(), [request], registry, 4096), loop)
+    request = ListenerRequest(place="here", protocol=name, endpoint=endpoint, limits=limits or {})
+    return plan(Configuration(), [request], registry, 4096)
+
+
+def serviceOf(
+    loop: Outer, protocol: Any, endpoint: str, limits: dict[str, Any] | None = None
+) -> EchodService:
+    """A service with one listener, not started."""
+    return EchodService(planOf(protocol, endpoint, limits), loop, loop.seconds)
 
 
 @pytest.mark.parametrize(("factory", "reason"), [(Unwilling, "protocol"), (Broken, "error")])
@@ -185,3 +195,142 @@ def test_datagramsByStartServiceAlone() -> None:
         assert client.recv(10) == b"hello"
     listener.stopService()
     assert loop.getReaders() == []
+
+
+#: Ticks after which the clock has gone to rest, and one more.
+TICKS = range(SHARDS + 3)
+#: Option of a socket: an error that ICMP tells is its own (ip(7)); Python has no name for it.
+IP_RECVERR = 11
+
+
+def isAtRest(loop: Outer) -> bool:
+    """Whether no tick is to come."""
+    return not loop.getDelayedCalls()
+
+
+def tick(loop: Outer, count: int = 1) -> None:
+    """Let so many ticks pass, and what they bring about."""
+    for _ in range(count):
+        loop.advance(TICK)
+        loop.rest()
+
+
+@pytest.mark.parametrize("ticks", TICKS)
+def test_refusalAsTheClockGoesToRest(ticks: int, logLines: LogLines) -> None:
+    """Whenever a client is refused while nobody is served, the log tells it within a second."""
+    loop = Outer()
+    service = serviceOf(loop, "raw", "tcp:0", {"deny": ["127.0.0.1"]})
+    service.startService()
+    (listener,) = service.listeners
+    tick(loop, ticks)
+    with socket.create_connection(("127.0.0.1", listener.getHost().port), 20) as client:
+        waitUntil(loop.turn, lambda: listener.counters()["refused"])
+        assert client.recv(1) == b""
+    tick(loop, SHARDS)
+    assert logLines.warnings == [f"refused {listener.describe()} denied=1"]
+    tick(loop)
+    assert isAtRest(loop)
+    service.stopService()
+
+
+@pytest.mark.parametrize("ticks", TICKS)
+def test_datagramAsTheClockGoesToRest(ticks: int, logLines: LogLines) -> None:
+    """So it does of a datagram that is not answered; one that is wakes the clock for a second."""
+    loop = Outer()
+    service = serviceOf(loop, "udp", "udp:0", {"deny": ["127.0.0.2"]})
+    service.startService()
+    (listener,) = service.listeners
+    target = ("127.0.0.1", listener.getHost().port)
+    with ExitStack() as stack:
+        for host, count in (("127.0.0.2", 1), ("127.0.0.1", 2)):
+            client = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            client.bind((host, 0))
+            tick(loop, ticks)
+            client.sendto(b"hello", target)
+            waitUntil(loop.turn, lambda: listener.counters()["datagrams_in"] == count)  # noqa: B023  # called at once
+            tick(loop, SHARDS)
+            assert not isAtRest(loop)
+            assert logLines.warnings == [f"refused {listener.describe()} denied=1"]
+    tick(loop)
+    assert isAtRest(loop)
+    service.stopService()
+
+
+class Looking:
+    """Looks for lost sockets, as a daemon does; `lost` once one was found."""
+
+    def __init__(self, service: EchodService) -> None:
+        self._service = service
+        self.lost = False
+        service.lookEachSecond(self)
+
+    def sweep(self, now: float) -> None:
+        self.lost = self._service.losesSocket()
+
+
+@pytest.mark.parametrize("ticks", TICKS)
+@pytest.mark.parametrize(("protocol", "endpoint"), ENDPOINTS)
+def test_socketLostAsTheClockGoesToRest(
+    protocol: str, endpoint: str, ticks: int, tmp_path: Path, loggedErrors: LoggedErrors
+) -> None:
+    """Whenever another process shuts the socket down, that is seen within a second."""
+    loop = Outer()
+    service = serviceOf(loop, protocol, endpoint.format(tmp_path))
+    service.startService()
+    looking = Looking(service)
+    (listener,) = service.listeners
+    tick(loop, ticks)
+    with listener._port.socket.dup() as shared, suppress(OSError):
+        # Of datagrams: it is done, and said to be of no connection.
+        shared.shutdown(socket.SHUT_RDWR)
+    waitUntil(loop.turn, lambda: not listener.listens)
+    tick(loop, SHARDS)
+    assert looking.lost
+    tick(loop)
+    assert isAtRest(loop)
+    assert "shut down by another process" in "".join(loggedErrors.flush())
+    service.stopService()
+
+
+def test_brokenSocketOfDatagrams(loggedErrors: LoggedErrors) -> None:
+    """So it is where the system tells of an error alone, and nothing is to be read."""
+    loop = Outer()
+    service = serviceOf(loop, "udp", "udp:0")
+    service.startService()
+    looking = Looking(service)
+    (listener,) = service.listeners
+    tick(loop, SHARDS + 1)
+    assert isAtRest(loop)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+        gone.bind(("127.0.0.1", 0))
+        nobody = gone.getsockname()
+    with listener._port.socket.dup() as shared:
+        shared.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        shared.sendto(b"hello", nobody)
+    waitUntil(loop.turn, lambda: not listener.listens)
+    tick(loop, SHARDS)
+    assert looking.lost
+    loggedErrors.flush()
+    service.stopService()
+
+
+@pytest.mark.parametrize("how", ["reload", "stop"])
+@pytest.mark.parametrize(("protocol", "endpoint"), [("raw", "tcp:0"), ("udp", "udp:0")])
+def test_refusalAsItEnds(protocol: str, endpoint: str, how: str, logLines: LogLines) -> None:
+    """Who was refused just before a reload, or the stop, is told of, and once."""
+    loop = Outer()
+    service = serviceOf(loop, protocol, endpoint, {"deny": ["127.0.0.1"]})
+    service.startService()
+    (listener,) = service.listeners
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET, kind) as client:
+        client.connect(("127.0.0.1", listener.getHost().port))
+        if protocol == "udp":
+            client.send(b"hello")
+        waitUntil(loop.turn, lambda: listener.counters()["refused"])
+    if how == "reload":
+        service.reload(planOf(protocol, endpoint, {"deny": ["127.0.0.0/8"]}))
+        assert service.listeners != [listener]
+        tick(loop, SHARDS)
+    service.stopService()
+    assert logLines.warnings == [f"refused {listener.describe()} denied=1"]
