@@ -112,9 +112,8 @@ class Connection(HalfClose):
         elif self.state is State.OPEN:
             self.transport.echoUnseen(False)
             if self._paused & RATE:
-                self._paused &= ~RATE
                 self._waitNoMore()
-                self._readOn()
+                self._endRest()
             most = self.owner.limits.maxBytes or math.inf
             self._quota = int(min(self.transport.unread(), most - self.bytesIn))
             self._happen(Event.DRAIN if self._quota else Event.END, Reason.DRAIN)

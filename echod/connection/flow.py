@@ -193,6 +193,9 @@ class FlowControl(ProtocolHooks):
             self._progressAt = now
         else:
             return
+        self._endRest()
+
+    def _endRest(self) -> None:
         self._paused &= ~RATE
         self._sweep.relax(self)
         self._readOn()

@@ -16,7 +16,7 @@ import pytest
 from echod.config.settings import Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
-from echod.connection.sweep import TICK
+from echod.connection.sweep import SHARDS, TICK
 from echod.protocols.line import LineOptions, line
 from echod.protocols.raw import RawOptions, raw
 from echod.server.stream_listener import StreamListener
@@ -141,6 +141,41 @@ def test_drainDoesNotRest() -> None:
     link.finish()
     link.pump()
     assert link.gone
+
+
+class BusyInADrain(Connection):
+    """Echoes; has enough to do as soon as it drains, and counts how often it is looked at."""
+
+    sweeps = 0
+
+    def received(self, data: bytes) -> None:
+        self.reply(data)
+        if self.state is State.DRAINING:
+            self.holdInput()
+
+    def sweep(self, now: float) -> None:
+        self.sweeps += 1
+        super().sweep(now)
+
+
+def test_drainIsNotLookedAtEachTick() -> None:
+    """A rest is looked at each tick; once a drain has ended it, that is once a second again."""
+    connection = BusyInADrain()
+    link = memoryLink(connection, limits=Limits(bytesPerSecond=1000))
+    link.send(bytes(20_000))
+    link.pump()
+    link.advance(1.0)
+    assert connection.sweeps >= SHARDS
+    connection.sweeps = 0
+    connection.drain()
+    link.advance(1.0)
+    assert connection.state is State.DRAINING
+    assert connection.sweeps == 1
+    connection.releaseInput()
+    while connection.state is State.DRAINING:
+        link.pump()
+        connection.releaseInput()
+    assert link.readAll() == bytes(20_000)
 
 
 @pytest.mark.parametrize("most", [5000, 200, 1])
