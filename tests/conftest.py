@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.python.reflect import safe_str
 from zope.interface import implementer
 
 from echod.wire.token_buckets import Rate
@@ -59,7 +60,7 @@ class LoggedErrors:
         gc.collect()  # an unhandled Deferred speaks when it is collected
         events, self._events = self._events, []
         return [
-            formatEvent(event) + str(getattr(event.get("log_failure"), "value", ""))
+            formatEvent(event) + safe_str(getattr(event.get("log_failure"), "value", ""))
             for event in events
         ]
 

@@ -16,7 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from echod.daemon.sd_notify import Notifier
-from echod.errors import EchodError
+from echod.errors import EchodError, whatFailed
 from echod.interfaces import IProcessReactor
 from echod.server.plan import Plan
 from echod.server.service import EchodService
@@ -87,7 +87,8 @@ class Supervision:
         """
         Read the configuration again, and serve it; whatever is wrong with it changes nothing.
 
-        Not once it drains: nothing new is to be bound then.
+        The log has why, and of a fault its traceback; the status has it too, until a reload
+        succeeds.  Not once it drains: nothing new is to be bound then.
         """
         if self._service.draining:
             _log.warn("the configuration stays as it was: the daemon is stopping")
@@ -98,6 +99,11 @@ class Supervision:
         except EchodError as error:
             _log.error("the configuration stays as it was: {error}", error=error)
             self._failed = f"; the last reload failed: {error}"
+        except (Exception, SystemExit) as error:
+            # A plugin's fault, or ours.
+            what = whatFailed(error)
+            _log.failure("the configuration stays as it was: {what}", what=what)
+            self._failed = f"; the last reload failed: {what}; see the log"
         else:
             self._failed = ""
         finally:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    eventAsText,
+    formatEvent,
+    globalLogPublisher,
+)
 from zope.interface import implementer
 
 
@@ -23,6 +30,11 @@ class LogLines:
     def lines(self) -> list[str]:
         """All of it, in order."""
         return [formatEvent(event) for event in self._events]
+
+    @property
+    def texts(self) -> list[str]:
+        """The same, with what a log has beside the line: when, whose, and tracebacks."""
+        return [eventAsText(event) for event in self._events]
 
     @property
     def warnings(self) -> list[str]:

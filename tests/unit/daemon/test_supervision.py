@@ -1,0 +1,150 @@
+"""`echod.daemon.supervision`: whatever a reload fails of, its manager and the log are told."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from echod.config.settings import Configuration
+from echod.daemon.sd_notify import Notifier
+from echod.daemon.supervision import Supervision
+from echod.errors import ConfigurationError
+from echod.server.plan import ListenerRequest, Plan, plan
+from echod.server.registry import Registry
+from echod.server.service import EchodService
+from tests.conftest import LoggedErrors
+from tests.unit.conftest import LogLines
+from tests.unit.outer import Outer, waitUntil
+
+
+class Mute(Exception):
+    """An error that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def rawPlan() -> Plan:
+    """One listener."""
+    request = ListenerRequest(place="here", protocol="raw", endpoint="tcp:0")
+    return plan(Configuration(), [request], Registry(), 4096)
+
+
+class Supervised:
+    """
+    A service and its manager.
+
+    :ivar read: what reads the configuration.
+    """
+
+    def __init__(self, manager: socket.socket) -> None:
+        self._manager = manager
+        self.loop = Outer()
+        self.service = EchodService(rawPlan(), self.loop, self.loop.seconds)
+        self.service.startService()
+        self.read: Callable[[], Plan] = rawPlan
+        notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+        # Any: a reload asks nothing of the reactor.
+        reactor: Any = self.loop
+        self._supervision = Supervision(self.service, notifier, self._makePlan, reactor)
+
+    def _makePlan(self) -> Plan:
+        return self.read()
+
+    def reload(self) -> list[str]:
+        """As SIGHUP; returns what the manager was told, without the time."""
+        self._supervision.reload()
+        told = []
+        while True:
+            try:
+                told.append(self._manager.recv(1000).decode().partition("\n")[0])
+            except BlockingIOError:
+                return told
+
+    def serves(self) -> bool:
+        """Whether a client is answered."""
+        (listener,) = self.service.listeners
+        with socket.create_connection(("127.0.0.1", listener.getHost().port), 20) as client:
+            before = listener.counters()["bytes_out"]
+            client.send(b"hello")
+            waitUntil(self.loop.turn, lambda: listener.counters()["bytes_out"] > before)
+            return client.recv(10) == b"hello"
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Iterator[Supervised]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        supervised = Supervised(manager)
+        yield supervised
+        supervised.service.cut()
+        supervised.service.stopService()
+        supervised.loop.rest()
+
+
+def raises(error: BaseException) -> Callable[[], Plan]:
+    """What fails to read the configuration."""
+
+    def read() -> Plan:
+        raise error
+
+    return read
+
+
+def noPlan() -> Plan:
+    """What the service cannot serve, and does not look for."""
+    plan: Any = None
+    return plan  # type: ignore[no-any-return]  # that is the fault
+
+
+WELL = "STATUS=serving: 0 connections at 1 listeners"
+
+
+@pytest.mark.parametrize(
+    ("read", "what"),
+    [
+        (raises(KeyError("gone")), "KeyError: 'gone'"),
+        (raises(SystemExit(3)), "SystemExit: 3"),
+        (raises(Mute()), "Mute: (it cannot say what)"),
+        (raises(MemoryError("two\nlines")), "MemoryError: two\\nlines"),
+        (noPlan, "AttributeError: 'NoneType' object has no attribute 'byDefault'"),
+    ],
+)
+def test_faultInAReload(
+    supervised: Supervised,
+    read: Callable[[], Plan],
+    what: str,
+    logLines: LogLines,
+    loggedErrors: LoggedErrors,
+) -> None:
+    """The status has what it was, the log its traceback, and the daemon goes on as it was."""
+    before = supervised.service.listeners
+    supervised.read = read
+    assert supervised.reload() == [
+        "RELOADING=1",
+        "READY=1",
+        f"{WELL}; the last reload failed: {what}; see the log",
+    ]
+    (text,) = logLines.texts
+    assert f"the configuration stays as it was: {what}\nTraceback" in text
+    assert len(loggedErrors.flush()) == 1
+    assert supervised.service.listeners == before
+    assert supervised.serves()
+    supervised.read = rawPlan
+    assert "failed" not in "".join(supervised.reload())
+    assert supervised.serves()
+
+
+def test_refusedReload(supervised: Supervised, logLines: LogLines) -> None:
+    """What an operator got wrong is one line, without a traceback."""
+    supervised.read = raises(ConfigurationError("$.drain: no such key"))
+    told = supervised.reload()
+    assert told[2] == f"{WELL}; the last reload failed: $.drain: no such key"
+    assert logLines.lines == ["the configuration stays as it was: $.drain: no such key"]
+    supervised.read = rawPlan
+    assert supervised.reload() == ["RELOADING=1", "READY=1", WELL]
