@@ -189,13 +189,26 @@ class Listener(Service):
         """
         Bind, if that has not been done.
 
+        :raises ConfigurationError: see `bind`.
+        :raises ListenError: see `bind`.
+        """
+        if not self._port.connected:
+            self.bind()
+            self.tellListening()
+
+    def bind(self) -> None:
+        """
+        Bind, and tell nobody: that is `tellListening`.
+
         :raises ConfigurationError: the protocol raised.
         :raises ListenError: if the address cannot be had.
         """
-        if not self._port.connected:
-            self._plan.trying(self._port.startListening)
-            self._begin()
-            _log.info("listening {listener}", listener=self.describe())
+        self._plan.trying(self._port.startListening)
+        self._begin()
+
+    def tellListening(self) -> None:
+        """Say in the log that it is bound."""
+        _log.info("listening {listener}", listener=self.describe())
 
     def startService(self) -> None:
         """Bind, unless the privileged hook has: ``twist`` calls this one alone."""

@@ -2,7 +2,7 @@
 From the listeners that there are to those of another plan, all of them or none.
 
 `prepare` does everything that can fail, and undoes it if it does.  What it returns can only be
-carried out (`Reload.commit`), which cannot fail.
+carried out (`Reload.commit`), which cannot fail, and alone tells the log of anything.
 
 A listener goes on at its socket.  Where the system chose the port, the port belongs to who serves
 there: see `match`.
@@ -53,7 +53,7 @@ class Succession:
         :raises ListenError: the address cannot be had.
         """
         if self.current is None:
-            self.heir.privilegedStartService()
+            self.heir.bind()
         elif self.replaced is not None:
             self.heir.standBy(self.replaced)
 
@@ -64,7 +64,9 @@ class Succession:
 
     def commit(self) -> None:
         """Have the heir serve.  This does not fail."""
-        if self.replaced is not None:
+        if self.current is None:
+            self.heir.tellListening()
+        elif self.replaced is not None:
             self.heir.takeOver(self.replaced)
         self.heir.renew(self.plan)
 
@@ -99,6 +101,8 @@ class Reload:
 
         Those that are `gone` serve on; whoever commits retires them.
         """
+        for note in self.plan.notes:
+            _log.warn("{note}", note=note)
         for each in self.successions:
             each.commit()
         _log.info(
@@ -134,8 +138,6 @@ def prepare(
     found = match(listeners, after.listeners)
     gone = [listener for listener in listeners if listener not in found]
     plan = _fit(after, found, [*retired, *gone])
-    for note in plan.notes:
-        _log.warn("{note}", note=note)
     logs = (plan.logConnections, plan.logPayload)
     logsAlike = logs == (before.logConnections, before.logPayload)
     successions = []

@@ -18,6 +18,7 @@ from twisted.logger import capturedLogs, formatEvent
 from echod.errors import ConfigurationError, ListenError
 from echod.server.descriptors import RESERVED, RESERVED_EACH, descriptorsFor
 from tests.ports import freePort
+from tests.unit.conftest import LogLines
 from tests.unit.outer import waitUntil
 from tests.unit.reloading import Listened, Reloading, planOf
 
@@ -116,6 +117,21 @@ def test_nothingIsLeftOfOneThatFails(served: Reloading) -> None:
         client.bind(("127.0.0.1", other))
         client.connect(("127.0.0.1", port))
         assert served.echo(client, b"x") == b"x"
+
+
+def test_logOfOneThatFails(served: Reloading, logLines: LogLines) -> None:
+    """One that is refused has told of nothing that has not come to be."""
+    served.start(("raw", "tcp:0", {}))
+    new: Listened = ("raw", "tcp:0:interface=127.0.0.2", {"stall_timeout": 5.0})
+    before = len(logLines.lines)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ListenError):
+        served.reload(("raw", "tcp:0", {}), new, ("raw", f"tcp:{taken.getsockname()[1]}", {}))
+    assert logLines.lines[before:] == []
+    served.reload(("raw", "tcp:0", {}), new)
+    note, listening, reloaded = logLines.lines[before:]
+    assert "stall_timeout is 5" in note
+    assert listening == f"listening {served.service.listeners[1].describe()}"
+    assert reloaded == "reloaded: 1 listeners are new, 0 changed, 0 gone"
 
 
 #: Reloads that a connection outlives: more than Python's stack is deep.
