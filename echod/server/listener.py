@@ -148,8 +148,9 @@ class Listener(Service):
         self._plan = plan
         # As planned, then, once bound, as the system gave it; written by _serve.
         self._endpoint = plan.endpoint
-        # Whether it could take over from another one; written by standBy, takeOver and abandon.
-        self._standing = False
+        # Whether it is ready to take over from another one; written by prepareTakeOver, takeOver
+        # and abandon.
+        self._takeOverPrepared = False
         # Whether it has served since it began, whatever has become of its port.
         self._serving = False
 
@@ -215,22 +216,22 @@ class Listener(Service):
         self.privilegedStartService()
         super().startService()
 
-    def standBy(self, other: Listener) -> None:
+    def prepareTakeOver(self, other: Listener) -> None:
         """
         Be ready to `takeOver` another listener, which serves on until then; `abandon` undoes it.
 
         :raises ConfigurationError: the protocol raised.
         """
-        self._plan.trying(lambda: self._port.standBy(other._port))
-        self._standing = True
+        self._plan.trying(lambda: self._port.prepareTakeOver(other._port))
+        self._takeOverPrepared = True
 
     def takeOver(self, other: Listener) -> None:
         """
-        Go on at the endpoint of another listener, with its socket, after `standBy`.
+        Go on at the endpoint of another listener, with its socket, after `prepareTakeOver`.
 
         This does not fail.  Connections stay the other's, under the settings that they began with.
         """
-        self._standing = False
+        self._takeOverPrepared = False
         self._port.takeOver(other._port)
         other._finish()
         self._begin()
@@ -254,9 +255,9 @@ class Listener(Service):
 
     def abandon(self) -> None:
         """Close the port at once: nothing was served, or `retire` has seen to it."""
-        if self._standing:
-            self._standing = False
-            self._port.standDown()
+        if self._takeOverPrepared:
+            self._takeOverPrepared = False
+            self._port.cancelTakeOver()
             return
         if self._port.connected:
             self._port.close()

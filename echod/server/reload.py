@@ -45,9 +45,9 @@ class Succession:
         """Who hands its socket over to the heir, if anybody does."""
         return None if self.current is self.heir else self.current
 
-    def standBy(self) -> None:
+    def prepareHeir(self) -> None:
         """
-        Have the heir bind, or be ready to take over; `abandon` undoes it.
+        Have the heir bind, or be ready to take over; `abandonHeir` undoes it.
 
         :raises ConfigurationError: the protocol raised.
         :raises ListenError: the address cannot be had.
@@ -55,10 +55,10 @@ class Succession:
         if self.current is None:
             self.heir.bind()
         elif self.replaced is not None:
-            self.heir.standBy(self.replaced)
+            self.heir.prepareTakeOver(self.replaced)
 
-    def abandon(self) -> None:
-        """Undo `standBy`, also one that has raised or was not called."""
+    def abandonHeir(self) -> None:
+        """Undo `prepareHeir`, also one that has raised or was not called."""
         if self.current is not self.heir:
             self.heir.abandon()
 
@@ -74,7 +74,7 @@ class Succession:
 @dataclass(frozen=True)
 class Reload:
     """
-    One that is prepared: every heir has bound its endpoint, or stands by to take it over.
+    One that is prepared: every heir has bound its endpoint, or is ready to take it over.
 
     :ivar plan: the one to be carried out.
     :ivar successions: one for each of its listeners, in its order.
@@ -149,18 +149,18 @@ def prepare(
         else:
             heir = make(each, plan)
         successions.append(Succession(each, current, heir))
-    _standBy(successions)
+    _prepareHeirs(successions)
     return Reload(plan, successions, gone)
 
 
-def _standBy(successions: Sequence[Succession]) -> None:
+def _prepareHeirs(successions: Sequence[Succession]) -> None:
     """Have all heirs ready, or none: first those of new endpoints, then those that take over."""
     try:
         for each in sorted(successions, key=lambda each: each.current is not None):
-            each.standBy()
+            each.prepareHeir()
     except BaseException:
         for each in successions:
-            each.abandon()
+            each.abandonHeir()
         raise
 
 

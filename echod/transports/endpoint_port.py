@@ -97,7 +97,7 @@ class EndpointPort(Resting):
             self.close()
             raise
 
-    def standBy(self, other: EndpointPort) -> None:
+    def prepareTakeOver(self, other: EndpointPort) -> None:
         """
         Be ready to go on with another port's socket, which the other serves until `takeOver`.
 
@@ -106,13 +106,13 @@ class EndpointPort(Resting):
         self._hold(other.socket)
         self._startProtocol()
 
-    def standDown(self) -> None:
-        """Undo `standBy`."""
+    def cancelTakeOver(self) -> None:
+        """Undo `prepareTakeOver`."""
         self._stopProtocol()
 
     def takeOver(self, other: EndpointPort) -> None:
         """
-        Go on with another port's socket, under the settings of this one, after `standBy`.
+        Go on with another port's socket, under the settings of this one, after `prepareTakeOver`.
 
         Connections stay the other's; who waits loses nothing.  This does not fail: what the system
         refuses is told, and goes on as it was or is tried again.

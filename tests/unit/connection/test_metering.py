@@ -420,7 +420,7 @@ def test_reload(rate: int) -> None:
             served.listener.plan, limits=Limits(listenerBytesPerSecond=rate)
         )
         heir = StreamListener(plan, served.loop, served.sweep, PlainContext())
-        heir.standBy(served.listener)
+        heir.prepareTakeOver(served.listener)
         heir.takeOver(served.listener)
         served.listener = heir
         with connected(served) as other:
