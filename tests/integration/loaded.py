@@ -3,30 +3,40 @@ Daemons and commands without the third of a second that each of them takes to lo
 
 `loaded` is a process that has imported what ``twistd`` and ``python -m echod`` import, but no
 reactor, and forks for each command.  The fork has the command's arguments, calls what the command
-calls, and ends as a process ends: half of the processor time of the tests went into the imports of
-700 processes.
+calls, and ends as a process ends, see `_leave`: half of the processor time of the tests went into
+the imports of 700 processes.
+
+Two commands that start others are done in the fork itself: prlimit(1), and what passes sockets as a
+service manager does (`tests.integration.passing`).
 
 It is for tests that ask what a command says, or what a daemon does once it serves.  What belongs to
-the start, such as signals, descriptors, memory and what is imported, is for a process of its own:
-`tests.integration.daemon.Daemon` and `tests.integration.daemon.run`.
+the start, such as signals, standard descriptors, memory and what is imported, is for a process of
+its own: `tests.integration.daemon.Daemon` and `tests.integration.daemon.run`.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import fcntl
 import functools
+import gc
 import json
 import os
+import re
+import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from tests.integration.daemon import MODULE, TWISTD, Daemon, run
+from tests.integration.passing import PASSING, unwrapped, wrapped
 
 __all__ = ["LoadedDaemon", "loaded", "runLoaded"]
 
@@ -42,23 +52,34 @@ _IMPORTS = (
 _CHECKOUT = Path(__file__).parents[2]
 #: Bytes of a request.
 _REQUEST = 1 << 18
+#: Descriptors of a request: two outputs, a pipe, and what is passed.
+_DESCRIPTORS = 3 + 16
+#: Where descriptors are kept in a fork until they get their numbers, which are below.
+_ABOVE = 512
+#: What prlimit(1) is asked for.
+_LIMIT = re.compile(r"--nofile=(\d+):(\d+)")
 
 
 class LoadedDaemon(Daemon):
     """
     A daemon that is forked, if it can be.
 
-    It cannot if another command starts it, if it has descriptors of ours, or if what Python looks
-    at when it starts is not as usual.
+    It cannot if a command starts it that the fork does not know, or if what Python looks at when it
+    starts is not as usual.
     """
 
     def _launch(self) -> subprocess.Popen[str]:
-        if self._descriptors or not _isPlain(self._command):
+        if not _isPlain(self._command):
             return super()._launch()
         read, write = os.pipe()
         try:
             process = loaded().start(
-                self._command, self._cwd, self._environment(), out=write, errors=write
+                self._command,
+                self._cwd,
+                self._environment(),
+                self._descriptors,
+                out=write,
+                errors=write,
             )
         finally:
             os.close(write)
@@ -67,17 +88,22 @@ class LoadedDaemon(Daemon):
 
 
 def runLoaded(
-    *arguments: str, command: list[str] | None = None, cwd: Any = None
+    *arguments: str,
+    command: list[str] | None = None,
+    cwd: Any = None,
+    descriptors: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[str]:
     """As `tests.integration.daemon.run`, forked as `LoadedDaemon` is."""
     words = [*(command or TWISTD), *arguments]
     if not _isPlain(words):
-        return run(*arguments, command=command, cwd=cwd)
+        return run(*arguments, command=command, cwd=cwd, descriptors=descriptors)
     outRead, outWrite = os.pipe()
     errorRead, errorWrite = os.pipe()
     with open(outRead) as out, open(errorRead) as errors:
         try:
-            process = loaded().start(words, cwd, out=outWrite, errors=errorWrite)
+            process = loaded().start(
+                words, cwd, descriptors=descriptors, out=outWrite, errors=errorWrite
+            )
         finally:
             os.close(outWrite)
             os.close(errorWrite)
@@ -93,8 +119,17 @@ def loaded() -> Loaded:
 
 
 def _isPlain(command: list[str]) -> bool:
-    known = any(command[: len(known)] == known for known in (TWISTD, MODULE))
+    inner = command
+    if _isLimited(inner):
+        inner = inner[2:]
+    if wrapped(inner):
+        inner = unwrapped(inner)
+    known = any(inner[: len(known)] == known for known in (TWISTD, MODULE))
     return known and _interpreters() == _USUAL
+
+
+def _isLimited(command: Sequence[str]) -> bool:
+    return command[:1] == ["prlimit"] and _LIMIT.fullmatch(command[1]) is not None
 
 
 def _interpreters() -> dict[str, str]:
@@ -124,6 +159,7 @@ class Loaded:
         command: Sequence[str],
         directory: Any = None,
         environment: dict[str, str] | None = None,
+        descriptors: Sequence[int] = (),
         *,
         out: int,
         errors: int,
@@ -131,6 +167,7 @@ class Loaded:
         """
         Fork for a command: that of ``twistd``, or ``python -m echod``.
 
+        :param descriptors: of ours, which it gets too, by the same numbers.
         :param out: the descriptor that becomes its standard output.
         :param errors: its standard error.
         """
@@ -148,10 +185,13 @@ class Loaded:
             "command": [str(word) for word in command],
             "directory": str(directory or os.getcwd()),
             "environment": dict(os.environ if environment is None else environment),
+            "descriptors": list(descriptors),
         }
         ends, told = os.pipe()
         try:
-            socket.send_fds(self._channel, [json.dumps(request).encode()], [out, errors, told])
+            socket.send_fds(
+                self._channel, [json.dumps(request).encode()], [out, errors, told, *descriptors]
+            )
         finally:
             os.close(told)
         return Forked(ends)
@@ -233,19 +273,18 @@ def _serve(channel: socket.socket) -> dict[str, Any] | None:
                 os.close(told)
                 os.close(ready)
                 continue
-            data, descriptors, _, _ = socket.recv_fds(channel, _REQUEST, 3)
+            data, descriptors, _, _ = socket.recv_fds(channel, _REQUEST, _DESCRIPTORS)
             if not data:
                 return None
+            out, errors, told, *passed = descriptors
             child = os.fork()
             if not child:
-                # They are numbers above 2: 0 to 2 are open.
-                os.dup2(descriptors[0], 1)
-                os.dup2(descriptors[1], 2)
-                channel.close()
-                os.closerange(3, 1024)
-                return dict(json.loads(data))
-            *outputs, told = descriptors
-            for descriptor in outputs:
+                request = dict(json.loads(data))
+                channel.detach()
+                places = [1, 2, *request["descriptors"]]
+                _arrange(dict(zip(places, [out, errors, *passed], strict=True)))
+                return request
+            for descriptor in (out, errors, *passed):
                 os.close(descriptor)
             _tell(told, child)
             running[os.pidfd_open(child)] = (child, told)
@@ -256,13 +295,34 @@ def _tell(told: int, number: int) -> None:
         os.write(told, b"%16d" % number)
 
 
+def _arrange(places: dict[int, int]) -> None:
+    """Move open descriptors to their places, and close all others but the standard input."""
+    moved = {place: fcntl.fcntl(number, fcntl.F_DUPFD, _ABOVE) for place, number in places.items()}
+    os.closerange(3, _ABOVE)
+    for place, number in moved.items():
+        assert place < _ABOVE, place
+        os.dup2(number, place)
+    os.closerange(_ABOVE, 2 * _ABOVE)
+
+
 def _become(request: dict[str, Any]) -> None:
     """Be the command of a request."""
     sys.path.remove(str(_CHECKOUT))  # put there by -m
     os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    program, *arguments = request["command"]
+    command = request["command"]
+    if _isLimited(command):
+        limit = _LIMIT.fullmatch(command[1])
+        assert limit is not None
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit[1]), int(limit[2])))
+        command = command[2:]
+    if wrapped(command):
+        sys.argv = command[2:]
+        names: dict[str, Any] = {}
+        exec(PASSING, names)
+        command = names["command"]
+    program, *arguments = command
     if arguments[:2] == ["-m", "echod"]:
         import runpy
 
@@ -275,8 +335,25 @@ def _become(request: dict[str, Any]) -> None:
         sys.exit(run())
 
 
+def _leave(status: int) -> None:
+    """
+    End as the interpreter does, but leave the modules to the kernel.
+
+    Their end cost more than the rest of a command: it writes to each object, which was shared.
+
+    :raises OSError: what is buffered cannot be written.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    gc.collect()  # whoever speaks at its end speaks now
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
+
+
 def _load() -> None:
-    import gc
     import importlib
 
     from twisted.application.service import IServiceMaker
@@ -292,4 +369,10 @@ def _load() -> None:
 if __name__ == "__main__":
     _load()
     if found := _serve(socket.socket(fileno=int(sys.argv[1]))):
-        _become(found)
+        try:
+            _become(found)
+        except SystemExit as end:
+            if end.code is None or isinstance(end.code, int):
+                with contextlib.suppress(OSError):  # the interpreter tells of it
+                    _leave((end.code or 0) & 0xFF)
+            raise

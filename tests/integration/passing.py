@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tests.integration.daemon import TWISTD, Daemon
+from tests.integration.daemon import TWISTD
 
-__all__ = ["passing", "serving"]
+__all__ = ["PASSING", "passing", "unwrapped", "wrapped"]
 
-# Moves descriptors to 3, 4, …, sets the variables, and becomes the command: its number is the one
-# in LISTEN_PID.
-_WRAPPER = """
+#: Moves descriptors to 3, 4, …, and sets the variables; ``command`` is what the process becomes:
+#: its number is the one in LISTEN_PID.
+PASSING = """
 import fcntl, os, sys
 numbers, names, process, *command = sys.argv[1:]
 moved = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in numbers.split(",") if number]
@@ -25,8 +25,10 @@ os.environ["LISTEN_FDS"] = str(len(moved))
 os.environ["LISTEN_PID"] = process or str(os.getpid())
 if names != "-":
     os.environ["LISTEN_FDNAMES"] = names
-os.execv(command[0], command)
 """
+_WRAPPER = [sys.executable, "-c", PASSING + "os.execv(command[0], command)\n"]
+#: Words of the wrapper's own before the command.
+_WORDS = 3
 
 
 def passing(
@@ -45,12 +47,16 @@ def passing(
     numbers = [skt.fileno() for skt in sockets]
     words = [",".join(map(str, numbers)), "-" if names is None else names, process]
     return {
-        "command": [sys.executable, "-c", _WRAPPER, *words, *command],
+        "command": [*_WRAPPER, *words, *command],
         "descriptors": numbers,
     }
 
 
-def serving(sockets: Sequence[Any], *arguments: str, protocol: str = "raw") -> Daemon:
-    """A daemon that serves ``protocol`` on all of them, under one name."""
-    names = ":".join(["x"] * len(sockets))
-    return Daemon("--listen", f"{protocol}=systemd:name=x", *arguments, **passing(sockets, names))
+def wrapped(command: Sequence[str]) -> bool:
+    """Whether it is a command of `passing`."""
+    return list(command[: len(_WRAPPER)]) == _WRAPPER
+
+
+def unwrapped(command: Sequence[str]) -> list[str]:
+    """The command that gets the sockets."""
+    return list(command[len(_WRAPPER) + _WORDS :])

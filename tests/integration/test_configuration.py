@@ -24,8 +24,6 @@ from tests.integration.daemon import (
     PATIENCE,
     TWISTD,
     exchange,
-    launch,
-    outcome,
     receiveAll,
     run,
     waitFor,
@@ -38,9 +36,8 @@ _, HARD_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 def both(*arguments: str) -> list[subprocess.CompletedProcess[str]]:
-    """Run ``twistd -n echod`` and ``python -m echod`` at once, to their ends."""
-    started = [launch(*arguments, command=command) for command in (TWISTD, MODULE)]
-    return [outcome(process) for process in started]
+    """Run ``twistd -n echod`` and ``python -m echod`` to their ends."""
+    return [runLoaded(*arguments, command=command) for command in (TWISTD, MODULE)]
 
 
 def checkRefusal(ended: subprocess.CompletedProcess[str]) -> str:
@@ -517,7 +514,7 @@ def test_interface(tmp_path: Path) -> None:
     """`--interface` says where, for whatever does not."""
     file = tmp_path / "echod.toml"
     file.write_text(listener() + listener("tcp:0:interface=127.0.0.1", protocol="line"))
-    ended = run("--config", str(file), "--interface", "::1", "--check-config", command=MODULE)
+    ended = runLoaded("--config", str(file), "--interface", "::1", "--check-config", command=MODULE)
     assert ended.stdout.splitlines() == [
         "would listen raw tcp [::1]:0",
         "would listen line tcp 127.0.0.1:0",
@@ -599,7 +596,7 @@ def test_defaultShrinksForAll() -> None:
 
 def test_checkConfigTellsShrinking() -> None:
     """`--check-config` says the same line."""
-    ended = run("--check-config", command=[*limited(512, 512), *MODULE])
+    ended = runLoaded("--check-config", command=[*limited(512, 512), *MODULE])
     assert (ended.returncode, ended.stderr) == (0, "")
     (note,) = [line for line in ended.stdout.splitlines() if "descriptor limit of 512" in line]
     assert note.startswith("note: max_connections is ")
@@ -647,7 +644,7 @@ def test_explicitMaximumKept(tmp_path: Path) -> None:
 
 def test_hopelessLimit() -> None:
     """O3: a limit that leaves no connection is refused in one line."""
-    ended = run("--port", "0", command=[*limited(90, 90), *MODULE])
+    ended = runLoaded("--port", "0", command=[*limited(90, 90), *MODULE])
     assert "limit of 90" in checkRefusal(ended)
 
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -36,15 +36,15 @@ from tests.integration.daemon import (
     MODULE,
     PATIENCE,
     TWISTD,
-    Daemon,
     Daemonised,
     exchange,
     idle,
     receiveAll,
-    run,
     waitFor,
 )
-from tests.integration.passing import passing, serving
+from tests.integration.loaded import LoadedDaemon as Daemon
+from tests.integration.loaded import runLoaded
+from tests.integration.passing import passing
 from tests.integration.peers import noise
 
 
@@ -77,6 +77,12 @@ def datagrams(host: str = "127.0.0.1") -> socket.socket:
     skt = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     skt.bind((host, 0))
     return skt
+
+
+def serving(sockets: Sequence[Any], *arguments: str, protocol: str = "raw") -> Daemon:
+    """A daemon that serves ``protocol`` on all of them, under one name."""
+    names = ":".join(["x"] * len(sockets))
+    return Daemon("--listen", f"{protocol}=systemd:name=x", *arguments, **passing(sockets, names))
 
 
 def connect(listening: socket.socket) -> socket.socket:
@@ -485,7 +491,7 @@ def test_urgentByte(tcp: socket.socket) -> None:
 
 def refused(arguments: dict[str, Any], *options: str) -> str:
     """O3: exit status 1 and one line; returns what follows ``echod: ``."""
-    ended = run(*options, **arguments)
+    ended = runLoaded(*options, **arguments)
     assert (ended.returncode, ended.stdout) == (1, ""), ended
     line: str = ended.stderr.removesuffix("\n").removeprefix("echod: ")
     assert line.isprintable()

@@ -36,6 +36,7 @@ from tests.integration.daemon import (
     run,
     waitFor,
 )
+from tests.integration.loaded import LoadedDaemon, runLoaded
 from tests.ports import freePort
 
 TWIST = [str(Path(sys.executable).with_name("twist")), "--log-format=text", "echod"]
@@ -90,7 +91,8 @@ def listenersOf(busy: int, where: str) -> list[str]:
 @both
 def test_busyPort(busyPort: int, command: list[str], where: str) -> None:
     """O3: one line on standard error that names the address, exit status 1, within 2 s."""
-    ended = promptly(2, lambda: run(*listenersOf(busyPort, where), command=command))
+    start = run if where == "alone" else runLoaded
+    ended = promptly(2, lambda: start(*listenersOf(busyPort, where), command=command))
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"echod: cannot listen on tcp 127.0.0.1:{busyPort}: Address ")
     assert ended.stderr.endswith("\n")
@@ -101,7 +103,7 @@ def test_busyPort(busyPort: int, command: list[str], where: str) -> None:
 @both
 def test_foreignAddress(command: list[str]) -> None:
     """O3: an address that is not ours, TEST-NET-1 of RFC 5737, is named likewise."""
-    ended = run("--port=tcp:0:interface=192.0.2.1", command=command)
+    ended = runLoaded("--port=tcp:0:interface=192.0.2.1", command=command)
     assert ended.returncode == 1
     assert ended.stderr.startswith("echod: cannot listen on tcp 192.0.2.1:0: ")
     assert ended.stderr.count("\n") == 1
@@ -109,7 +111,7 @@ def test_foreignAddress(command: list[str]) -> None:
 
 def test_unknownZone() -> None:
     """O3: an IPv6 zone that is no interface here is refused in words."""
-    ended = run(r"--port=tcp:0:interface=fe80\:\:1%nosuch", command=MODULE)
+    ended = runLoaded(r"--port=tcp:0:interface=fe80\:\:1%nosuch", command=MODULE)
     assert ended.returncode == 1
     assert ended.stderr.startswith("echod: cannot listen on tcp [fe80::1%nosuch]:0: ")
     assert ended.stderr.count("\n") == 1
@@ -182,7 +184,7 @@ def test_saysWhereItListensOnIPv6() -> None:
     """O6: an IPv6 address stands in brackets."""
     if not os.path.exists("/proc/net/if_inet6"):
         pytest.skip("no IPv6 here")
-    with Daemon("--listen", r"raw=tcp:0:interface=\:\:1") as daemon:
+    with LoadedDaemon("--listen", r"raw=tcp:0:interface=\:\:1") as daemon:
         line = daemon.waitForLine(" listening ")
         match = re.search(r" listening raw tcp \[::1\]:([1-9]\d*)$", line)
         assert match is not None
@@ -193,7 +195,7 @@ def test_saysWhereItListensOnIPv6() -> None:
 
 def test_listensOnlyWhereAsked() -> None:
     """The default interface is 127.0.0.1: no other address of this host answers."""
-    with Daemon("--port=0", command=MODULE) as daemon:
+    with LoadedDaemon("--port=0", command=MODULE) as daemon:
         assert serves(daemon.ports["raw"])
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.2", daemon.ports["raw"]), PATIENCE)
@@ -300,7 +302,7 @@ def test_secondDaemon(daemonised: Daemonised) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
 def test_restart(number: int) -> None:
     """C4: the port is bound again at once although clients were connected."""
-    with Daemon("--port=0", command=MODULE) as daemon:
+    with LoadedDaemon("--port=0", command=MODULE) as daemon:
         port = daemon.ports["raw"]
         clients = [daemon.connect() for _ in range(5)]
         for client in clients:
@@ -315,7 +317,7 @@ def test_restart(number: int) -> None:
                 clients.pop().close()
         daemon.wait()
     assert stateCount(port) > 0
-    with Daemon(f"--port={port}", command=MODULE) as daemon:
+    with LoadedDaemon(f"--port={port}", command=MODULE) as daemon:
         assert exchange(daemon.connect(), b"again") == b"again"
         for client in clients:
             client.close()
@@ -359,7 +361,7 @@ def test_acceptedSocket() -> None:
 )
 def test_keepalive(arguments: Sequence[str], seconds: int) -> None:
     """The daemon's connections have a keepalive timer of what was asked for."""
-    with Daemon("--port=0", *arguments, command=MODULE) as daemon, daemon.connect() as client:
+    with LoadedDaemon("--port=0", *arguments, command=MODULE) as daemon, daemon.connect() as client:
         client.sendall(b"x")
         assert client.recv(10) == b"x"
         peer = f":{client.getsockname()[1]:04X}"
@@ -391,7 +393,7 @@ def test_backlog() -> None:
     clients = 300
     if int(Path("/proc/sys/net/core/somaxconn").read_text()) < clients:
         pytest.skip("net.core.somaxconn is below 300")
-    with Daemon("--port=0", command=MODULE) as daemon:
+    with LoadedDaemon("--port=0", command=MODULE) as daemon:
         daemon.signal(signal.SIGSTOP)
         connected = []
         slowest = 0.0
@@ -411,7 +413,7 @@ def test_backlog() -> None:
 
 def test_counterLineIsJSON() -> None:
     """O6: what SIGUSR1 logs at the start is one line of JSON, all of it zero."""
-    with Daemon("--port=0", command=MODULE) as daemon:
+    with LoadedDaemon("--port=0", command=MODULE) as daemon:
         line = daemon.waitForLine("counters ")
         (listener,) = msgspec.json.decode(line.partition("counters ")[2])["listeners"]
         assert listener.pop("listener") == f"raw tcp 127.0.0.1:{daemon.ports['raw']}"
