@@ -20,7 +20,7 @@ from echod.server.registry import Registry
 from echod.server.service import EchodService
 from echod.transports import udp
 from echod.wire.networks import Networks
-from tests.conformance.test_documentation import blocks
+from tests.documentation.code_blocks import codeBlocks
 from tests.documentation.tables import TABLES, computed, pages, shown
 from tests.unit.outer import Outer
 
@@ -42,7 +42,7 @@ def test_files() -> None:
     tables = [
         table
         for text in PAGES.values()
-        for block in blocks("toml", text)
+        for block in codeBlocks("toml", text)
         if "[[listener]]" in block
         for table in parseConfiguration(block).listener or []
     ]
@@ -53,7 +53,7 @@ def test_files() -> None:
 
 def test_everyKeyOfTLS() -> None:
     """The example of docs/tls.md has every key of TLS."""
-    example = "\n".join(blocks("toml", PAGES["docs/tls.md"]))
+    example = "\n".join(codeBlocks("toml", PAGES["docs/tls.md"]))
     names = {*TLSSettings.__struct_encode_fields__} - {"names"}
     assert [key for key in sorted(names) if f"\n{key} = " not in example] == []
     assert "\n[listener.tls.names]" in example

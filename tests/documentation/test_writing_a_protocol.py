@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import tomllib
 from pathlib import Path
@@ -14,6 +13,7 @@ from echod.config.settings import Configuration, parseConfiguration
 from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import Registry, verify
 from echod.server.service import EchodService
+from tests.documentation.code_blocks import codeBlocks
 from tests.unit.outer import Outer, waitUntil
 
 ROOT = Path(__file__).parents[2]
@@ -21,15 +21,11 @@ PAGE = (ROOT / "docs" / "writing-a-protocol.md").read_text()
 MAKERS = ("shout", "reverse", "twice", "greet", "stats", "wire", "rot128", "backwards")
 
 
-def blocks(language: str, page: str = PAGE) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-
-
 @pytest.fixture(scope="module")
 def page() -> dict[str, Any]:
     """What the page's code defines, each block after those before it."""
     names: dict[str, Any] = {"__name__": "page"}
-    for number, block in enumerate(blocks("python")):
+    for number, block in enumerate(codeBlocks("python", PAGE)):
         exec(compile(block, f"block {number}", "exec", dont_inherit=True), names)
     return names
 
@@ -70,7 +66,7 @@ def test_itsTests(page: dict[str, Any], name: str) -> None:
 
 def test_itsTOML(page: dict[str, Any]) -> None:
     """The listener can be served; the entry point is of the group that is looked at."""
-    listener, project = blocks("toml")
+    listener, project = codeBlocks("toml", PAGE)
     configuration = parseConfiguration(listener)
     assert configuration.listener is not None
     (table,) = configuration.listener
