@@ -19,7 +19,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.python.reflect import safe_str
 from zope.interface import implementer
 
-from echod.wire.token_buckets import Rate
+from echod.insight.fault_log import allowFaults
 from tests.certificates import Certificates
 from tests.workers import (  # noqa: F401  # hooks, which pytest finds in this module
     pytest_cmdline_main,
@@ -102,9 +102,9 @@ def wholeHeap() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def tracebacks() -> None:
     """Give each test a ration of tracebacks of its own: the process has one for all."""
-    monkeypatch.setattr("echod.insight.fault_log._faults", Rate(1, burst=10))
+    allowFaults()
 
 
 @pytest.fixture(autouse=True)

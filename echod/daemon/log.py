@@ -142,10 +142,14 @@ class Log:
     From now on whatever observers the process is given by ``beginLoggingTo`` are `LogQueue`;
     `begin` has them write.
 
+    :param patience: seconds that `finish` waits at most.
     :ivar elsewhere: whether something goes elsewhere than to standard output or standard error.
     """
 
-    def __init__(self, beginner: LogBeginner = globalLogBeginner) -> None:
+    def __init__(
+        self, beginner: LogBeginner = globalLogBeginner, patience: float = PATIENCE
+    ) -> None:
+        self._patience = patience
         self._queues: list[LogQueue] = []
         self.elsewhere = False
         self._begun = False
@@ -171,7 +175,7 @@ class Log:
 
     def finish(self) -> bool:
         """
-        Wait until all is written, for `PATIENCE` at most; whether that came about.
+        Wait until all is written, as long as there is patience; whether that came about.
 
         If not, a thread hangs in the middle of something, and may hold any lock.
         """
@@ -182,7 +186,7 @@ class Log:
                 # The interpreter ends, and lets no thread begin (CPython 3.12).
                 for queue in self._queues:
                     queue.flush()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self._patience
         # Of all of them, whichever hangs.
         written = [queue.finish(deadline) for queue in self._queues]
         return all(written)

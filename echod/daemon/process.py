@@ -37,9 +37,12 @@ class StandardError:
 
     Another descriptor for it: `twistd` closes the first.  To be closed, once all is well: a shell
     may wait for that, as in ``$(twistd echod)``.
+
+    :param patience: seconds that `tell` waits at most for whoever reads it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
         try:
             self._descriptor = -1 if sys.__stderr__ is None else os.dup(sys.__stderr__.fileno())
         except OSError:
@@ -49,11 +52,11 @@ class StandardError:
         return self._descriptor >= 0
 
     def tell(self, text: str) -> None:
-        """Write a line; wait for its reader `PATIENCE` at most."""
+        """Write a line; wait for its reader, as long as there is patience."""
         line = f"echod: {text}\n".encode(errors="backslashreplace")
         thread = threading.Thread(target=self._write, args=(line,), daemon=True)
         thread.start()
-        thread.join(PATIENCE)
+        thread.join(self._patience)
 
     def close(self) -> None:
         """Let it go."""

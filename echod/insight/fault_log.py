@@ -16,12 +16,20 @@ from twisted.python.failure import Failure
 
 from echod.wire.token_buckets import Rate
 
-__all__ = ["logsFault", "tellFault"]
+__all__ = ["allowFaults", "logsFault", "tellFault"]
 
 _log = Logger()
 
-# Tracebacks in the log: ten at once, then one a second.
-_faults = Rate(1, burst=10)
+#: Tracebacks in the log: one a second, and so many at once.
+PER_SECOND, AT_ONCE = 1, 10
+
+_faults = Rate(PER_SECOND, AT_ONCE)
+
+
+def allowFaults() -> None:
+    """Let `AT_ONCE` tracebacks be logged at once again, however many there were."""
+    global _faults  # noqa: PLW0603  # one process
+    _faults = Rate(PER_SECOND, AT_ONCE)
 
 
 def logsFault() -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import random
+import select
 import socket
 import ssl
 import threading
@@ -22,7 +22,9 @@ from twisted.internet.task import deferLater
 from echod.client import ClientTLS, connect, connectUNIX
 from echod.errors import ConfigurationError, ConnectFailed, StreamTruncated
 from tests.certificates import Certificates
+from tests.integration.daemon import PATIENCE
 from tests.integration.loaded import LoadedDaemon as Daemon
+from tests.integration.peers import reset
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
@@ -286,14 +288,20 @@ async def test_resetAtOnce(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch, secured: bool
 ) -> None:
     """A reset as soon as the connection is made is a failure to connect, and no traceback."""
+    listening = socket.create_server(("127.0.0.1", 0))
 
-    def gone(connected: socket.socket) -> bool:
-        raise OSError(errno.ENOTCONN, "gone")
+    class Reset(socket.socket):
+        """Connected as far as connect(2) says, and reset before anybody looks at it again."""
 
-    monkeypatch.setattr("echod.transports.tcp.isItself", gone)
+        def getpeername(self) -> Any:
+            accepted, _ = listening.accept()
+            reset(accepted)
+            arrival = select.poll()
+            arrival.register(self, 0)
+            assert arrival.poll(PATIENCE * 1000)
+            return super().getpeername()
+
     tls = ClientTLS(ca=certificates.ca) if secured else None
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listening,
-        pytest.raises(ConnectFailed, match="cannot connect to localhost"),
-    ):
+    monkeypatch.setattr(socket, "socket", Reset)
+    with listening, pytest.raises(ConnectFailed, match="cannot connect to localhost"):
         await connect("localhost", listening.getsockname()[1], tls=tls)

@@ -33,6 +33,7 @@ from tests.integration.daemon import (
     waitFor,
 )
 from tests.integration.namespaces import needsRoot
+from tests.integration.test_plugins import install
 from tests.ports import freePort
 
 both = pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "module"])
@@ -300,35 +301,39 @@ def test_syslogStops(tmp_path: Path) -> None:
             assert stop(process) == 0
 
 
+CHATTY = '''
+"""It says something a thousand times a second."""
+
+import sys
+
+from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
+from twisted.protocols.wire import Echo
+
+from echod.kit.makers import FactoryMaker
+
+
+def chatter():
+    print("x" * 1000)
+    print("y" * 1000, file=sys.stderr)
+
+
+class Chatty(Factory):
+    protocol = Echo
+
+    def startFactory(self):
+        LoopingCall(chatter).start(0.001)
+
+
+chatty = FactoryMaker("chatty", "prints", Chatty)
+'''
+
+
 @both
 def test_whatOthersPrint(tmp_path: Path, command: list[str]) -> None:
     """A plugin that prints, to either stream, holds up nobody either."""
-    (tmp_path / "sitecustomize.py").write_text(
-        textwrap.dedent("""
-            import sys
-
-            def begin():
-                from twisted.internet import reactor, task
-
-                def chatter():
-                    print("x" * 1000)
-                    print("y" * 1000, file=sys.stderr)
-
-                task.LoopingCall(chatter).start(0.001)
-
-            if "echod" in sys.orig_argv:
-                from echod.daemon import options as words
-
-                makeService = words.makeService
-
-                def make(options):
-                    from twisted.internet import reactor
-                    reactor.callWhenRunning(begin)
-                    return makeService(options)
-
-                words.makeService = make
-        """)
-    )
+    install(tmp_path, "echod-chatty 1.0", "chatty = echod_chatty:chatty", echod_chatty=CHATTY)
+    command = [*command, "--listen", "chatty=tcp:0"]
     reading, writing = fullPipe()
     port = freePort()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

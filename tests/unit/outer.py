@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import time
 from collections.abc import Callable
+from errno import ENOSPC
 from typing import Any
 
 from echod.testing import Loop
+
+
+class Crowded(Loop):
+    """
+    One of which the kernel watches no more (epoll_ctl(2): ENOSPC), if it is told so.
+
+    :ivar refuses: whether it watches no more readers of this kind.
+    """
+
+    def __init__(self, refuses: type | tuple[()] = ()) -> None:
+        super().__init__()
+        self.refuses = refuses
+
+    def addReader(self, reader: Any) -> None:
+        """See `Loop.addReader`."""
+        if isinstance(reader, self.refuses):
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+        super().addReader(reader)
 
 
 class Outer(Loop):

@@ -74,15 +74,20 @@ class Poller:
     :param reactor: the real one, an ``IReactorFDSet`` too.
     :param slow: told of a descriptor that held everybody else up for more than `SLOW`, and for how
         many seconds.
+    :param clock: monotonic seconds, by which turns are measured.
     """
 
     connected = True
 
     def __init__(
-        self, reactor: IReactorFDSet, slow: Callable[[object, float], None] | None = None
+        self,
+        reactor: IReactorFDSet,
+        slow: Callable[[object, float], None] | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._reactor = reactor
         self._slow = slow
+        self._clock = clock
         # Any: an epoll object while somebody is watched, and ``None`` is asked for nothing.
         self._epoll: Any = None
         # By number: the descriptor, and what epoll is asked for.  Written by _add, _remove
@@ -227,15 +232,16 @@ class Poller:
         waiting = self._waiting
         batch = list(islice(waiting, BATCH))
         wait = max(LOOK, len(batch) * PASSED)
-        looked = monotonic()
+        clock = self._clock
+        looked = clock()
         for number in batch:
             if number in waiting:
                 self._serve(((number, waiting.pop(number)),), all_=True)
             if self._epoll is None:
                 return
-            if monotonic() - looked > wait:
+            if clock() - looked > wait:
                 self._serve(self._epoll.poll(0, BATCH))
-                looked = monotonic()
+                looked = clock()
 
     def _serve(self, events: Iterable[tuple[int, int]], *, all_: bool = False) -> None:
         """
@@ -245,8 +251,8 @@ class Poller:
             wait.
         """
         stale, descriptors, masks = self._stale, self._descriptors, self._masks
-        waiting = self._waiting
-        before = monotonic()
+        waiting, clock = self._waiting, self._clock
+        before = clock()
         for number, event in events:
             if waiting and number in waiting:
                 # First, and without a look at the descriptor, which is in no cache by now.
@@ -291,7 +297,7 @@ class Poller:
                 why = error
             if why:
                 self._disconnect(number, descriptor, why, reading)
-            after = monotonic()
+            after = clock()
             if after - before > SLOW and self._slow is not None:
                 self._slow(descriptor, after - before)
             before = after

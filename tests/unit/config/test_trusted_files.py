@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from echod.config import trusted_files
-from echod.config.trusted_files import alsoBelieve, readTrusted
+from echod.config.trusted_files import readTrusted
 from echod.errors import ConfigurationError
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
@@ -98,35 +98,34 @@ def test_stickyFolders(tree: Tree) -> None:
         os.chown(path, 0, 0, follow_symlinks=False)
 
 
-@pytest.fixture
-def believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody else's who is believed here stays so."""
-    monkeypatch.setattr(trusted_files, "_believed", set(trusted_files._believed))
+def inAnotherProcess(code: str, path: Path) -> None:
+    """Run code that has `readTrusted` print what is at the path, and believes whom it wants."""
+    reading = "import os, sys; from echod.config.trusted_files import alsoBelieve, readTrusted;"
+    command = [sys.executable, "-c", reading + code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("b'text'\n", "")
 
 
 @root
-def test_whoTheProcessIsGoingToBe(tree: Tree, believed: None) -> None:
+def test_whoTheProcessIsGoingToBe(tree: Tree) -> None:
     """``--uid``: what a reload will have to read is theirs; root's stays root's."""
     for path in (tree.links, tree.link, tree.file):
         os.chown(path, STRANGER, 0, follow_symlinks=False)
     assert refusal(tree.link) == strange(tree.links)
-    alsoBelieve(STRANGER)
-    assert readTrusted(str(tree.link)) == b"text"
+    inAnotherProcess(f"alsoBelieve({STRANGER}); print(readTrusted(sys.argv[1]))", tree.link)
 
 
 @root
 def test_afterPrivilegesWereDropped() -> None:
     """A reload believes root, whoever started it, and who runs it."""
-    reading = "import os, sys; from echod.config.trusted_files import readTrusted;"
-    reading += f"os.seteuid({STRANGER}); print(readTrusted(sys.argv[1])); os.seteuid(0)"
     with TemporaryDirectory(dir="/tmp") as folder:
         tree = Tree(Path(folder))
         tree.top.chmod(0o711)
         for path in (tree.links, tree.link):
             os.chown(path, STRANGER, 0, follow_symlinks=False)
-        command = [sys.executable, "-c", reading, str(tree.link)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (done.stdout, done.stderr) == ("b'text'\n", "")
+        inAnotherProcess(
+            f"os.seteuid({STRANGER}); print(readTrusted(sys.argv[1])); os.seteuid(0)", tree.link
+        )
 
 
 def test_waysThatAreNone(tree: Tree) -> None:

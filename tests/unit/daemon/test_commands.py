@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tomllib
@@ -67,9 +68,13 @@ def test_noWordIsNear(word: str) -> None:
 def run(capsys: Capture, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
     """Status, standard output and standard error of the command, in this process."""
     monkeypatch.setattr(sys, "argv", ["echod", *arguments])
-    monkeypatch.setattr("echod.startup.beCommand", lambda: None)
-    with pytest.raises(SystemExit) as ended:
-        main()
+    # A command gives SIGINT its default back.
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGINT, before)
     said = capsys.readouterr()
     assert isinstance(ended.value.code, int)
     return int(ended.value.code), said.out, said.err

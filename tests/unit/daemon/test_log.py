@@ -36,15 +36,19 @@ PATIENCE = 20.0
 
 
 class World:
-    """A process's logging of a test's own."""
+    """
+    A process's logging of a test's own.
 
-    def __init__(self) -> None:
+    :param patience: see `Log`.
+    """
+
+    def __init__(self, patience: float = PATIENCE) -> None:
         self.publisher = LogPublisher()
         self.stdio: Any = type("Stdio", (), {"stdout": io.StringIO(), "stderr": io.StringIO()})()
         self.warnings: Any = type("Warnings", (), {"showwarning": warnings.showwarning})()
         self.errors = io.StringIO()
         beginner = LogBeginner(self.publisher, self.errors, self.stdio, self.warnings)
-        self.log = Log(beginner)
+        self.log = Log(beginner, patience)
         self.beginLoggingTo = beginner.beginLoggingTo
         self.logger = Logger(namespace="test", observer=self.publisher)
 

@@ -14,25 +14,12 @@ import pytest
 from echod.daemon.log_files import NamedFile, StandardStream, writeAll
 
 
-@pytest.fixture(autouse=True)
-def close(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Close what a test has opened: nothing else does before the process ends."""
-    files: list[NamedFile] = []
-    init = NamedFile.__init__
-
-    def remember(self: NamedFile, path: str) -> None:
-        init(self, path)
-        files.append(self)
-
-    monkeypatch.setattr(NamedFile, "__init__", remember)
-    yield
-    for file in files:
-        os.close(file._descriptor)
-
-
 @pytest.fixture
-def file(tmp_path: Path, close: None) -> NamedFile:
-    return NamedFile(str(tmp_path / "log"))
+def file(tmp_path: Path) -> Iterator[NamedFile]:
+    """One for the path ``log``, closed at the end: nothing else does before the process ends."""
+    file = NamedFile(str(tmp_path / "log"))
+    yield file
+    os.close(file._descriptor)
 
 
 def short(monkeypatch: pytest.MonkeyPatch, *results: int) -> list[bytes]:
@@ -51,10 +38,15 @@ def short(monkeypatch: pytest.MonkeyPatch, *results: int) -> list[bytes]:
     return written
 
 
-def test_appends(tmp_path: Path) -> None:
-    """What a file holds already stays."""
+@pytest.fixture
+def old(tmp_path: Path) -> None:
+    """A line is in the file already."""
     (tmp_path / "log").write_bytes(b"old\n")
-    assert NamedFile(str(tmp_path / "log")).write([b"new\n", b"newer\n"]) == 2
+
+
+def test_appends(tmp_path: Path, old: None, file: NamedFile) -> None:
+    """What a file holds already stays."""
+    assert file.write([b"new\n", b"newer\n"]) == 2
     assert (tmp_path / "log").read_bytes() == b"old\nnew\nnewer\n"
 
 

@@ -7,12 +7,14 @@ import io
 import os
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from twisted.logger import LogBeginner, LogPublisher
+from twisted.logger import ILogObserver, LogBeginner, LogEvent, LogPublisher
+from zope.interface import implementer
 
 from echod.config.settings import Configuration
 from echod.daemon.log import Log
@@ -20,9 +22,9 @@ from echod.daemon.process import Daemon, StandardError
 from echod.errors import AlreadyReported
 from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import Registry
-from echod.server.service import EchodService
 from echod.startup import StoppedEarly
 from tests.conftest import LoggedErrors
+from tests.unit.daemon.test_log import PATIENCE, World
 from tests.unit.outer import Outer
 
 
@@ -41,6 +43,13 @@ class Loop(Outer):
             call()
 
 
+class Stopped(Loop):
+    """One in which SIGTERM comes as the first socket is bound, and is to be watched."""
+
+    def addReader(self, reader: Any) -> None:
+        raise StoppedEarly(0)
+
+
 @pytest.fixture
 def standardError(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The reading end of the process's standard error."""
@@ -57,8 +66,23 @@ def log() -> Log:
     return Log(LogBeginner(LogPublisher(), io.StringIO(), sys, warnings))
 
 
-def daemonOf(log: Log, port: int = 0) -> tuple[Daemon, Loop]:
-    loop = Loop()
+@pytest.fixture
+def hungLog() -> Iterator[Log]:
+    """One whose observer does not return from the first event."""
+    world, goOn = World(patience=0.01), threading.Event()
+
+    @implementer(ILogObserver)
+    def hangs(event: LogEvent) -> None:
+        assert goOn.wait(PATIENCE)
+
+    world.beginLoggingTo([hangs])
+    world.logger.info("hello")
+    yield world.log
+    goOn.set()
+
+
+def daemonOf(log: Log, port: int = 0, loop: Loop | None = None) -> tuple[Daemon, Loop]:
+    loop = loop or Loop()
     request = ListenerRequest(place="here", protocol="raw", endpoint=f"tcp:{port}")
     reactor: Any = loop
     return Daemon(plan(Configuration(), [request], Registry(), 4096), reactor, log), loop
@@ -96,10 +120,9 @@ def test_noStandardError(
     assert len(loggedErrors.flush()) == 1
 
 
-def test_nobodyReads(standardError: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobodyReads(standardError: int) -> None:
     """Whoever does not read why is waited for no longer than said."""
-    monkeypatch.setattr("echod.daemon.process.PATIENCE", 0.01)
-    error = StandardError()
+    error = StandardError(patience=0.01)
     error.tell("x" * (1 << 17))
     assert len(os.read(standardError, 1 << 16)) == 1 << 16
     while os.read(standardError, 1 << 16)[-1:] != b"\n":
@@ -121,19 +144,13 @@ def test_isLeft(standardError: int, log: Log) -> None:
     ("became", "status"), [("nothing", 1), ("ended", 0), ("served", 0), ("cut", 3)]
 )
 def test_logHangs(
-    standardError: int, log: Log, monkeypatch: pytest.MonkeyPatch, became: str, status: int
+    standardError: int, hungLog: Log, monkeypatch: pytest.MonkeyPatch, became: str, status: int
 ) -> None:
     """A process whose log cannot be written ends all the same, and says what became of it."""
     statuses: list[int] = []
-
-    def bind(self: object) -> None:
-        raise StoppedEarly(0)
-
     monkeypatch.setattr(os, "_exit", statuses.append)
-    monkeypatch.setattr(log, "finish", lambda: False)
-    daemon, loop = daemonOf(log)
+    daemon, loop = daemonOf(hungLog, loop=Stopped() if became == "ended" else None)
     if became == "ended":
-        monkeypatch.setattr(EchodService, "privilegedStartService", bind)
         with pytest.raises(AlreadyReported) as told:
             daemon.privilegedStartService()
         assert told.value.status == 0
@@ -143,7 +160,7 @@ def test_logHangs(
         daemon.cutShort = became == "cut"
         daemon.end()
     elif became == "nothing":
-        daemon, other = daemonOf(log)
+        daemon, other = daemonOf(hungLog)
         daemon.end()
         other.run()
     assert statuses == [status]

@@ -6,12 +6,15 @@ import socket
 import time
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 
 from echod.config.settings import Configuration
+from echod.connection.connection import Connection
+from echod.kit.makers import ConnectionMaker
 from echod.server.drain import PATIENCE
 from echod.server.plan import ListenerRequest, plan
-from echod.server.registry import Registry
+from echod.server.registry import BUILTIN, Registry
 from echod.server.service import CUT_SHORT, EchodService
 from echod.testing import Loop
 
@@ -42,32 +45,45 @@ def test_whoComesAsTheDeadlinePasses() -> None:
                 loop.turn(0.001)
 
 
-def serving(configuration: Configuration) -> tuple[Loop, EchodService]:
-    """A service with one `raw` listener, begun."""
+class Staying(Connection):
+    """Somebody's, which keeps its own end to itself: what it extends, it does not call."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See `Connection.connectionLost`."""
+
+
+REGISTRY = Registry([*BUILTIN, ConnectionMaker("staying", "x", Staying)])
+
+
+def serving(configuration: Configuration, protocol: str = "raw") -> tuple[Loop, EchodService]:
+    """A service with one listener, begun."""
     loop = Loop()
-    requests = [ListenerRequest(place="test", protocol="raw", endpoint="tcp:0")]
-    service = EchodService(plan(configuration, requests, Registry(), 1 << 16), loop, loop.seconds)
+    requests = [ListenerRequest(place="test", protocol=protocol, endpoint="tcp:0")]
+    service = EchodService(plan(configuration, requests, REGISTRY, 1 << 16), loop, loop.seconds)
     service.privilegedStartService()
     service.startService()
     return loop, service
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_whoNeverEnds(monkeypatch: pytest.MonkeyPatch, cut: bool) -> None:
+def test_whoNeverEnds(cut: bool) -> None:
     """A listener whose stop never fires does not outlast the deadline by more than a little."""
-    loop, service = serving(Configuration(drainTimeout=1.0))
+    loop, service = serving(Configuration(drainTimeout=1.0), "staying")
     (listener,) = service.listeners
-    stop = listener.stopService
-    monkeypatch.setattr(listener, "stopService", lambda: (stop(), Deferred())[1])
-    ended: list[object] = []
-    service.stopService().addBoth(ended.append)
-    if cut:
-        service.cut()
-    else:
-        loop.advance(1.0)
-    assert not ended
-    loop.advance(PATIENCE)
-    assert ended == [None]
+    with socket.create_connection(("127.0.0.1", listener.getHost().port)):
+        while not listener.connectionCount:
+            loop.turn(0.01)
+        ended: list[object] = []
+        service.stopService().addBoth(ended.append)
+        if cut:
+            service.cut()
+        else:
+            loop.advance(1.0)
+        loop.turn()
+        assert not service._facade.getReaders()
+        assert not ended
+        loop.advance(PATIENCE)
+        assert ended == [None]
     assert service.exitStatus == CUT_SHORT
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import ExitStack, suppress
-from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,10 @@ from echod.kit.makers import DatagramMaker, FactoryMaker
 from echod.server.plan import ListenerRequest, Plan, plan
 from echod.server.registry import Registry
 from echod.server.service import EchodService
+from echod.testing import Loop
 from tests.conftest import LoggedErrors
 from tests.unit.conftest import LogLines
-from tests.unit.outer import Outer, waitUntil
+from tests.unit.outer import Crowded, Outer, waitUntil
 
 
 class Unwilling(Factory):
@@ -57,7 +57,7 @@ def planOf(protocol: Any, endpoint: str, limits: dict[str, Any] | None = None) -
 
 
 def serviceOf(
-    loop: Outer, protocol: Any, endpoint: str, limits: dict[str, Any] | None = None
+    loop: Loop, protocol: Any, endpoint: str, limits: dict[str, Any] | None = None
 ) -> EchodService:
     """A service with one listener, not started."""
     return EchodService(planOf(protocol, endpoint, limits), loop, loop.seconds)
@@ -135,25 +135,19 @@ def test_notWatched(
     protocol: str,
     endpoint: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     loggedErrors: LoggedErrors,
 ) -> None:
     """The last step of a start fails (epoll_ctl(2): ENOSPC): why is said, and nothing is left."""
-    loop = Outer()
+    loop = Crowded(refuses=object)
     service = serviceOf(loop, protocol, endpoint.format(tmp_path))
     (listener,) = service.listeners
-
-    def refuse(_: object) -> None:
-        raise OSError(ENOSPC, os.strerror(ENOSPC))
-
     before = os.listdir("/proc/self/fd")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "addReader", refuse)
-        with pytest.raises(ListenError, match=r"^cannot listen on .*: No space left on device$"):
-            service.privilegedStartService()
+    with pytest.raises(ListenError, match=r"^cannot listen on .*: No space left on device$"):
+        service.privilegedStartService()
     assert os.listdir("/proc/self/fd") == before
     assert os.listdir(tmp_path) == loop.getReaders() == []
     # Nothing of it is in the way of another try.
+    loop.refuses = ()
     listener.privilegedStartService()
     assert len(loop.getReaders()) == 1
     listener.abandon()

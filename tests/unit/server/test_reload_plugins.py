@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     raises: str = ""
     exits: bool = False
+    mute: bool = False
 
 
 class Mute(Exception):
@@ -46,6 +48,8 @@ running: Counter[str] = Counter()
 
 def fail(options: Options, where: str) -> None:
     if options.raises == where:
+        if options.mute:
+            raise Mute
         raise SystemExit("no database") if options.exits else OSError("no database")
 
 
@@ -120,8 +124,10 @@ class Place:
         self._port = freePort()
         self.endpoint = f"unix:{self._path}" if kind == "unix" else f"{kind}:{self._port}"
 
-    def listener(self, raises: str = "", *, exits: bool = False, **limits: Any) -> Listened:
-        options = {"raises": raises, "exits": exits}
+    def listener(
+        self, raises: str = "", *, exits: bool = False, mute: bool = False, **limits: Any
+    ) -> Listened:
+        options = {"raises": raises, "exits": exits, "mute": mute}
         return self.protocol, self.endpoint, {"options": options, **limits}
 
     def connect(self) -> socket.socket:
@@ -229,18 +235,12 @@ def test_startedIsStopped(served: Reloading, place: Place) -> None:
     assert other.isServed(served)
 
 
-def test_errorWithoutWords(served: Reloading, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errorWithoutWords(served: Reloading) -> None:
     """Also an error whose text cannot be had is one line."""
     place = Place("tcp", Path())
     served.start(place.listener())
-
-    def fail(_: Any) -> None:
-        raise Mute
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Streams, "startFactory", fail)
-        with pytest.raises(ConfigurationError, match=r"cannot be served: Mute: \(it cannot say"):
-            served.reload(place.listener(idle_timeout=8.0))
+    with pytest.raises(ConfigurationError, match=r"cannot be served: Mute: \(it cannot say"):
+        served.reload(place.listener("start", mute=True))
     assert place.isServed(served)
 
 
@@ -281,17 +281,31 @@ def test_optionsThatRaise(served: Reloading) -> None:
 
 def test_notWatched(served: Reloading, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel watches no more (epoll_ctl(2)) just as the socket changes hands: tried again."""
+    real = select.epoll
+    full = False
+
+    class Epoll:
+        """The kernel's, of which there are few."""
+
+        def __init__(self) -> None:
+            self._epoll = real()
+
+        def register(self, number: int, mask: int) -> None:
+            if full:
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
+            self._epoll.register(number, mask)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._epoll, name)
+
+    monkeypatch.setattr(select, "epoll", Epoll)
     served.start(place.listener())
-
-    def refuse(_: object) -> None:
-        raise OSError(ENOSPC, os.strerror(ENOSPC))
-
-    with capturedLogs() as events, monkeypatch.context() as patch:
-        patch.setattr(served.service._facade, "addReader", refuse)
+    with capturedLogs() as events:
+        full = True
         served.reload(place.listener(idle_timeout=8.0, datagrams_per_second=9))
         with place.connect() as client:
             assert served.echo(client, b"x") == b""
-            patch.undo()
+            full = False
             served.loop.advance(PAUSE)
             waitUntil(served.loop.turn, served.service._facade.getReaders)
             assert served.echo(client, b"y") in (b"xy", b"x", b"y")

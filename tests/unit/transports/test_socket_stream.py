@@ -48,7 +48,7 @@ from echod.transports.resting import PAUSE
 from echod.transports.socket_stream import FIRST_READ, LARGEST_READ
 from echod.transports.tcp import Port, Server
 from echod.transports.unix import UNIXPort, UNIXServer
-from tests.unit.outer import Outer, reset, tcpPair, waitUntil
+from tests.unit.outer import Crowded, Outer, reset, tcpPair, waitUntil
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -831,10 +831,10 @@ def stop(port: Any, reactor: Any) -> None:
 
 
 class Accepted:
-    """A factory's protocols, and a port on a `Loop` that accepts for them."""
+    """A factory's protocols, and a port that accepts for them."""
 
     def __init__(self, backlog: int = 50) -> None:
-        self.loop = Loop()
+        self.loop = Crowded()
         self.protocols: list[Recorder] = []
         self.make: Any = Recorder
         self.port: Any = Port(0, QuietFactory(self._make), backlog, "127.0.0.1", self.loop)
@@ -931,21 +931,14 @@ def test_noDescriptorLeft(accepting: Accepted, code: int) -> None:
         assert script.answers == []
 
 
-def test_whoCannotBeWatched(accepting: Accepted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoCannotBeWatched(accepting: Accepted) -> None:
     """O2, O5: ENOSPC of epoll_ctl(2) closes one; accepting rests: no traceback for each."""
-    addReader = accepting.loop.addReader
-
-    def full(reader: Any) -> None:
-        if isinstance(reader, Server):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        addReader(reader)
-
     with ExitStack() as stack:
         first, second = pairs(stack, 2)
         accepting.port.socket = Script(accepting.port.socket, first, second)
-        with monkeypatch.context() as patch:
-            patch.setattr(accepting.loop, "addReader", full)
-            accepting.port.doRead()
+        accepting.loop.refuses = Server
+        accepting.port.doRead()
+        accepting.loop.refuses = ()
         assert accepting.port.socket.answers == [second]
         assert [made.transport for made in accepting.protocols] == [None]
         assert accepting.port not in accepting.loop.getReaders()

@@ -19,7 +19,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from echod.transports.loop import poller
 from echod.transports.loop.poller import BATCH, LOOK, PASSED, Poller, available
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
 
@@ -78,11 +77,18 @@ class HalfCloseable(Descriptor):
 
 
 class Rig:
-    """A poller in an outer reactor, and descriptors made for it."""
+    """
+    A poller in an outer reactor, whose clock it has, and descriptors made for it.
+
+    :ivar slow: what the poller told of descriptors that took long, and for how many seconds.
+    """
 
     def __init__(self, stack: ExitStack) -> None:
         self.outer = Outer()
-        self.poller = Poller(self.outer)
+        self.slow: list[tuple[object, float]] = []
+        self.poller = Poller(
+            self.outer, lambda *told: self.slow.append(told), clock=self.outer.seconds
+        )
         self._stack = stack
 
     def pair(self, kind: type[Descriptor] = Descriptor) -> tuple[Any, socket.socket]:
@@ -657,25 +663,21 @@ def test_boundedBatch(rig: Rig) -> None:
     assert min(len(descriptor.calls) for descriptor in descriptors) == 1
 
 
-def test_whoIsSlow(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoIsSlow(rig: Rig) -> None:
     """Each is blamed for its own time alone, not for a batch's."""
-    now = 0.0
-    told: list[Any] = []
-    monkeypatch.setattr(poller, "monotonic", lambda: now)
-    rig.poller._slow = lambda descriptor, seconds: told.append((descriptor, seconds))
     descriptors = [rig.reading() for _ in range(4)]
 
     def take(seconds: float, skt: socket.socket) -> None:
-        nonlocal now
-        now += seconds
+        rig.outer.advance(seconds)
         skt.recv(10)
 
     for (descriptor, peer), seconds in zip(descriptors, (0.09, 0.09, 0.25, 0.09), strict=True):
         descriptor.onRead = partial(take, seconds, descriptor.socket)
         peer.send(b"x")
     rig.outer.turn()
-    assert [descriptor for descriptor, _ in told] == [descriptors[2][0]]
-    assert told[0][1] == pytest.approx(0.25)
+    ((descriptor, seconds),) = rig.slow
+    assert descriptor is descriptors[2][0]
+    assert seconds == pytest.approx(0.25)
 
 
 # -- The end ---------------------------------------------------------------------------------
@@ -704,25 +706,20 @@ def test_littleGoesFirst(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(("count", "turns"), [(3, 1), (BATCH - 1, 13)])
-def test_littleGoesBetween(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, count: int, turns: int
-) -> None:
+def test_littleGoesBetween(rig: Rig, count: int, turns: int) -> None:
     """
     What becomes ready during the turn of one flood does not wait for all.
 
     The more a look passes over, the longer the next one waits.
     """
-    now = 0.0
-    monkeypatch.setattr(poller, "monotonic", lambda: now)
     order: list[str] = []
     floods = [rig.reading(Flood) for _ in range(count)]
     little, peerOfLittle = rig.reading()
 
     def flood() -> None:
-        nonlocal now
         order.append("much")
         peerOfLittle.send(b"x")
-        now += 2 * LOOK
+        rig.outer.advance(2 * LOOK)
 
     def read() -> None:
         order.append("little")
@@ -739,16 +736,11 @@ def test_littleGoesBetween(
 
 @pytest.mark.parametrize("count", [BATCH + 1, 2 * BATCH, 3 * BATCH, 4 * BATCH])
 @pytest.mark.parametrize("seconds", [0.2 * LOOK, 0.7 * LOOK, 2 * LOOK])
-def test_floodsTakeTurns(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, count: int, seconds: float
-) -> None:
+def test_floodsTakeTurns(rig: Rig, count: int, seconds: float) -> None:
     """Of more than a batch none is passed over for ever, however looks fall."""
-    now = 0.0
-    monkeypatch.setattr(poller, "monotonic", lambda: now)
 
     def flood() -> None:
-        nonlocal now
-        now += seconds
+        rig.outer.advance(seconds)
 
     floods = [rig.reading(Flood) for _ in range(count)]
     for descriptor, peer in floods:
