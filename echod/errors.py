@@ -152,7 +152,7 @@ class TLSFailed(EchodError):
 
 
 class StreamError(EchodError):
-    """What was asked of an `echod.kit.coroutine.Stream` cannot be had."""
+    """What was asked of an `echod.kit.stream.Stream` cannot be had."""
 
 
 class IncompleteRead(StreamError):

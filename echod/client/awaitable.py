@@ -34,7 +34,8 @@ from echod.connection.owner import Owner
 from echod.connection.states import Reason, State
 from echod.connection.sweep import Sweep
 from echod.errors import ConnectFailed
-from echod.kit.coroutine import BUFFER, Stream, StreamConnection
+from echod.kit.coroutine import StreamConnection
+from echod.kit.stream import BUFFER, Stream
 from echod.tls.context import ClientTLS
 from echod.transports.facade import Facade, Securing
 from echod.wire.addresses import formatAddress

@@ -11,7 +11,7 @@ It may know `echod.connection`, `echod.wire` and the contracts.  It is public (d
 from echod.connection.connection import Connection
 from echod.connection.flow import SLICE
 from echod.connection.states import Reason, State
-from echod.kit.coroutine import Stream, StreamConnection
+from echod.kit.coroutine import StreamConnection
 from echod.kit.framed import FramedConnection
 from echod.kit.makers import (
     BothMaker,
@@ -24,6 +24,7 @@ from echod.kit.makers import (
 )
 from echod.kit.messages import AnsweringConnection
 from echod.kit.protocol_options import ProtocolOptions
+from echod.kit.stream import Stream
 
 __all__ = [
     "SLICE",

@@ -26,8 +26,9 @@ from echod.connection.connection import Connection
 from echod.connection.flow import SLICE
 from echod.interfaces import IDatagramProtocolMaker, IStreamProtocolMaker, ServerContext
 from echod.kit.context_parameter import given
-from echod.kit.coroutine import BUFFER, StreamConnection
+from echod.kit.coroutine import StreamConnection
 from echod.kit.messages import IN_FLIGHT, Answer, AnsweringConnection
+from echod.kit.stream import BUFFER
 from echod.wire.framing import Framing
 
 __all__ = [
@@ -79,7 +80,7 @@ def _checkLeast(name: str, value: int, least: int) -> None:
 @dataclass(frozen=True)
 class StreamMaker:
     """
-    A protocol that is a coroutine, on an `echod.kit.coroutine.Stream`.
+    A protocol that is a coroutine, on an `echod.kit.stream.Stream`.
 
     :param handler: ``async def handler(stream)``; with options, ``handler(stream, settings)``.
     :param limit: bytes of input that wait for it; also what it can ask for at once.

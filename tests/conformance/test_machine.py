@@ -26,8 +26,9 @@ from twisted.protocols.wire import Echo
 
 from echod.config.settings import Limits
 from echod.connection.states import Reason, State
-from echod.kit.coroutine import Stream, StreamConnection
+from echod.kit.coroutine import StreamConnection
 from echod.kit.messages import AnsweringConnection
+from echod.kit.stream import Stream
 from echod.protocols.raw import RawOptions, raw
 from echod.testing import Link, memoryLink
 from echod.wire.framing import fixed

@@ -20,8 +20,8 @@ from echod.connection.connection import Connection
 from echod.connection.states import Reason
 from echod.errors import ConfigurationError, StreamLost
 from echod.interfaces import IStreamProtocolMaker
-from echod.kit.coroutine import Stream
 from echod.kit.makers import ConnectionMaker, FactoryMaker, StreamMaker
+from echod.kit.stream import Stream
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
 from echod.server.registry import BUILTIN

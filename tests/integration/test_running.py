@@ -22,8 +22,8 @@ from twisted.internet.task import deferLater
 
 from echod.client import connect
 from echod.errors import ConfigurationError, ConnectFailed, EchodError, StreamLost
-from echod.kit.coroutine import Stream
 from echod.kit.makers import StreamMaker
+from echod.kit.stream import Stream
 from echod.testing import Running, running
 from echod.testing.running import PATIENCE, Process
 from tests.integration.daemon import MODULE, exchange

@@ -30,8 +30,8 @@ from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.connection.sweep import TICK, Sweep
 from echod.errors import MalformedHeader
-from echod.kit.coroutine import Stream
 from echod.kit.makers import ConnectionMaker, FactoryMaker, StreamMaker
+from echod.kit.stream import Stream
 from echod.protocols.chargen import chargen
 from echod.protocols.raw import RawOptions, raw
 from echod.protocols.whoami import whoami

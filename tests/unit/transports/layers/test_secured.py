@@ -28,8 +28,8 @@ from echod.config.settings import CertificateSettings, Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.errors import StreamTruncated
-from echod.kit.coroutine import Stream
 from echod.kit.makers import ConnectionMaker, FactoryMaker, StreamMaker
+from echod.kit.stream import Stream
 from echod.protocols.chargen import PATTERN, chargen
 from echod.protocols.clock import daytime
 from echod.protocols.line import LineOptions, line
