@@ -23,7 +23,9 @@ from echod.insight.fault_log import allowFaults
 from tests.certificates import Certificates
 from tests.workers import (  # noqa: F401  # hooks, which pytest finds in this module
     pytest_cmdline_main,
+    pytest_collection,
     pytest_collection_modifyitems,
+    pytest_configure_node,
     pytest_terminal_summary,
     pytest_xdist_make_scheduler,
 )

@@ -7,12 +7,21 @@ overrides both; ``-n 0`` is one process.
 
 About half of a test's time is waiting: for a deadline, for a process that starts.  So there are
 more workers than processors.  What takes long comes first; little tests fill the end.
+
+Each worker imports all test modules, and to compile them, with pytest's assertions, takes longer
+than the rest of the collection.  So each compiles its share, and finds that of the others.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +29,9 @@ import pytest
 
 __all__ = [
     "pytest_cmdline_main",
+    "pytest_collection",
     "pytest_collection_modifyitems",
+    "pytest_configure_node",
     "pytest_terminal_summary",
     "pytest_xdist_make_scheduler",
 ]
@@ -50,6 +61,54 @@ def isWhole(config: pytest.Config) -> bool:
     option = config.option
     alone = option.keyword or option.usepdb or option.collectonly or option.capture == "no"
     return not alone and all((config.invocation_params.dir / arg).is_dir() for arg in config.args)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each worker where their bytecode is: in a folder of this run alone."""
+    config = node.config
+    if not hasattr(config, "bytecode"):
+        config.bytecode = tempfile.mkdtemp(prefix="echod-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(config.bytecode))
+    node.workerinput["bytecode"] = config.bytecode
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """In a worker, compile what is its share; pytest imports the rest."""
+    given: dict[str, Any] | None = getattr(session.config, "workerinput", None)
+    if given is None:
+        return (yield)
+    with bytecode(given["bytecode"]):
+        files = sorted(testFiles(session.config))
+        number = int(given["workerid"].removeprefix("gw"))
+        for path in files[number :: given["workercount"]]:
+            name = ".".join(path.relative_to(session.config.rootpath).with_suffix("").parts)
+            # pytest comes to it again, and tells.
+            with contextlib.suppress(Exception, pytest.skip.Exception):
+                importlib.import_module(name)
+        return (yield)
+
+
+def testFiles(config: pytest.Config) -> Iterator[Path]:
+    """The test modules of the folders that a run is of."""
+    for argument in config.args:
+        yield from (config.invocation_params.dir / argument).rglob("test_*.py")
+
+
+@contextlib.contextmanager
+def bytecode(folder: str) -> Iterator[None]:
+    """
+    Keep bytecode in a folder, within the ``with`` block.
+
+    Not afterwards: tests write modules and change them, which bytecode would hide for a second.
+    """
+    before = sys.pycache_prefix, sys.dont_write_bytecode
+    sys.pycache_prefix, sys.dont_write_bytecode = folder, False
+    try:
+        yield
+    finally:
+        sys.pycache_prefix, sys.dont_write_bytecode = before
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
