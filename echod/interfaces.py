@@ -239,7 +239,7 @@ class IProtocolMaker(Interface):
         " and unknown ones are forbidden."
     )
     defaults: Mapping[str, Any] = Attribute(
-        "A mapping: `echod.config.settings.Limits` that this protocol prefers."
+        "A mapping: `echod.config.limits.Limits` that this protocol prefers."
     )
 
 

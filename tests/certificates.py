@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from echod.config.settings import TLSSettings
+from echod.config.tls_settings import TLSSettings
 from echod.testing.links import Security
 from echod.tls.context import ServerTLS
 

@@ -28,7 +28,7 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
 from echod.config.endpoints import UNIXEndpoint
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.connection import Connection
 from echod.connection.owner import Owner
 from echod.connection.states import Reason, State

@@ -61,7 +61,7 @@ class TCPEndpoint:
     """
     A TCP address to listen on, or `ANY`; port 0 lets the system choose.
 
-    :ivar tls: what is said of TLS, as text by the keys of `echod.config.settings.TLSSettings`;
+    :ivar tls: what is said of TLS, as text by the keys of `echod.config.tls_settings.TLSSettings`;
         ``None`` if nothing is.  Not part of where it is.
     """
 

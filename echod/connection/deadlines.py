@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.lifecycle import Event
 from echod.connection.states import Reason, State
 

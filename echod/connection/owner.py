@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.metering import Turns
 from echod.connection.sweep import Sweep
 

@@ -21,7 +21,9 @@ import msgspec
 from twisted.python import usage
 
 from echod import __version__, startup
-from echod.config.settings import Configuration, Limits, convert, parseConfiguration
+from echod.config.conversion import convert
+from echod.config.limits import Limits
+from echod.config.settings import Configuration, parseConfiguration
 from echod.config.trusted_files import alsoBelieve, checkEncoding, readTrusted
 from echod.daemon.log import Log
 from echod.daemon.process import Daemon
@@ -64,7 +66,7 @@ def _option(name: str) -> str:
 def _keys(kind: type[msgspec.Struct]) -> Iterator[tuple[msgspec.structs.FieldInfo, str]]:
     """The keys that are options too, each with what it means: said once, where it is declared."""
     for field in msgspec.structs.fields(kind):
-        # Any: as in `echod.config.settings`.
+        # Any: as in `echod.config.conversion`.
         info: Any = msgspec.inspect.type_info(field.type)
         words = (getattr(info, "extra_json_schema", None) or {}).get("description")
         if words is not None:

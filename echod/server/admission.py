@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason
 from echod.server.descriptors import extraFor

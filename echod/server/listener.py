@@ -17,7 +17,7 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from echod.config.endpoints import Endpoint
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.errors import ConfigurationError, EchodError, whatFailed
 from echod.interfaces import IProtocolMaker, ListenerFacts, ServerContext
 from echod.kit.context_parameter import callMaker

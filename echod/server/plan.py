@@ -23,7 +23,8 @@ from echod.config.endpoints import (
     overlap,
     parseEndpoint,
 )
-from echod.config.settings import Configuration, Limits, resolveLimits
+from echod.config.limits import Limits
+from echod.config.settings import Configuration, resolveLimits
 from echod.errors import ConfigurationError
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.server.descriptors import fitDescriptors

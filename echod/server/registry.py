@@ -21,7 +21,8 @@ from zope.interface.exceptions import BrokenMethodImplementation, Invalid
 from zope.interface.verify import verifyObject
 
 from echod import __version__
-from echod.config.settings import Limits, convert
+from echod.config.conversion import convert
+from echod.config.limits import Limits
 from echod.errors import ConfigurationError, oneLine, whatFailed
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.kit.context_parameter import canCallMaker
@@ -130,7 +131,7 @@ class Registry:
         """
         A maker's typed settings of plain values; ``None`` for one that has none.
 
-        :raises ConfigurationError: see `echod.config.settings.convert`.
+        :raises ConfigurationError: see `echod.config.conversion.convert`.
         """
         if maker.options is None:
             if options:
@@ -256,7 +257,7 @@ def _describeOptions(maker: IProtocolMaker) -> list[str]:
 
 
 def _describeOption(field: msgspec.structs.FieldInfo) -> str:
-    # Any: as in `echod.config.settings`.
+    # Any: as in `echod.config.conversion`.
     info: Any = msgspec.inspect.type_info(field.type)
     words = []
     while isinstance(info, msgspec.inspect.Metadata):

@@ -21,7 +21,8 @@ from msgspec import Struct
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from echod.config.settings import Limits, convert
+from echod.config.conversion import convert
+from echod.config.limits import Limits
 from echod.connection.states import Reason, State
 from echod.errors import ConfigurationError
 from echod.interfaces import IStreamProtocolMaker, ServerContext

@@ -27,7 +27,7 @@ from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
 
 from echod.config.endpoints import TCPEndpoint, UNIXEndpoint
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.connection import Connection
 from echod.connection.metering import Turns
 from echod.connection.owner import Owner

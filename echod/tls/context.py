@@ -23,7 +23,7 @@ from functools import cache
 from ipaddress import ip_address
 from typing import Any
 
-from echod.config.settings import TLSSettings
+from echod.config.tls_settings import TLSSettings
 from echod.config.trusted_files import anybodyReads, readTrusted
 from echod.errors import ConfigurationError, TLSFailed
 from echod.tls.certificate_chains import checkAuthorities, checkChain, checkPEM

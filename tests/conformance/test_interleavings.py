@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.states import Reason, State
 from echod.protocols.line import LineOptions, line
 from echod.protocols.prefixed import DNSOptions, dns

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from twisted.internet.interfaces import IProtocol
 from twisted.protocols.wire import Echo
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.states import Reason, State
 from echod.kit.coroutine import StreamConnection
 from echod.kit.messages import AnsweringConnection

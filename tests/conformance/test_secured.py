@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 from twisted.python.failure import Failure
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason
 from echod.testing import tcpLink

@@ -11,7 +11,7 @@ import random
 
 import pytest
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.states import State
 from echod.protocols.raw import RawOptions, raw
 from echod.testing import tcpLink

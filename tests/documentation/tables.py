@@ -23,12 +23,9 @@ import msgspec
 from msgspec import Struct
 from zope.interface.interface import InterfaceClass
 
-from echod.config.settings import (
-    Configuration,
-    Limits,
-    ListenerSettings,
-    TLSSettings,
-)
+from echod.config.limits import Limits
+from echod.config.settings import Configuration, ListenerSettings
+from echod.config.tls_settings import TLSSettings
 from echod.connection.states import Reason
 from echod.daemon.options import Options
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from echod.config.settings import Configuration, TLSSettings, convert, parseConfiguration
+from echod.config.conversion import convert
+from echod.config.settings import Configuration, parseConfiguration
+from echod.config.tls_settings import TLSSettings
 from echod.server import admission, datagram_guard, stream_listener
 from echod.server.counters import DATAGRAMS, PROCESS, REFUSED, STREAMS
 from echod.server.plan import ListenerRequest, plan

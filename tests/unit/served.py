@@ -12,7 +12,8 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from zope.interface import implementer
 
 from echod.config.endpoints import Endpoint, TCPEndpoint
-from echod.config.settings import Limits, TLSSettings
+from echod.config.limits import Limits
+from echod.config.tls_settings import TLSSettings
 from echod.connection.connection import Connection
 from echod.connection.states import Reason
 from echod.connection.sweep import TICK, Sweep

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import msgspec
 
+from echod.config.conversion import convert
 from echod.config.endpoints import UDPEndpoint
-from echod.config.settings import TLSSettings, convert
+from echod.config.tls_settings import TLSSettings
 from echod.errors import ConfigurationError
 from echod.interfaces import IConnectionTransport
 from echod.tls.context import ServerTLS

@@ -2,44 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
-from enum import Enum
-from typing import Any, Literal
-
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Struct
 
-from echod.config.settings import Configuration, Limits, convert, parseConfiguration, resolveLimits
-from echod.errors import ConfigurationError
-from echod.protocols.line import LineOptions
-from echod.protocols.prefixed import DNSOptions
-from echod.protocols.raw import RawOptions
-
-LISTENER = '[[listener]]\nprotocol = "raw"\nendpoint = "tcp:1"\n'
-
-
-def refused(text: str) -> str:
-    """The message that refuses the document: one line, always."""
-    with pytest.raises(ConfigurationError) as caught:
-        parseConfiguration(text)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
-
-
-def optionsRefused(options: dict[str, Any], kind: type[msgspec.Struct]) -> str:
-    """The message that refuses a protocol's ``options``."""
-    with pytest.raises(ConfigurationError) as caught:
-        convert(options, kind, "$.listener[1].options")
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
-
-
-# -- What is read ---------------------------------------------------------------------------
+from echod.config.limits import Limits
+from echod.config.settings import Configuration, parseConfiguration, resolveLimits
+from tests.unit.config.documents import LISTENER, refused
 
 
 def test_nothing() -> None:
@@ -85,43 +55,6 @@ def test_everything() -> None:
     ]
 
 
-def test_defaultsOfLimits() -> None:
-    """Every key has the default that the documents say."""
-    assert msgspec.to_builtins(Limits()) == {
-        "max_connections": 1000,
-        "backlog": 4096,
-        "bind_timeout": 0.0,
-        "idle_timeout": 0.0,
-        "stall_timeout": 60.0,
-        "linger_timeout": 5.0,
-        "max_age": 0.0,
-        "handshake_timeout": 10.0,
-        "first_byte_timeout": 0.0,
-        "max_bytes": 0,
-        "bytes_per_second": 0,
-        "listener_bytes_per_second": 0,
-        "max_per_source": 0,
-        "new_per_second": 0,
-        "source_prefix": (32, 128),
-        "allow": [],
-        "deny": [],
-        "datagrams_per_second": 10_000,
-        "reflector_ports": None,
-        "keepalive": 60,
-    }
-
-
-@pytest.mark.parametrize("key", Limits.__struct_encode_fields__)
-def test_everyKeyHasADescription(key: str) -> None:
-    """``--help`` is made of it."""
-    (field,) = (field for field in msgspec.structs.fields(Limits) if field.encode_name == key)
-    info: Any = msgspec.inspect.type_info(field.type)
-    assert info.extra_json_schema["description"]
-
-
-# -- Where the fault is ---------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -156,81 +89,6 @@ def test_everyKeyHasADescription(key: str) -> None:
 def test_wrongTypes(text: str, message: str) -> None:
     """O3: every type error names its place as msgspec prints it."""
     assert refused(text).startswith(message)
-
-
-BOUNDS: list[tuple[str, list[str], list[str]]] = [
-    ("max_connections", ["1", "1_000_000"], ["0", "-1", "1_000_001", "99999999999999999999"]),
-    ("backlog", ["1", "65535"], ["0", "-1", "65536"]),
-    ("keepalive", ["0", "1", "32767"], ["-1", "32768"]),
-    ("handshake_timeout", ["0.25", "10", "31536000"], ["0", "-1", "31536001", "nan", "inf"]),
-    *(
-        (key, ["0", "0.0", "0.25", "31536000"], ["-0.1", "-1", "31536001", "nan", "inf", "-inf"])
-        for key in (
-            *("idle_timeout", "stall_timeout", "linger_timeout", "max_age"),
-            *("first_byte_timeout", "bind_timeout"),
-        )
-    ),
-    *(
-        (key, ["0", "1", str(most)], ["-1", "0.5", str(most + 1)])
-        for key, most in (
-            ("max_bytes", 1 << 53),
-            ("bytes_per_second", 1 << 40),
-            ("listener_bytes_per_second", 1 << 40),
-            ("max_per_source", 1_000_000),
-            ("new_per_second", 1_000_000),
-            ("datagrams_per_second", 10_000_000),
-        )
-    ),
-]
-#: Keys whose values are lists, each with what is good and bad in one.
-LISTS: dict[str, tuple[list[str], list[str]]] = {
-    "source_prefix": (["[0, 0]", "[32, 128]"], ["[33, 1]", "[1, 129]", "[1]", "[-1, 0]", "24"]),
-    "allow": (["[]", "['10.0.0.0/8', '::1']"], ["['x']", "['10.0.0.1/8']", "[1]", "'::1'"]),
-    "deny": (["[]", "['fe80::/10']"], ["['10.0.0.0/33']", "['']", "['localhost']"]),
-    "reflector_ports": (["[]", "[0, 65535]"], ["[65536]", "[-1]", "['7']", "7"]),
-}
-WHERE = [("[defaults]\n", "$.defaults"), (LISTENER, "$.listener[0]")]
-
-
-@pytest.mark.parametrize(("head", "place"), WHERE)
-@pytest.mark.parametrize(("key", "good", "bad"), BOUNDS, ids=[key for key, _, _ in BOUNDS])
-def test_bounds(head: str, place: str, key: str, good: list[str], bad: list[str]) -> None:
-    """What is out of bounds, nan and bool are refused, by place."""
-    assert key in Limits.__struct_encode_fields__
-    for value in good:
-        configuration = parseConfiguration(f"{head}{key} = {value}")
-        layer = configuration.defaults or (configuration.listener or [{}])[0]
-        assert msgspec.to_builtins(resolveLimits(layer))[key] == float(value)
-    for value in [*bad, "true", "false", "'1'", "[1]"]:
-        assert refused(f"{head}{key} = {value}").startswith(f"{place}.{key}: ")
-
-
-def test_allBoundsAreTested() -> None:
-    """A new key needs a line in `BOUNDS`."""
-    assert {key for key, _, _ in BOUNDS} | set(LISTS) == set(Limits.__struct_encode_fields__)
-
-
-@pytest.mark.parametrize(("head", "place"), WHERE)
-@pytest.mark.parametrize("key", LISTS)
-def test_lists(head: str, place: str, key: str) -> None:
-    """Networks, ports and prefixes: what is none is refused, by place."""
-    good, bad = LISTS[key]
-    for value in good:
-        configuration = parseConfiguration(f"{head}{key} = {value}")
-        layer = configuration.defaults or (configuration.listener or [{}])[0]
-        assert (
-            list(msgspec.to_builtins(resolveLimits(layer))[key])
-            == tomllib.loads(f"x = {value}")["x"]
-        )
-    for value in bad:
-        assert refused(f"{head}{key} = {value}").startswith(place)
-
-
-def test_networksMend() -> None:
-    """What is nearly a network is told with the mend."""
-    assert refused("[defaults]\ndeny = ['10.0.0.1/8']") == (
-        "$.defaults: '10.0.0.1/8' is no network: 10.0.0.1/8 has host bits set; write 10.0.0.0/8"
-    )
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "-inf", "31536001", "true"])
@@ -286,12 +144,6 @@ def test_unknownKeysWithLineEnds(text: str) -> None:
     assert r"unknown field `a\nb`" in refused(text)
 
 
-def test_unknownOptionWithALineEnd() -> None:
-    """O3: the same in a protocol's options; no control characters either."""
-    assert r"unknown field `a\nb`" in optionsRefused({"a\nb": 1}, RawOptions)
-    assert r"unknown field `\x1b[31m`" in optionsRefused({"\x1b[31m": 1}, RawOptions)
-
-
 @pytest.mark.parametrize(
     ("text", "what"),
     [
@@ -321,130 +173,6 @@ def test_whatTheParserCannotTake(text: str) -> None:
     assert refused(text).startswith("not TOML: ")
 
 
-class Inner(Struct, rename="kebab", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options within options, under other names than their fields'."""
-
-    some_mode: Literal["fast", "slow"] = "fast"
-
-
-class Level(Enum):
-    """A choice that is no `Literal`."""
-
-    LOW = "low"
-    HIGH = "high"
-
-
-class Renamed(Struct, rename="camel", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options under other names than their fields'."""
-
-    some_number: int = 1
-    some_level: Level = Level.LOW
-    some_inner: Inner = Inner()
-    by_name: dict[str, Inner] = msgspec.field(default_factory=dict)
-    maybe: Literal["x", "y"] | None = None
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"some_number": 2},
-            (
-                "$: Object contains unknown field `some_number`"
-                " (there are: byName, maybe, someInner, someLevel, someNumber)"
-            ),
-        ),
-        (
-            {"someInner": {"someMode": "fast"}},
-            "$.someInner: Object contains unknown field `someMode` (there are: some-mode)",
-        ),
-        (
-            {"byName": {"a.b": {"some_mode": "fast"}}},
-            "$.byName[...]: Object contains unknown field `some_mode` (there are: some-mode)",
-        ),
-        (
-            {"someLevel": "none"},
-            "$.someLevel: Invalid enum value 'none' (there are: 'low', 'high')",
-        ),
-        (
-            {"someInner": {"some-mode": "none"}},
-            "$.someInner.some-mode: Invalid enum value 'none' (there are: 'fast', 'slow')",
-        ),
-        ({"maybe": "z"}, "$.maybe: Invalid enum value 'z' (there are: 'x', 'y')"),
-    ],
-)
-def test_renamed(options: dict[str, Any], message: str) -> None:
-    """An error knows the keys that are written, and those of the place where it is."""
-    with pytest.raises(ConfigurationError) as refusal:
-        convert(options, Renamed)
-    assert str(refusal.value) == message
-
-
-# -- Options of protocols -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "message"),
-    [
-        (LineOptions, {"prefix": 1}, ".prefix: Expected `str`, got `int`"),
-        (LineOptions, {"prefix": "x" * 257}, ".prefix: Expected `str` of length <= 256"),
-        (LineOptions, {"quit": "a\nb"}, ".quit: Expected `str` matching"),
-        (LineOptions, {"quit": "quit\r"}, ".quit: Expected `str` matching"),
-        (LineOptions, {"quit": "quit\n"}, ".quit: Expected `str` matching"),
-        (LineOptions, {"quit": "x" * 257}, ".quit: Expected `str` of length <= 256"),
-        (LineOptions, {"goodbye": "a\n"}, ".goodbye: Expected `str` matching"),
-        (LineOptions, {"goodbye": None}, ".goodbye: Expected `str`, got `null`"),
-        (LineOptions, {"max_length": 0}, ".max_length: Expected `int` >= 1"),
-        (LineOptions, {"max_length": 65537}, ".max_length: Expected `int` <= 65536"),
-        (LineOptions, {"max_length": True}, ".max_length: Expected `int`, got `bool`"),
-        (LineOptions, {"max_length": "5"}, ".max_length: Expected `int`, got `str`"),
-        (DNSOptions, {"max_length": -1}, ".max_length: Expected `int` >= 0"),
-        (DNSOptions, {"max_length": 65536}, ".max_length: Expected `int` <= 65535"),
-        (DNSOptions, {"strict": 1}, ".strict: Expected `bool`, got `int`"),
-        (DNSOptions, {"strict": "true"}, ".strict: Expected `bool`, got `str`"),
-        (RawOptions, {"quit": 1}, ".quit: Expected `str`, got `int`"),
-        (RawOptions, {"quit": "x" * 257}, ".quit: Expected `str` of length <= 256"),
-        (RawOptions, {"q": 1}, ": Object contains unknown field `q` (there are: quit)"),
-        (
-            LineOptions,
-            {"q": 1},
-            ": Object contains unknown field `q` (there are: goodbye, max_length, prefix, quit)",
-        ),
-    ],
-)
-def test_optionsOfProtocols(
-    kind: type[msgspec.Struct], options: dict[str, Any], message: str
-) -> None:
-    """O3: an option's error names ``$.listener[1].options.KEY``."""
-    assert optionsRefused(options, kind).startswith(f"$.listener[1].options{message}")
-
-
-def test_optionsAreText() -> None:
-    """Bytes on the wire are written as text, never as base64."""
-    assert convert({"quit": "quit"}, RawOptions).quit == "quit"
-    assert convert({"quit": "\n"}, RawOptions).quit == "\n"
-    assert convert({"prefix": "Écho: "}, LineOptions).prefix == "Écho: "
-
-
-def test_textForNumbers() -> None:
-    """The command line's values are text: read as what is wanted, checked the same."""
-    options = convert({"max_length": "100", "quit": "5"}, LineOptions, strict=False)
-    assert options.maxLength == 100
-    assert options.quit == "5"
-    assert convert({"strict": "true"}, DNSOptions, strict=False).strict is True
-    with pytest.raises(
-        ConfigurationError, match=r"^here\.max_length: Expected `int` <= 65536, not '65537'$"
-    ):
-        convert({"max_length": "65537"}, LineOptions, "here", strict=False)
-    with pytest.raises(ConfigurationError, match=r"^here\.idle_timeout: .* >= 0.0, not 'nan'$"):
-        convert({"idle_timeout": "nan"}, Limits, "here", strict=False)
-    with pytest.raises(ConfigurationError, match=r"^here\.strict: Expected `bool`, got `str`$"):
-        convert({"strict": "maybe"}, DNSOptions, "here", strict=False)
-
-
-# -- Layers ---------------------------------------------------------------------------------
-
-
 def test_noLayers() -> None:
     """The last resort."""
     assert resolveLimits() == Limits()
@@ -461,7 +189,13 @@ def test_laterLayersWin() -> None:
     assert limits == Limits(idleTimeout=0.0, maxAge=1.0, backlog=2, maxConnections=7)
 
 
-keys = st.sampled_from([key for key, _, _ in BOUNDS])
+keys = st.sampled_from(
+    [
+        field.encode_name
+        for field in msgspec.structs.fields(Limits)
+        if isinstance(field.default, int | float)
+    ]
+)
 layers = st.lists(st.dictionaries(keys, st.integers(1, 1000)), max_size=4)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.deadlines import Verdict, verdict
 from echod.connection.lifecycle import TABLE, Event
 from echod.connection.states import Reason, State

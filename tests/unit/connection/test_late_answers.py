@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.protocols.line import LineOptions, line

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import echod.connection
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection import lifecycle
 from echod.connection.connection import Connection
 from echod.connection.lifecycle import TABLE, Action, Event

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.connection.sweep import SHARDS, TICK

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from twisted.internet.task import Clock
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.connection import Connection
 from echod.connection.owner import Owner
 from echod.connection.states import Reason, State

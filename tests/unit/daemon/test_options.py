@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from echod import __version__
+from echod.config.conversion import convert
 from echod.config.endpoints import Endpoint, TCPEndpoint
-from echod.config.settings import Limits, convert
+from echod.config.limits import Limits
 from echod.daemon.options import Options
 from echod.errors import ConfigurationError
 from echod.protocols.line import LineOptions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.testing import Link, memoryLink

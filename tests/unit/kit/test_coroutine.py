@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.states import Reason, State
 from echod.errors import (
     StreamLost,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.connection import Connection
 from echod.connection.owner import Owner
 from echod.connection.states import Reason, State

@@ -12,7 +12,7 @@ import pytest
 from twisted.internet.protocol import DatagramProtocol
 
 from echod.config.endpoints import UDPEndpoint
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.sweep import Sweep
 from echod.kit.makers import DatagramMaker
 from echod.protocols.datagram import Echo

@@ -12,7 +12,8 @@ import pytest
 from msgspec import Struct
 
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint
-from echod.config.settings import Configuration, Limits, parseConfiguration
+from echod.config.limits import Limits
+from echod.config.settings import Configuration, parseConfiguration
 from echod.connection.connection import Connection
 from echod.errors import ConfigurationError
 from echod.kit.makers import ConnectionMaker, DatagramMaker, FactoryMaker

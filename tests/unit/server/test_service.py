@@ -9,7 +9,7 @@ from itertools import islice
 import msgspec
 import pytest
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.states import Reason, State
 from echod.interfaces import IStreamProtocolMaker
 from echod.protocols.chargen import PATTERN, chargen

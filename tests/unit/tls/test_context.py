@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
+from echod.config.conversion import convert
 from echod.config.endpoints import parseEndpoint
-from echod.config.settings import CertificateSettings, TLSSettings, convert
+from echod.config.tls_settings import CertificateSettings, TLSSettings
 from echod.errors import ConfigurationError, TLSFailed
 from echod.protocols.whoami import whoami
 from echod.tls.context import ClientTLS, ServerTLS

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from echod.config.settings import TLSSettings
+from echod.config.tls_settings import TLSSettings
 from echod.tls.context import ClientTLS, ServerTLS
 from echod.tls.record_pump import RecordPump
 from tests.certificates import Certificates

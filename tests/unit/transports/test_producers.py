@@ -16,7 +16,7 @@ from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.protocols.basic import FileSender
 from zope.interface import implementer
 
-from echod.config.settings import TLSSettings
+from echod.config.tls_settings import TLSSettings
 from echod.kit.makers import FactoryMaker
 from echod.tls.context import ServerTLS
 from echod.transports.facade import Facade

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.errors import ConfigurationError
 from echod.server.admission import SourceLimit
 from echod.wire.networks import Networks, sourceOf

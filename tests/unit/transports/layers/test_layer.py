@@ -19,7 +19,8 @@ from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
 
 from echod.config.endpoints import TCPEndpoint, UNIXEndpoint
-from echod.config.settings import Configuration, Limits
+from echod.config.limits import Limits
+from echod.config.settings import Configuration
 from echod.connection.connection import Connection
 from echod.connection.states import Reason
 from echod.protocols.raw import RawOptions, raw

@@ -25,7 +25,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from echod.config.endpoints import TCPEndpoint, UNIXEndpoint
-from echod.config.settings import Limits
+from echod.config.limits import Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.connection.sweep import TICK, Sweep

@@ -24,7 +24,8 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from echod.config.settings import CertificateSettings, Limits
+from echod.config.limits import Limits
+from echod.config.tls_settings import CertificateSettings
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.errors import StreamTruncated
