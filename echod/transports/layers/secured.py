@@ -2,10 +2,10 @@
 TLS over echod's own stream transports (RFC 8446, RFC 5246), with both directions' ends kept.
 
 `Secured` is mixed into a transport.  What arrives is decrypted before the protocol sees it, what
-the protocol writes is encrypted before the transport does: so the transport's buffer, its
-high-water mark, ``unsent`` and FIN are those of the records on the wire, and half-close,
-backpressure and deadlines are the same as over TCP.  ``ssl.SSLObject`` does the cryptography, on
-two memory buffers.
+the protocol writes is encrypted before the transport does
+(`echod.transports.layers.secured_output`): so the transport's buffer, its high-water mark,
+``unsent`` and FIN are those of the records on the wire, and half-close, backpressure and deadlines
+are the same as over TCP.  ``ssl.SSLObject`` does the cryptography, on two memory buffers.
 
 The peer's close_notify is its end (``readConnectionLost``); what it is owed is still sent.  Our
 end is close_notify, then FIN.  A peer's FIN without close_notify is `Secured.truncated`.  A
@@ -26,8 +26,6 @@ such case.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -35,11 +33,12 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
 from echod.errors import TLSFailed
-from echod.tls.facts import TLSFacts, reasonOf, tlsFacts
+from echod.tls.facts import TLSFacts, tlsFacts
 from echod.tls.record_pump import TLSSide
-from echod.transports.socket_stream import FIRST_READ, TRY_AGAIN, SocketStream
+from echod.transports.layers.secured_output import SecuredOutput
+from echod.transports.socket_stream import FIRST_READ, TRY_AGAIN
 
-__all__ = ["REASON", "Secured"]
+__all__ = ["ANSWERS", "OVERHEAD", "RECORD", "Secured"]
 
 #: What records add to the bytes in them, for a read that shall take in several whole ones
 #: (RFC 8446 section 5.2: 5 bytes of header, at most 256 of the rest; in practice 17).
@@ -49,16 +48,13 @@ RECORD = 16384
 #: Bytes of answers to KeyUpdates that may wait while a peer does not read: thousands of them.
 ANSWERS = 131072
 
-#: The `echod.connection.states.Reason` of a connection whose TLS the peer refuses, or breaks.
-REASON = "tls"
-
 _eof = Failure(CONNECTION_DONE)
 
 # Where a record is that is being echoed; free again when doRead returns.
 _scratch = memoryview(bytearray(RECORD))
 
 
-class Secured(SocketStream):
+class Secured(SecuredOutput):
     """
     Encrypts what a transport sends, and decrypts what it reads.
 
@@ -70,11 +66,7 @@ class Secured(SocketStream):
         """What to wrap the connection with, and who it must be."""
         raise NotImplementedError
 
-    # Made with the first byte, so that a silent connection costs nothing.
-    # Any: an SSLObject, or ``None`` while it is opening; what comes later asks no more.
-    _tls: Any = None
     _incoming: ssl.MemoryBIO
-    _outgoing: ssl.MemoryBIO
 
     # Whether there is a part of a record in _incoming.
     _partial = False
@@ -83,11 +75,8 @@ class Secured(SocketStream):
     # Whether reading is stopped; whether a turn to go on in is on its way.
     _stopped = False
     _resuming = False
-    # The peer's close_notify is in; ours is out, or cannot be sent any more.
+    # The peer's close_notify is in.
     _closeNotified = False
-    _outputClosed = False
-    # What still arrives is thrown away.
-    _deaf = False
     # Bytes that have come since a read last was plain text for the half of it.
     _bare = 0
     # Bytes of answers to KeyUpdates that have come to wait behind something else.
@@ -118,7 +107,8 @@ class Secured(SocketStream):
         """See `SocketStream`: the handshake is next, and nothing of that was heard."""
         self.heard = False
 
-    # -- In --------------------------------------------------------------------------------
+    def beginOpening(self) -> None:
+        """See `IConnectionTransport.beginOpening`: a server waits."""
 
     def doRead(  # type: ignore[override]  # as SocketStream
         self,
@@ -298,14 +288,6 @@ class Secured(SocketStream):
             return CONNECTION_DONE
         return None
 
-    def _fail(self, error: Exception) -> None:
-        """What comes cannot be read, and OpenSSL writes nothing after its alert."""
-        if self._outgoing.pending and not self._outputClosed:
-            self._sendOwn()
-        self.failure = reasonOf(error)
-        self._deaf = self._outputClosed = True
-        self.protocol.transportFailed(REASON)
-
     def pauseProducing(self) -> None:
         """See ``IPushProducer``."""
         self._stopped = True
@@ -335,89 +317,6 @@ class Secured(SocketStream):
 
     def _mayRead(self) -> bool:
         return bool(self.connected) and not self._stopped
-
-    # -- Out -------------------------------------------------------------------------------
-
-    def beginOpening(self) -> None:
-        """See `IConnectionTransport.beginOpening`: a server waits."""
-
-    def write(self, data: bytes) -> None:
-        """Encrypt, and send as any transport does."""
-        if self._outputClosed or not data:
-            return
-        if self._tls is None or self.opening:
-            raise RuntimeError("nothing can be written before the handshake is done")
-        try:
-            self._encrypt(data)
-        except TLSFailed as error:
-            self._fail(error)
-        else:
-            self._sendRecords(len(data))
-
-    def _encrypt(self, data: bytes | memoryview) -> None:
-        """
-        Make records of some bytes; the buffer in memory takes all.
-
-        :raises TLSFailed: half a KeyUpdate has come.  It may be cut in two (RFC 8446 section 5.1),
-            but nobody who means well does that to its 5 bytes.
-        """
-        try:
-            self._tls.write(data)
-        except ssl.SSLWantReadError as error:
-            raise TLSFailed("amid a handshake message of the peer") from error
-
-    def _sendRecords(self, size: int) -> None:
-        """Send the records that were made, which have ``size`` bytes of the protocol's in them."""
-        records = self._outgoing.read()
-        self.overhead += len(records) - size
-        SocketStream.write(self, records)
-
-    def _sendOwn(self) -> None:
-        """Send what TLS has to say for itself."""
-        self._sendRecords(0)
-
-    def writeSequence(self, iovec: Iterable[bytes]) -> None:
-        """See ``ITransport``: Twisted's would send what it is given."""
-        self.write(b"".join(iovec))
-
-    # Any: as SocketStream.
-    def startTLS(self, *arguments: Any, **keywords: Any) -> None:
-        """See ``ITLSTransport``."""
-        raise RuntimeError("this is TLS already")
-
-    def _closeNotify(self) -> None:
-        """Our close_notify, once; nothing can be written after it."""
-        if self._outputClosed:
-            return
-        self._outputClosed = True
-        if self._tls is None or self.opening:
-            # The handshake will never be done.
-            self._deaf = True
-            return
-        with suppress(ssl.SSLError):
-            # It says that the peer's has not come.
-            self._tls.unwrap()
-        self._sendOwn()
-
-    def loseWriteConnection(self) -> None:
-        """Send close_notify, then FIN, after all that waits."""
-        self._closeNotify()
-        super().loseWriteConnection()
-
-    def loseConnection(self) -> None:
-        """See ``ITransport``."""
-        self._closeNotify()
-        super().loseConnection()
-
-    def closeNow(self) -> None:
-        """See `IConnectionTransport.closeNow`."""
-        self._closeNotify()
-        super().closeNow()
-
-    def abortConnection(self) -> None:
-        """See ``IAbortingTransport``: no close_notify, it was no clean end."""
-        self._outputClosed = self._deaf = True
-        super().abortConnection()
 
     def unread(self) -> int:
         """See `IConnectionTransport.unread`."""

@@ -14,7 +14,8 @@ from echod.errors import ConfigurationError
 from echod.interfaces import IConnectionTransport
 from echod.tls.context import ServerTLS
 from echod.transports.layers.layer import AskedFor, Layer
-from echod.transports.layers.secured import REASON, Secured
+from echod.transports.layers.secured import Secured
+from echod.transports.layers.secured_output import REASON
 from echod.transports.ports import Accepting
 
 __all__ = ["SecuredServer", "TLSLayer"]
