@@ -6,8 +6,8 @@ reactor, and forks for each command.  The fork has the command's arguments, call
 calls, and ends as a process ends, see `_leave`: half of the processor time of the tests went into
 the imports of 700 processes.
 
-Two commands that start others are done in the fork itself: prlimit(1), and what passes sockets as a
-service manager does (`tests.integration.passing`).
+Three commands that start others are done in the fork itself: env(1), prlimit(1), and what passes
+sockets as a service manager does (`tests.integration.passing`).
 
 It is for tests that ask what a command says, or what a daemon does once it serves.  What belongs to
 the start, such as signals, standard descriptors, memory and what is imported, is for a process of
@@ -21,6 +21,7 @@ import contextlib
 import fcntl
 import functools
 import gc
+import itertools
 import json
 import os
 import re
@@ -56,8 +57,10 @@ _REQUEST = 1 << 18
 _DESCRIPTORS = 3 + 16
 #: Where descriptors are kept in a fork until they get their numbers, which are below.
 _ABOVE = 512
-#: What prlimit(1) is asked for.
-_LIMIT = re.compile(r"--nofile=(\d+):(\d+)")
+#: The one thing that prlimit(1) is asked for.
+_LIMITED = re.compile(r"prlimit --nofile=(\d+):(\d+) ")
+#: Variables of the interpreter and the loader.
+_FOR_INTERPRETERS = re.compile("PYTHON|LD_")
 
 
 class LoadedDaemon(Daemon):
@@ -119,22 +122,25 @@ def loaded() -> Loaded:
 
 
 def _isPlain(command: list[str]) -> bool:
-    inner = command
-    if _isLimited(inner):
-        inner = inner[2:]
-    if wrapped(inner):
-        inner = unwrapped(inner)
-    known = any(inner[: len(known)] == known for known in (TWISTD, MODULE))
+    """Whether a fork can do it."""
+    while (inner := _started(command)) != command:
+        command = inner
+    known = any(command[: len(known)] == known for known in (TWISTD, MODULE))
     return known and _interpreters() == _USUAL
 
 
-def _isLimited(command: Sequence[str]) -> bool:
-    return command[:1] == ["prlimit"] and _LIMIT.fullmatch(command[1]) is not None
+def _started(command: list[str]) -> list[str]:
+    """The command that this one starts; itself, if it starts none or is not known."""
+    if _LIMITED.match(" ".join(command)):
+        return command[2:]
+    if command[:1] == ["env"] and not any(map(_FOR_INTERPRETERS.match, command)):
+        return list(itertools.dropwhile(lambda word: "=" in word, command[1:]))
+    return unwrapped(command) if wrapped(command) else command
 
 
 def _interpreters() -> dict[str, str]:
     """What the environment has for the interpreter and the loader."""
-    return {key: value for key, value in os.environ.items() if key.startswith(("PYTHON", "LD_"))}
+    return {key: value for key, value in os.environ.items() if _FOR_INTERPRETERS.match(key)}
 
 
 _USUAL = _interpreters()
@@ -312,16 +318,15 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     command = request["command"]
-    if _isLimited(command):
-        limit = _LIMIT.fullmatch(command[1])
-        assert limit is not None
-        resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit[1]), int(limit[2])))
-        command = command[2:]
-    if wrapped(command):
-        sys.argv = command[2:]
-        names: dict[str, Any] = {}
-        exec(PASSING, names)
-        command = names["command"]
+    while (inner := _started(command)) != command:
+        if limit := _LIMITED.match(" ".join(command)):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit[1]), int(limit[2])))
+        elif wrapped(command):
+            sys.argv = command[2:]
+            exec(PASSING, {})
+        else:
+            os.environ.update(word.split("=", 1) for word in command[1 : -len(inner)])
+        command = inner
     program, *arguments = command
     if arguments[:2] == ["-m", "echod"]:
         import runpy

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.daemon import MODULE, TWISTD, Daemon, exchange, receiveAll, waitFor
+from tests.integration.loaded import LoadedDaemon
 
 
 class Manager:
@@ -46,7 +47,11 @@ class Manager:
 
 @contextmanager
 def supervised(
-    folder: Path, *arguments: str, watchdog: float | None = None, command: list[str] | None = None
+    folder: Path,
+    *arguments: str,
+    watchdog: float | None = None,
+    command: list[str] | None = None,
+    kind: type[Daemon] = LoadedDaemon,
 ) -> Iterator[tuple[Daemon, Manager]]:
     path = folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as skt:
@@ -55,14 +60,14 @@ def supervised(
         if watchdog is not None:
             variables["WATCHDOG_USEC"] = str(round(watchdog * 1e6))
         words = ["env", *(f"{key}={value}" for key, value in variables.items())]
-        with Daemon(*arguments, command=[*words, *(command or MODULE)]) as daemon:
+        with kind(*arguments, command=[*words, *(command or MODULE)]) as daemon:
             yield daemon, Manager(skt)
 
 
 @pytest.mark.parametrize("command", [MODULE, TWISTD], ids=["module", "twistd"])
 def test_life(tmp_path: Path, command: list[str]) -> None:
     """The order; READY when it listens; more time for a drain, a second at a time."""
-    with supervised(tmp_path, "--port", "0", command=command) as (daemon, manager):
+    with supervised(tmp_path, "--port", "0", command=command, kind=Daemon) as (daemon, manager):
         manager.waitFor("READY=1")
         held = daemon.connect()
         held.sendall(b"x")
@@ -194,15 +199,16 @@ def test_blockedReactor(tmp_path: Path) -> None:
 def deafening(file: Path) -> list[str]:
     """The command of a daemon whose pollers are told of nothing any more once there is a file."""
     code = (
-        "import os, select\n"
+        "import os, select, time\n"
         "from twisted.internet import reactor\n"
         "real = select.epoll\n"
         "class Deaf:\n"
         "    def __init__(self, *a): self._real = real(*a)\n"
         "    def __getattr__(self, name): return getattr(self._real, name)\n"
         "    def poll(self, *a):\n"
-        f"        deaf = os.path.exists({str(file)!r})\n"
-        "        return [] if deaf else self._real.poll(*a)\n"
+        f"        if not os.path.exists({str(file)!r}): return self._real.poll(*a)\n"
+        "        time.sleep(0.005)\n"
+        "        return []\n"
         "select.epoll = Deaf\n"
         "from echod.__main__ import main\n"
         "main()\n"
@@ -243,7 +249,7 @@ def test_deafBetweenPings(tmp_path: Path) -> None:
 
 def test_health() -> None:
     """One line: ready; draining as long as anybody is served; the listener closes last."""
-    with Daemon("--port", "0", "--listen", "health=tcp:0", "--drain-timeout", "20") as daemon:
+    with LoadedDaemon("--port", "0", "--listen", "health=tcp:0", "--drain-timeout", "20") as daemon:
         assert exchange(daemon.connect("health"), b"") == b"ready\n"
         assert exchange(daemon.connect("health"), b"anything\n") == b"ready\n"
         held = daemon.connect()
@@ -262,7 +268,7 @@ def test_health() -> None:
 def test_drainDelay() -> None:
     """O1: not ready first, and for a while nothing else changes; then the drain."""
     arguments = ["--listen", "health=tcp:0", "--drain-delay", "1.5", "--drain-timeout", "20"]
-    with Daemon("--port", "0", *arguments) as daemon:
+    with LoadedDaemon("--port", "0", *arguments) as daemon:
         held = daemon.connect()
         daemon.signal(signal.SIGTERM)
         begun = time.monotonic()
@@ -283,7 +289,7 @@ def test_drainDelay() -> None:
 
 def test_secondSignalInTheDelay() -> None:
     """O1: it ends at once, with status 3."""
-    with Daemon("--port", "0", "--drain-delay", "300") as daemon, daemon.connect() as held:
+    with LoadedDaemon("--port", "0", "--drain-delay", "300") as daemon, daemon.connect() as held:
         held.sendall(b"x")
         assert held.recv(1) == b"x"
         daemon.signal(signal.SIGTERM)
