@@ -21,11 +21,13 @@ import contextlib
 import fcntl
 import functools
 import gc
+import importlib
 import itertools
 import json
 import os
 import re
 import resource
+import runpy
 import select
 import signal
 import socket
@@ -39,7 +41,7 @@ from typing import Any, cast
 from tests.integration.daemon import MODULE, TWISTD, Daemon, run
 from tests.integration.passing import PASSING, unwrapped, wrapped
 
-__all__ = ["LoadedDaemon", "loaded", "runLoaded"]
+__all__ = ["LoadedDaemon", "loaded", "runLoaded", "runScript"]
 
 #: Seconds for a command; and for the process to load.
 PATIENCE = 20.0
@@ -100,6 +102,18 @@ def runLoaded(
     words = [*(command or TWISTD), *arguments]
     if not _isPlain(words):
         return run(*arguments, command=command, cwd=cwd, descriptors=descriptors)
+    return _ended(words, cwd, descriptors)
+
+
+def runScript(script: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``python SCRIPT`` in a fork that has Twisted and echod loaded, but no reactor."""
+    return _ended([sys.executable, script], directory)
+
+
+def _ended(
+    words: Sequence[str], cwd: Any, descriptors: Sequence[int] = ()
+) -> subprocess.CompletedProcess[str]:
+    """What a fork has said, and its status."""
     outRead, outWrite = os.pipe()
     errorRead, errorWrite = os.pipe()
     with open(outRead) as out, open(errorRead) as errors:
@@ -110,7 +124,11 @@ def runLoaded(
         finally:
             os.close(outWrite)
             os.close(errorWrite)
-        status = process.wait(PATIENCE)
+        try:
+            status = process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
         # All of it is there: a few lines, which fit in a pipe.
         return subprocess.CompletedProcess(words, status, out.read(), errors.read())
 
@@ -171,13 +189,13 @@ class Loaded:
         errors: int,
     ) -> Forked:
         """
-        Fork for a command: that of ``twistd``, or ``python -m echod``.
+        Fork for a command: that of ``twistd``, ``python -m echod``, or ``python FILE``.
 
         :param descriptors: of ours, which it gets too, by the same numbers.
         :param out: the descriptor that becomes its standard output.
         :param errors: its standard error.
         """
-        assert _isPlain(list(command)), command
+        assert _interpreters() == _USUAL
         number = self._theirs.fileno()
         if self._process is None:
             self._process = subprocess.Popen(
@@ -329,10 +347,13 @@ def _become(request: dict[str, Any]) -> None:
         command = inner
     program, *arguments = command
     if arguments[:2] == ["-m", "echod"]:
-        import runpy
-
         sys.argv = ["echod", *arguments[2:]]
         runpy.run_module("echod", run_name="__main__", alter_sys=True)
+    elif program == sys.executable:
+        sys.argv = arguments
+        sys.path.insert(0, str(Path(arguments[0]).absolute().parent))
+        runpy.run_path(arguments[0], run_name="__main__")
+        sys.exit()
     else:
         from twisted.scripts.twistd import run
 
@@ -359,8 +380,6 @@ def _leave(status: int) -> None:
 
 
 def _load() -> None:
-    import importlib
-
     from twisted.application.service import IServiceMaker
     from twisted.plugin import getPlugins
 
