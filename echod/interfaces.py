@@ -106,7 +106,7 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     overhead: int = Attribute("Bytes written besides the protocol's: what TLS adds to them.")
     # Any: their types are of rooms above this one.
     tls: Any = Attribute("A `echod.tls.context.TLSFacts` about the connection, or ``None``.")
-    proxied: Any = Attribute("The `echod.wire.proxy_header.ProxyHeader` it came with, or ``None``.")
+    proxied: Any = Attribute("The `echod.wire.proxy_values.ProxyHeader` it came with, or ``None``.")
     proxyPeer: IAddress | None = Attribute(
         "The address of the proxy that it came through, where there must be one, or ``None``."
     )

@@ -29,7 +29,7 @@ from echod.connection.states import Reason
 from echod.errors import StreamBusy, StreamClosed, StreamLost
 from echod.kit.stream_input import BUFFER, StreamInput, fire
 from echod.tls.facts import TLSFacts
-from echod.wire.proxy_header import ProxyHeader
+from echod.wire.proxy_values import ProxyHeader
 
 __all__ = ["BUFFER", "Stream"]
 

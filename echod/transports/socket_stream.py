@@ -36,7 +36,7 @@ from zope.interface import implementer
 
 from echod.interfaces import IConnectionProtocol, IConnectionTransport, IDescriptorReactor
 from echod.tls.facts import TLSFacts
-from echod.wire.proxy_header import ProxyHeader
+from echod.wire.proxy_values import ProxyHeader
 
 __all__ = ["TRY_AGAIN", "SocketStream", "require"]
 

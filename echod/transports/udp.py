@@ -37,7 +37,8 @@ from echod.transports.resting import isShutDown
 from echod.transports.socket_stream import require
 from echod.wire.addresses import FIRST_MULTICAST, parseAddress
 from echod.wire.networks import Networks
-from echod.wire.proxy_header import LONGEST, parseDatagram
+from echod.wire.proxy_binary import LONGEST
+from echod.wire.proxy_header import parseDatagram
 
 __all__ = ["DATAGRAMS", "LARGEST", "Admission", "UDPPort"]
 

@@ -17,7 +17,9 @@ from echod.config.settings import parseConfiguration
 from echod.errors import ConfigurationError, EchodError, FramingError, MalformedHeader
 from echod.wire.framing import Framing, fixed, int8, int16, int32, lines, netstring
 from echod.wire.networks import Networks, sourceOf
-from echod.wire.proxy_header import LONGEST, ProxyHeader, parseHeader
+from echod.wire.proxy_binary import LONGEST
+from echod.wire.proxy_header import parseHeader
+from echod.wire.proxy_values import ProxyHeader
 
 __all__ = ["TARGETS", "anyTarget"]
 

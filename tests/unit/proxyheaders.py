@@ -1,7 +1,7 @@
 """
 PROXY headers as a proxy makes them, right ones and wrong ones (haproxy's proxy-protocol.txt).
 
-The checksum is computed here bit by bit, so that it and `echod.wire.proxy_header.crc32c` check each
+The checksum is computed here bit by bit, so that it and `echod.wire.crc32c.crc32c` check each
 other.
 """
 

@@ -26,7 +26,9 @@ from echod.transports.layers.layer import AskedFor, Layer
 from echod.transports.socket_stream import TRY_AGAIN, SocketStream
 from echod.wire.addresses import describeAddress, parseAddress
 from echod.wire.networks import Networks
-from echod.wire.proxy_header import LONGEST, ProxyHeader, parseHeader, proxyFacts
+from echod.wire.proxy_binary import LONGEST
+from echod.wire.proxy_header import parseHeader
+from echod.wire.proxy_values import ProxyHeader, proxyFacts
 
 __all__ = ["Proxied", "ProxyLayer"]
 
