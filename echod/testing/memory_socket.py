@@ -15,6 +15,8 @@ from termios import FIONREAD, TIOCOUTQ
 
 __all__ = ["MemorySocket"]
 
+_FLAGS = {"MSG_PEEK": socket.MSG_PEEK, "MSG_TRUNC": socket.MSG_TRUNC}
+
 
 class _Direction:
     """Bytes on their way from one socket to the other, FIN behind them."""
@@ -60,8 +62,8 @@ class MemorySocket:
     Errors are those of the real calls: ``BlockingIOError``, ``ConnectionResetError``,
     ``BrokenPipeError``; others come when they are put in.
 
-    :ivar faults: errors that the next calls raise instead of doing anything, by the call's name:
-        ``{"recv": [ENOMEM], "send": [ENOBUFS, ENOBUFS]}``.
+    :ivar faults: errors that the next calls raise instead of doing anything, by the call's name,
+        or by that of a flag that it is given: ``{"send": [ENOBUFS, ENOBUFS], "MSG_PEEK": [EIO]}``.
     """
 
     _numbers = count(1 << 20)
@@ -121,6 +123,9 @@ class MemorySocket:
         """See ``socket.recv_into``: ``MSG_PEEK`` only looks, ``MSG_TRUNC`` only drops."""
         size = size or len(buffer)
         self._fault("recv_into")
+        for name, flag in _FLAGS.items():
+            if flags & flag:
+                self._fault(name)
         if flags & socket.MSG_PEEK and self._incoming.arrived:
             data = bytes(self._incoming.arrived[:size])
         else:

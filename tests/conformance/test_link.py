@@ -513,9 +513,8 @@ def test_protocolThatRaises(makeTCPLink: MakeLink, loggedErrors: Any) -> None:
 
 
 class FaultyAtOnce(Connection):
-    def makeConnection(self, transport: Any) -> None:
-        transport.registerProducer = None  # what connectionMade needs
-        super().makeConnection(transport)
+    #: No number: connectionMade cannot go on.
+    largestRead: Any = "much"
 
 
 def test_connectionMadeThatRaises(loggedErrors: Any) -> None:

@@ -68,6 +68,36 @@ class Outer(Loop):
         raise AssertionError("it spins")
 
 
+class Overseen:
+    """
+    A transport's socket, of which is written down what passes.
+
+    :ivar reads: bytes that each read has given.
+    :ivar sent: what of each write the kernel has taken.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._socket = transport.socket
+        self.reads: list[int] = []
+        self.sent: list[bytes] = []
+        transport.socket = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def recv(self, size: int) -> bytes:
+        """See ``socket.recv``."""
+        data: bytes = self._socket.recv(size)
+        self.reads.append(len(data))
+        return data
+
+    def send(self, data: bytes | memoryview) -> int:
+        """See ``socket.send``."""
+        count: int = self._socket.send(data)
+        self.sent.append(bytes(data[:count]))
+        return count
+
+
 def waitUntil(turn: Callable[[float], object], condition: Callable[[], object]) -> None:
     """Turns, each as long as the kernel is busy, until ``condition`` is true."""
     deadline = time.monotonic() + 20

@@ -61,7 +61,11 @@ class Reloading:
 
     def start(self, *listeners: Listened) -> None:
         """Bind."""
-        self.service = EchodService(self._planOf(*listeners), self.loop, self.loop.seconds)
+        self.startWith(self._planOf(*listeners))
+
+    def startWith(self, plan: Plan) -> None:
+        """The same, of a plan."""
+        self.service = EchodService(plan, self.loop, self.loop.seconds)
         self.service.privilegedStartService()
         self.service.startService()
 

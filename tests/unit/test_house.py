@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-import textwrap
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,105 +101,6 @@ def test_oneSleep() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("time.sleep", "sleep")
     }
     assert sleeping == {Path("integration/daemon.py"), *PROGRAMS}
-
-
-def imported(tree: ast.AST) -> dict[str, str]:
-    """The names that are imported somewhere, and the package that each is of."""
-    found = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            for each in node.names:
-                module = each.name if isinstance(node, ast.Import) else node.module or ""
-                found[each.asname or each.name.partition(".")[0]] = module.partition(".")[0]
-    return found
-
-
-def programs(tree: ast.AST) -> Iterator[ast.AST]:
-    """A module, and those of its texts that are programs for other processes."""
-    yield tree
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" in node.value:
-            # Other texts are not even in an encoding.
-            with suppress(SyntaxError, ValueError):
-                yield ast.parse(textwrap.dedent(node.value))
-
-
-def packageOf(target: ast.AST, packages: dict[str, str]) -> str:
-    """Of which package an expression, or a text that names something, is; ``""``: unknown."""
-    while isinstance(target, ast.Attribute | ast.Subscript):
-        target = target.value
-    if isinstance(target, ast.Constant):
-        return str(target.value).partition(".")[0]
-    return packages.get(target.id, "") if isinstance(target, ast.Name) else ""
-
-
-def patches(tree: ast.AST) -> Iterator[str]:
-    """What it replaces of echod's, as it is written."""
-    packages = imported(tree)
-    for node in ast.walk(tree):
-        mayBeOurs = {"echod"}
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
-            target = node.value
-        elif isinstance(node, ast.Call) and re.search(r"\b(set|del)attr$", ast.unparse(node.func)):
-            target = node.args[0]
-            if isinstance(node.func, ast.Attribute):
-                # Of pytest's ``monkeypatch``: what a test has made may be anybody's.
-                mayBeOurs |= {"tests", ""}
-        else:
-            if isinstance(node, ast.Import | ast.ImportFrom) and "mock" in ast.unparse(node):
-                yield ast.unparse(node)
-            continue
-        if packageOf(target, packages) in mayBeOurs:
-            yield ast.unparse(node)
-
-
-def test_nothingOfOursIsPatched() -> None:
-    """
-    A test may replace what is others', a system call or a part of Twisted; of echod nothing.
-
-    What a test replaces it does not test.  So a test brings the real situation about, or gives
-    echod a parameter: a clock, a number of seconds, a maker.
-    """
-    tests = ROOT / "tests"
-    found = [
-        f"{path.relative_to(tests)}: {patch}"
-        for path in sorted(tests.rglob("*.py"))
-        for tree in programs(ast.parse(path.read_text()))
-        for patch in patches(tree)
-    ]
-    assert found == []
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "monkeypatch.setattr('echod.daemon.process.PATIENCE', 1)",
-        "from echod.daemon import process; monkeypatch.setattr(process, 'PATIENCE', 1)",
-        "from echod.daemon import process as words; words.PATIENCE = 1",
-        "import echod.daemon; del echod.daemon.process.PATIENCE",
-        "from echod.daemon.process import Daemon; Daemon.end = None",
-        "from echod.daemon.process import Daemon; setattr(Daemon, 'end', None)",
-        "with monkeypatch.context() as patch: patch.delattr(listener, 'stopService')",
-        "from unittest.mock import patch",
-        "from unittest import mock",
-    ],
-)
-def test_patchesAreFound(text: str) -> None:
-    assert len(list(patches(ast.parse(text)))) == 1
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "monkeypatch.setattr('twisted.protocols.tls._get_default_clock', None)",
-        "import socket; monkeypatch.setattr(socket, 'socket', None)",
-        "import time as clock; monkeypatch.setattr(clock, 'time', None)",
-        "from threading import Thread; monkeypatch.delattr(Thread, 'start')",
-        "self.value = connection.value = 1",
-    ],
-)
-def test_whatIsOthersMayBePatched(text: str) -> None:
-    assert list(patches(ast.parse(text))) == []
 
 
 def test_whatIsPublicIsListed() -> None:

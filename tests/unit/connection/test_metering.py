@@ -238,34 +238,19 @@ def test_firstByte() -> None:
 
 
 def test_payloadIsShown() -> None:
-    """Each read is shown as it comes, whatever the protocol."""
-    seen: list[bytes] = []
+    """Each read is shown as it comes, also of a protocol whose input need not be looked at."""
     link = memoryLink(raw.makeFactory(RawOptions()).buildProtocol(None))  # type: ignore[arg-type]  # no address
     assert not link.connection._metered
-
-    class Showing(Connection):
-        verbatim = True
-
-        def received(self, data: bytes) -> None:
-            self.reply(data)
-
-    connection = Showing()
-    begin = connection._beginToMeter
-
-    def beginToMeter() -> None:
-        connection.owner.payload = lambda _, data: seen.append(data)
-        begin()
-
-    connection._beginToMeter = beginToMeter  # type: ignore[method-assign]  # before it begins
-    shown = memoryLink(connection)
-    shown.send(b"one")
-    shown.pump()
-    shown.send(b"two")
-    shown.finish()
-    assert shown.readAll() == b"onetwo"
-    assert seen == [b"one", b"two"]
     link.reset()
     link.pump()
+    with Served(None, logPayload=True) as served:
+        with connected(served) as client:
+            for data in (b"one", b"two"):
+                client.send(data)
+                assert answer(served, client, 0.2) == data
+        served.gone()
+        shown = [line for line in served.lines if line.startswith("payload ")]
+    assert [line.partition("data=")[2] for line in shown] == ["b'one'", "b'two'"]
 
 
 def test_payloadIsShownInADrain() -> None:

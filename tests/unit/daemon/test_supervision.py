@@ -38,7 +38,7 @@ class Supervised:
     """
     A service and its manager.
 
-    :ivar read: what reads the configuration.
+    :ivar readPlan: what reads the configuration.
     """
 
     def __init__(self, manager: socket.socket) -> None:
@@ -46,14 +46,14 @@ class Supervised:
         self.loop = Outer()
         self.service = EchodService(rawPlan(), self.loop, self.loop.seconds)
         self.service.startService()
-        self.read: Callable[[], Plan] = rawPlan
+        self.readPlan: Callable[[], Plan] = rawPlan
         notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
         # Any: a reload asks nothing of the reactor.
         reactor: Any = self.loop
         self._supervision = Supervision(self.service, notifier, self._makePlan, reactor)
 
     def _makePlan(self) -> Plan:
-        return self.read()
+        return self.readPlan()
 
     def reload(self) -> list[str]:
         """As SIGHUP; returns what the manager was told, without the time."""
@@ -124,7 +124,7 @@ def test_faultInAReload(
 ) -> None:
     """The status has what it was, the log its traceback, and the daemon goes on as it was."""
     before = supervised.service.listeners
-    supervised.read = read
+    supervised.readPlan = read
     assert supervised.reload() == [
         "RELOADING=1",
         "READY=1",
@@ -135,16 +135,16 @@ def test_faultInAReload(
     assert len(loggedErrors.flush()) == 1
     assert supervised.service.listeners == before
     assert supervised.serves()
-    supervised.read = rawPlan
+    supervised.readPlan = rawPlan
     assert "failed" not in "".join(supervised.reload())
     assert supervised.serves()
 
 
 def test_refusedReload(supervised: Supervised, logLines: LogLines) -> None:
     """What an operator got wrong is one line, without a traceback."""
-    supervised.read = raises(ConfigurationError("$.drain: no such key"))
+    supervised.readPlan = raises(ConfigurationError("$.drain: no such key"))
     told = supervised.reload()
     assert told[2] == f"{WELL}; the last reload failed: $.drain: no such key"
     assert logLines.lines == ["the configuration stays as it was: $.drain: no such key"]
-    supervised.read = rawPlan
+    supervised.readPlan = rawPlan
     assert supervised.reload() == ["RELOADING=1", "READY=1", WELL]

@@ -262,6 +262,7 @@ def test_dripIsLinear() -> None:
             return super().find(what, begin, len(self) if end is None else end)
 
     link, stream = bare()
+    # In place of its own: how much `find` looks at is seen nowhere else.
     stream._buffer = Counting()
     results = start(stream.readUntil(b"\r\n"))
     size = 20_000

@@ -18,9 +18,10 @@ from echod.connection.states import Reason, State
 from echod.interfaces import IStreamProtocolMaker
 from echod.kit.framed import SMALLEST_READ
 from echod.protocols.line import line
-from echod.protocols.prefixed import dns
+from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import raw
-from echod.testing import Link, PlainContext, memoryLink
+from echod.testing import Link, PlainContext, memoryLink, unixLink
+from tests.unit.outer import Overseen
 
 KIB = 1024
 
@@ -30,6 +31,41 @@ def connect(maker: IStreamProtocolMaker, *, buffers: int = 64 * KIB, **options: 
     connection = maker.makeFactory(maker.options(**options), PlainContext()).buildProtocol(None)
     assert isinstance(connection, Connection)
     return memoryLink(connection, sendBuffer=buffers, receiveBuffer=buffers)
+
+
+class Overheard(Connection):
+    """
+    Any connection, where it is put before its class.
+
+    :ivar reads: bytes of each read that it was shown.
+    :ivar held: bytes that its transport held after each reply.
+    """
+
+    transport: Any
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.reads: list[int] = []
+        self.held: list[int] = []
+
+    def received(self, data: bytes) -> None:
+        self.reads.append(len(data))
+        super().received(data)
+
+    def reply(self, data: bytes) -> None:
+        super().reply(data)
+        # `dataBuffer` with what of it is sent already: that is memory, too.
+        self.held.append(len(self.transport.dataBuffer) + self.transport._tempDataLen)
+
+
+def overhear(
+    maker: IStreamProtocolMaker, *, buffers: int = 64 * KIB, **options: Any
+) -> tuple[Link, Overheard]:
+    """The same as `connect`, and who listens to the connection."""
+    settings = maker.options(**options)
+    kind = type(maker.makeFactory(settings, PlainContext()).buildProtocol(None))
+    connection = type("Overheard", (Overheard, kind), {})(settings)
+    return memoryLink(connection, sendBuffer=buffers, receiveBuffer=buffers), connection
 
 
 def sendEach(link: Link, pieces: Iterable[bytes]) -> None:
@@ -72,11 +108,6 @@ def splits(stream: bytes) -> Iterator[list[bytes]]:
 def framed(payload: bytes) -> bytes:
     """A message of DNS over TCP."""
     return len(payload).to_bytes(2, "big") + payload
-
-
-def transportOf(link: Link) -> Any:
-    """The server's transport, to be measured."""
-    return link.connection.transport
 
 
 # -- raw ------------------------------------------------------------------------------------
@@ -271,17 +302,9 @@ def test_linePrefixIsMadeAsThePeerReads(buffers: int, quitting: bool) -> None:
     """C5: 64 KiB of empty lines become 16 MiB; never more than 192 KiB of them are held."""
     prefix = "p" * 256
     data = b"\n" * (64 * KIB - 5) + b"quit\n"
-    link = connect(line, prefix=prefix, quit="quit" if quitting else "", buffers=buffers)
-    transport = transportOf(link)
-    held = []
-    write = transport.write
-
-    def measured(piece: bytes) -> None:
-        write(piece)
-        # `dataBuffer` with what of it is sent already: that is memory, too.
-        held.append(len(transport.dataBuffer) + transport._tempDataLen)
-
-    transport.write = measured
+    link, overheard = overhear(
+        line, prefix=prefix, quit="quit" if quitting else "", buffers=buffers
+    )
     rest, received = data, b""
     while taken := link.send(rest):
         rest = rest[taken:]
@@ -299,7 +322,7 @@ def test_linePrefixIsMadeAsThePeerReads(buffers: int, quitting: bool) -> None:
     expected += b"Bye.\n" if quitting else prefix.encode() + b"quit\n"
     assert received == expected
     assert link.connection.reason is (Reason.QUIT if quitting else Reason.EOF)
-    assert max(held) <= 192 * KIB
+    assert max(overheard.held) <= 192 * KIB
     assert link.connection.messages == 64 * KIB - 4
 
 
@@ -348,19 +371,13 @@ def test_dnsReturnsMessages() -> None:
 
 @pytest.mark.parametrize("count", [1, 1000])
 def test_dnsAnswersInOneWrite(count: int) -> None:
-    """F2, F4: length and body, of all that a read held, in one write to the transport."""
-    link = connect(dns)
-    transport = transportOf(link)
-    written: list[bytes] = []
-    write = transport.write
-
-    def noted(data: bytes) -> None:
-        written.append(data)
-        write(data)
-
-    transport.write = noted
+    """F2, F4: length and body, of all that a read held, in one write to the kernel."""
+    link = unixLink(dns.makeFactory(DNSOptions()).buildProtocol(None))  # type: ignore[arg-type]  # no address
+    written = Overseen(link.connection.transport).sent
     stream = framed(b"12 bytes sent") * count
-    assert answers(link, stream) == stream
+    assert link.exchange(stream) == stream
+    link.close()
+    link.advance(0.5)
     # A read begins small, and doubles: four of them for a thousand messages.
     assert b"".join(written) == stream
     assert [len(piece) % len(framed(b"12 bytes sent")) for piece in written] == [0] * len(written)
@@ -565,15 +582,8 @@ def test_bulkIsProgress() -> None:
 @pytest.mark.parametrize("maker", [line, dns])
 def test_aTurnIsBounded(maker: IStreamProtocolMaker) -> None:
     """The smaller the messages, the less a read takes; long ones, more again."""
-    link = connect(maker)
-    reads: list[int] = []
-    received = link.connection.received
-
-    def record(data: bytes) -> None:
-        reads.append(len(data))
-        received(data)
-
-    link.connection.received = record  # type: ignore[method-assign]  # to look at it
+    link, overheard = overhear(maker)
+    reads = overheard.reads
     tiny = (b"\0\0" if maker is dns else b"x\n") * 65536
     longer = (framed(b"y" * 298) if maker is dns else b"y" * 299 + b"\n") * 1000
     assert link.exchange(tiny + longer) == tiny + longer

@@ -303,7 +303,8 @@ def test_noListenersLeft(served: Reloading) -> None:
         with pytest.raises(ConfigurationError, match=r"^no \[\[listener\]\] is left"):
             served.service.reload(byDefault)
     assert [listener.plan.maker.name for listener in served.service.listeners] == ["line"]
-    served.service._plan = byDefault
+    served.stop()
+    served.startWith(byDefault)
     served.service.reload(byDefault)
     served.reload(LINE)
     with pytest.raises(ConfigurationError, match=r"^no \[\[listener\]\] is left"):

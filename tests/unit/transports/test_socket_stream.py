@@ -401,10 +401,14 @@ def test_resolveIPv6Means() -> None:
 
 def test_logConnectionLostMeans() -> None:
     """``Port._logConnectionLostMsg``: called once, at the end, and for nothing else."""
-    loop = Loop()
-    port = tcp.Port(0, QuietFactory(Recorder), 5, "127.0.0.1", loop)
     calls: list[int] = []
-    port._logConnectionLostMsg = lambda: calls.append(1)  # type: ignore[method-assign]
+
+    class Logged(tcp.Port):
+        def _logConnectionLostMsg(self) -> None:
+            calls.append(1)
+
+    loop = Loop()
+    port = Logged(0, QuietFactory(Recorder), 5, "127.0.0.1", loop)
     port.startListening()
     assert calls == []
     stop(port, loop)
@@ -693,13 +697,7 @@ def test_brokenPipeIsNoReset() -> None:
 def test_transientErrorIsNoReset() -> None:
     """ENOBUFS: it is tried again, and a later EOF is an EOF."""
     rig = Rig()
-    send = rig.socket.send
-
-    def refuse(data: bytes) -> int:
-        rig.socket.send = send
-        raise OSError(errno.ENOBUFS, "")
-
-    rig.socket.send = refuse
+    rig.socket.faults["send"] = [errno.ENOBUFS]
     rig.transport.write(b"x")
     assert rig.waiting == 1
     rig.rest()
@@ -811,14 +809,20 @@ def test_passingADescriptor() -> None:
 
 
 class QuietFactory(Factory):
-    """Builds what it is given to call."""
+    """
+    Builds what it is given to call.
+
+    :ivar clients: the addresses that it was asked for.
+    """
 
     noisy = False
 
     def __init__(self, make: Any) -> None:
         self._make = make
+        self.clients: list[Any] = []
 
     def buildProtocol(self, addr: Any) -> Any:
+        self.clients.append(addr)
         return self._make()
 
 
@@ -833,15 +837,16 @@ def stop(port: Any, reactor: Any) -> None:
 class Accepted:
     """A factory's protocols, and a port that accepts for them."""
 
-    def __init__(self, backlog: int = 50) -> None:
+    def __init__(self, backlog: int = 50, host: str = "127.0.0.1") -> None:
         self.loop = Crowded()
         self.protocols: list[Recorder] = []
-        self.make: Any = Recorder
-        self.port: Any = Port(0, QuietFactory(self._make), backlog, "127.0.0.1", self.loop)
+        self.kind: Any = Recorder
+        self.factory = QuietFactory(self._make)
+        self.port: Any = Port(0, self.factory, backlog, host, self.loop)
         self.port.startListening()
 
     def _make(self) -> Any:
-        protocol = self.make()
+        protocol = self.kind()
         if protocol is not None:
             self.protocols.append(protocol)
         return protocol
@@ -994,10 +999,10 @@ def test_buildProtocolThatRaises(
     """Its socket is closed at once; the next client is served."""
 
     def fail() -> None:
-        accepting.make = Recorder
+        accepting.kind = Recorder
         raise error("not this one")
 
-    accepting.make = fail
+    accepting.kind = fail
     with accepting.connect() as refused, accepting.connect():
         waitUntil(accepting.loop.turn, lambda: accepting.protocols)
         assert refused.recv(9) == b""
@@ -1013,10 +1018,10 @@ def test_connectionMadeThatRaises(
 
     class Bad(Recorder):
         def connectionMade(self) -> None:
-            accepting.make = Recorder
+            accepting.kind = Recorder
             raise error("not this one")
 
-    accepting.make = Bad
+    accepting.kind = Bad
     with accepting.connect() as refused, accepting.connect():
         waitUntil(accepting.loop.turn, lambda: len(accepting.protocols) == 2)
         accepting.loop.turn()
@@ -1031,23 +1036,23 @@ def test_connectionMadeThatRaises(
 
 def test_refusedByTheFactory(accepting: Accepted) -> None:
     """A factory that makes no protocol has the socket closed."""
-    accepting.make = lambda: None
+    accepting.kind = lambda: None
     with accepting.connect() as refused:
         waitUntil(accepting.loop.turn, lambda: not accepting.loop.turn())
         assert refused.recv(9) == b""
 
 
-def test_linkLocalPeer(accepting: Accepted) -> None:
+def test_linkLocalPeer() -> None:
     """A link-local address keeps its interface."""
     ours, theirs = socket.socketpair()
-    addresses: list[Any] = []
-    accepting.port._buildAddr = addresses.append
+    accepting = Accepted(host="::1")
     with theirs:
         accepting.port.socket = Script(
             accepting.port.socket, (ours, ("fe80::1", 5, 0, socket.if_nametoindex("lo")))
         )
         accepting.port.doRead()
-        assert [address[0] for address in addresses] == ["fe80::1%lo"]
+        assert [client.host for client in accepting.factory.clients] == ["fe80::1%lo"]
+        accepting.close()
 
 
 @pytest.mark.parametrize("adopted", [False, True], ids=["bound", "adopted"])

@@ -43,6 +43,7 @@ from echod.transports.socket_stream import FIRST_READ
 from tests.certificates import Certificates
 from tests.conftest import LoggedErrors
 from tests.tlspeer import ALERT, DATA, HANDSHAKE, Forged, Peer, recordTypes
+from tests.unit.outer import Overseen
 from tests.unit.proxyheaders import formatV2
 from tests.unit.served import ECHO, Served
 
@@ -308,14 +309,13 @@ def hosted(kind: type[Told]) -> tuple[tuple[Any, None], list[str], list[bytes]]:
     """A maker of ``kind``, what its protocols are told of their end, and their input."""
     ends: list[str] = []
     heard: list[bytes] = []
-    factory = Factory.forProtocol(kind)
 
-    def build(address: Any) -> Told:
+    def build() -> Told:
         protocol = kind()
         protocol.ends, protocol.heard = ends, heard
         return protocol
 
-    factory.buildProtocol = build  # type: ignore[method-assign,assignment]  # as is usual
+    factory = Factory.forProtocol(build)
     factory.noisy = False
     return (FactoryMaker("told", "", lambda: factory), None), ends, heard
 
@@ -1069,27 +1069,6 @@ def test_manyKeyUpdatesWithAnswersRead(both: Both) -> None:
         assert peer.receiveExactly(5) == b"hello"
 
 
-class Reads:
-    """
-    A transport's socket, whose reads are written down.
-
-    :ivar sizes: bytes that each one has given.
-    """
-
-    def __init__(self, transport: Any) -> None:
-        self._socket = transport.socket
-        self.sizes: list[int] = []
-        transport.socket = self
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._socket, name)
-
-    def recv(self, size: int) -> bytes:
-        data: bytes = self._socket.recv(size)
-        self.sizes.append(len(data))
-        return data
-
-
 #: One more record of a flood.
 FLOODS: dict[str, Callable[[Forged], bytes]] = {
     "keys": lambda forged: forged.keyUpdate(),
@@ -1113,16 +1092,16 @@ def test_readsOfManyLittleRecords(both: Both, flood: str, unseen: bool) -> None:
     protocol = (raw, RawOptions() if unseen else RawOptions(quit="never said"))
     with both.forging(protocol) as (served, peer, forged):
         transport: Any = served.connection.transport
-        reads = Reads(transport)
+        seen = Overseen(transport)
 
         def send(records: bytes) -> None:
-            reads.sizes.clear()
+            seen.reads.clear()
             peer.send(records)
-            peer.until(lambda: sum(reads.sizes) == len(records))
+            peer.until(lambda: sum(seen.reads) == len(records))
 
         def bulk() -> None:
             send(b"".join(forged.record(DATA, bytes(16_384)) for _ in range(60)))
-            assert max(reads.sizes) > transport._largestRead
+            assert max(seen.reads) > transport._largestRead
 
         def fill() -> None:
             makes = FLOODS[flood]
@@ -1135,19 +1114,19 @@ def test_readsOfManyLittleRecords(both: Both, flood: str, unseen: bool) -> None:
 
         fill()
         # No more than may be one long record.
-        assert max(reads.sizes) <= RECORD + OVERHEAD
+        assert max(seen.reads) <= RECORD + OVERHEAD
         if flood in HALF:
             # A short read may be half data; the next ones are larger then.
             few = RECORD + OVERHEAD
         else:
-            assert sum(size > FIRST_READ + OVERHEAD for size in reads.sizes) <= 3
+            assert sum(size > FIRST_READ + OVERHEAD for size in seen.reads) <= 3
             few = FIRST_READ + OVERHEAD
         fill()
-        assert max(reads.sizes) <= few
+        assert max(seen.reads) <= few
         bulk()
         fill()
         # What it was that has come is known afterwards.
-        assert max(reads.sizes[2:]) <= few
+        assert max(seen.reads[2:]) <= few
 
 
 @versions
@@ -1158,11 +1137,11 @@ def test_readsOfBulkGrow(both: Both, version: str, unseen: bool, size: int) -> N
     protocol = (raw, RawOptions() if unseen else RawOptions(quit="never said"))
     with both.connected(version, protocol) as (served, peer):
         transport: Any = served.connection.transport
-        reads = Reads(transport)
+        seen = Overseen(transport)
         peer.send(peer.seal(bytes(600_000), size))
         peer.receiveExactly(600_000)
-        assert max(reads.sizes) == transport._largestRead + OVERHEAD
-        assert len(reads.sizes) < 100
+        assert max(seen.reads) == transport._largestRead + OVERHEAD
+        assert len(seen.reads) < 100
 
 
 def test_handshakesWaitInLine(both: Both) -> None:

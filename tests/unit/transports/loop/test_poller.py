@@ -28,6 +28,7 @@ class Descriptor:
     One end of a socket pair in a poller.
 
     :ivar calls: what the poller told it, in order.
+    :ivar number: its number, where that is another one's.
     :ivar onRead: called by doRead in place of reading; likewise the others.
     """
 
@@ -35,13 +36,14 @@ class Descriptor:
 
     def __init__(self, skt: socket.socket) -> None:
         self.socket = skt
+        self.number: int | None = None
         self.calls: list[Any] = []
         self.onRead: Callable[[], Any] | None = None
         self.onWrite: Callable[[], Any] | None = None
         self.onLost: Callable[[], Any] | None = None
 
     def fileno(self) -> int:
-        return self.socket.fileno()
+        return self.socket.fileno() if self.number is None else self.number
 
     def logPrefix(self) -> str:
         return "test"
@@ -341,7 +343,7 @@ def test_hangUpWithoutInput(rig: Rig) -> None:
     """EPOLLHUP alone, as of a pipe, is EOF to a reader."""
     readEnd, writeEnd = os.pipe()
     descriptor, _ = rig.pair(HalfCloseable)
-    descriptor.fileno = lambda: readEnd
+    descriptor.number = readEnd
     rig.poller.addReader(descriptor)
     os.close(writeEnd)
     rig.outer.turn()
@@ -358,7 +360,7 @@ def test_errorWithoutOutput(rig: Rig) -> None:
         while True:
             os.write(writeEnd, bytes(4096))
     descriptor, _ = rig.pair()
-    descriptor.fileno = lambda: writeEnd
+    descriptor.number = writeEnd
     descriptor.onWrite = lambda: CONNECTION_LOST
     rig.poller.addWriter(descriptor)
     rig.outer.turn()
@@ -377,7 +379,7 @@ def test_refusedByEpoll(rig: Rig, tmp_path: Path) -> None:
     """Epoll takes no regular file (EPERM): the caller learns it, nothing is left."""
     refused, _ = rig.pair()
     with open(tmp_path / "file", "wb") as file:
-        refused.fileno = file.fileno
+        refused.number = file.fileno()
         with pytest.raises(PermissionError):
             rig.poller.addReader(refused)
         assert rig.empty
@@ -392,7 +394,7 @@ def test_refusedByEpollWithinATurn(rig: Rig, tmp_path: Path, loggedErrors: Any) 
     good, goodPeer = rig.reading()
     refused, _ = rig.pair()
     with open(tmp_path / "file", "wb") as file:
-        refused.fileno = file.fileno
+        refused.number = file.fileno()
         asking.onRead = lambda: rig.poller.addWriter(refused)
         askingPeer.send(b"x")
         goodPeer.send(b"y")
@@ -429,7 +431,7 @@ def test_closedBehindItsBack(rig: Rig) -> None:
     ours, theirs = socket.socketpair()
     number = ours.detach()
     descriptor, _ = rig.pair()
-    descriptor.fileno = lambda: number
+    descriptor.number = number
     rig.poller.addReader(descriptor)
     rig.poller.addWriter(descriptor)
 
