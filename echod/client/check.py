@@ -16,14 +16,20 @@ What is sent fits into the kernel's buffers, so that it can be sent whole before
 from __future__ import annotations
 
 import argparse
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
 from typing import TYPE_CHECKING, NoReturn
 
-from echod.client.blocking import Wire, exchange, openWire
+from echod.client.blocking import openWire
+from echod.client.conversations import (
+    CONVERSATIONS,
+    SHORTEST_LINE,
+    TURNED_AWAY,
+    WrongAnswer,
+    exchangeDatagram,
+)
 from echod.config.endpoints import (
     Target,
     TCPEndpoint,
@@ -48,24 +54,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Status", "runCheck"]
 
-#: Characters of an answer, and bytes of one that is not as it should be, that a message shows.
-SHOWN, SHOWN_BYTES = 60, 20
 #: Seconds that ``--timeout`` may ask for.
 LONGEST_WAIT = 3600
 #: Bytes that are sent at most: what one UDP datagram takes over IPv4.
 LARGEST = 65507
-#: Bytes of a line at least: a random one that is shorter might be the word that ends it all.
-SHORTEST_LINE = 16
-#: Bytes that may stand before an echoed line: more than echod's ``line.prefix`` may have.
-PREFIX = 4096
 #: PROXY header, version 2, LOCAL: the proxy speaks for itself (proxy-protocol.txt section 2.2).
 LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
-
-#: What to ask when it ends too early.
-_TURNED_AWAY = (
-    "is that protocol served there, is this client let in (deny, limits), does the listener want"
-    " TLS or --proxy?"
-)
 
 _DESCRIPTION = """\
 Connect, send random bytes, and compare what comes back, up to EOF."""
@@ -131,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         *("--protocol", "-p"),
         metavar="PROTOCOL",
-        choices=list(_CONVERSATIONS),
+        choices=list(CONVERSATIONS),
         default="raw",
         help="raw, line, dns or health [raw]",
     )
@@ -256,13 +250,15 @@ def _check(target: Target, options: argparse.Namespace, security: TLSSide | None
     within = f"within {options.timeout:g} s"
     try:
         if isinstance(target, UDPEndpoint):
-            return _datagram(target, header, options.size, options.timeout)
+            return exchangeDatagram(target, header, options.size, options.timeout)
         with openWire(target, options.timeout, security) as wire:
             try:
                 wire.open(header)
-                return _CONVERSATIONS[options.protocol](wire, options.size)
+                return CONVERSATIONS[options.protocol](wire, options.size)
             finally:
                 received = wire.received
+    except WrongAnswer as error:
+        raise CheckFailed(str(error), Status.WRONG) from error
     except NoAnswer as error:
         datagrams = isinstance(target, UDPEndpoint)
         found = "0 bytes came, and no more" if datagrams else "no connection"
@@ -283,121 +279,6 @@ def _check(target: Target, options: argparse.Namespace, security: TLSSide | None
         ) from error
     except OSError as error:
         raise CheckFailed(
-            f"{error.strerror} after {received} bytes: {_TURNED_AWAY}",
+            f"{error.strerror} after {received} bytes: {TURNED_AWAY}",
             Status.WRONG,
         ) from error
-
-
-# -- What is said over it --------------------------------------------------------------------
-
-
-def _raw(wire: Wire, size: int) -> int:
-    """Half-close at once: all must come back after it."""
-    sent = os.urandom(size)
-    wire.send(sent)
-    wire.finish()
-    _receiveSame(wire, sent)
-    _receiveEnd(wire)
-    return size
-
-
-def _dns(wire: Wire, size: int) -> int:
-    """One message (RFC 1035 section 4.2.2), answered before our end."""
-    sent = size.to_bytes(2, "big") + os.urandom(size)
-    wire.send(sent)
-    _receiveSame(wire, sent)
-    wire.finish()
-    _receiveEnd(wire)
-    return size
-
-
-def _line(wire: Wire, size: int) -> int:
-    """One line, answered before our end with a line that ends with it."""
-    sent = os.urandom(size).hex()[: size - 1].encode() + b"\n"
-    wire.send(sent)
-    answer = b""
-    while b"\n" not in answer and len(answer) <= PREFIX + size:
-        piece = wire.receive()
-        if not piece:
-            raise _early(len(answer), size)
-        answer += piece
-    line, end, rest = answer.partition(b"\n")
-    if not (line + end).endswith(sent) or len(line) >= PREFIX + size:
-        raise _wrong(f"{line[-SHOWN:]!r} does not end with the line that was sent")
-    if rest:
-        raise _more(rest)
-    wire.finish()
-    _receiveEnd(wire)
-    return size
-
-
-def _health(wire: Wire, size: int) -> int:
-    """The listener speaks, one line, and ends."""
-    answer = b""
-    while piece := wire.receive():
-        answer += piece
-        if len(answer) > PREFIX:
-            break
-    if answer.rstrip(b"\r\n") != b"ready":
-        raise CheckFailed(
-            f"it says {answer[:SHOWN]!r}, not ready: wait, or see whether health is served there",
-            Status.WRONG,
-        )
-    return len(answer)
-
-
-def _datagram(target: UDPEndpoint, header: bytes, size: int, timeout: float) -> int:
-    """One there, one back."""
-    sent = os.urandom(size)
-    answer = exchange(target, header + sent, timeout)
-    if answer != sent:
-        raise _wrong(f"the answer has {len(answer)} bytes, and not those {size} that were sent")
-    return size
-
-
-_CONVERSATIONS: dict[str, Callable[[Wire, int], int]] = {
-    "raw": _raw,
-    "line": _line,
-    "dns": _dns,
-    "health": _health,
-}
-
-
-def _receiveSame(wire: Wire, sent: bytes) -> None:
-    at = 0
-    while at < len(sent):
-        piece = wire.receive()
-        if not piece:
-            raise _early(at, len(sent))
-        expected = sent[at : at + len(piece)]
-        if piece != expected:
-            same = 0
-            while piece[same : same + 1] == expected[same : same + 1]:
-                same += 1
-            if at + same == len(sent):
-                raise _more(piece[same:])
-            raise _wrong(
-                f"byte {at + same} is not what was sent: {piece[same : same + SHOWN_BYTES]!r}"
-            )
-        at += len(piece)
-
-
-def _receiveEnd(wire: Wire) -> None:
-    piece = wire.receive()
-    if piece:
-        raise _more(piece)
-
-
-def _early(got: int, size: int) -> CheckFailed:
-    return CheckFailed(
-        f"it ended after {got} of {size} bytes: {_TURNED_AWAY}",
-        Status.WRONG,
-    )
-
-
-def _more(rest: bytes) -> CheckFailed:
-    return _wrong(f"more came than was sent: {rest[:SHOWN_BYTES]!r}")
-
-
-def _wrong(what: str) -> CheckFailed:
-    return CheckFailed(f"{what}: is that protocol served there, and by echod?", Status.WRONG)
