@@ -24,7 +24,7 @@ from twisted.internet import tcp
 
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConfigurationError, ListenError
-from echod.transports.binding import INET6_FIELDS, withZone
+from echod.transports.binding import INET6_FIELDS, closedOnError, withZone
 from echod.transports.endpoint_port import EndpointPort
 from echod.transports.socket_stream import require
 from echod.transports.tcp import TCPPort
@@ -150,14 +150,11 @@ class _Adopting(EndpointPort):
             raise ListenError(f"{where}: descriptor {self._descriptor} has become {found}")
         self._adopted = True
         skt = socket.socket(fileno=self._descriptor)
-        try:
+        with closedOnError(skt):
             # Those of UDP come blocking from systemd.
             skt.setblocking(False)
             skt.set_inheritable(False)
             self._prepare(skt)
-        except OSError:
-            skt.close()
-            raise
         return skt
 
     def _reopen(self, skt: socket.socket) -> None:

@@ -23,6 +23,7 @@ from echod.wire.addresses import SocketAddress
 __all__ = [
     "INET6_FIELDS",
     "addressOf",
+    "closedOnError",
     "makeSocket",
     "refusals",
     "setOptions",
@@ -79,17 +80,24 @@ def makeSocket(host: str, kind: socket.SocketKind) -> socket.socket:
 
 def _make(family: int, kind: socket.SocketKind) -> socket.socket:
     skt = socket.socket(family, kind)
-    try:
+    with closedOnError(skt):
         skt.setblocking(False)
         if kind == socket.SOCK_STREAM:
             skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             # Whatever net.ipv6.bindv6only is: at :: there is IPv4 too.
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    except OSError:
+    return skt
+
+
+@contextmanager
+def closedOnError(skt: socket.socket) -> Iterator[None]:
+    """Close a socket that cannot be made ready, whatever is raised in the block."""
+    try:
+        yield
+    except BaseException:
         skt.close()
         raise
-    return skt
 
 
 #: What an address of IPv6 has in Python: host, port, flow label, and the number of an interface.

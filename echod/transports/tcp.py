@@ -22,7 +22,14 @@ from twisted.internet.main import CONNECTION_LOST
 
 from echod.config.endpoints import TCPEndpoint
 from echod.interfaces import IDescriptorReactor
-from echod.transports.binding import INET6_FIELDS, addressOf, makeSocket, setOptions, tellMissing
+from echod.transports.binding import (
+    INET6_FIELDS,
+    addressOf,
+    closedOnError,
+    makeSocket,
+    setOptions,
+    tellMissing,
+)
 from echod.transports.ports import Accepting, Listening
 from echod.transports.self_connect import isItself, resetWhenClosed
 from echod.transports.socket_stream import TRY_AGAIN, SocketStream, require
@@ -166,13 +173,10 @@ class TCPPort(Listening, Port):
 
     def _open(self) -> socket.socket:
         skt = makeSocket(self._endpoint.host, socket.SOCK_STREAM)
-        try:
+        with closedOnError(skt):
             skt.bind(addressOf(skt, self._endpoint.host, self._endpoint.port))
             self._prepare(skt)
             skt.listen(self.backlog)
-        except OSError:
-            skt.close()
-            raise
         return skt
 
     def _reopen(self, skt: socket.socket) -> None:

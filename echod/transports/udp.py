@@ -31,7 +31,7 @@ from echod.config.endpoints import ANY, UDPEndpoint
 from echod.errors import MalformedHeader, whatFailed
 from echod.insight.fault_log import tellFault
 from echod.interfaces import IDescriptorReactor
-from echod.transports.binding import addressOf, makeSocket
+from echod.transports.binding import addressOf, closedOnError, makeSocket
 from echod.transports.endpoint_port import EndpointPort
 from echod.transports.resting import isShutDown
 from echod.transports.socket_stream import require
@@ -168,12 +168,9 @@ class UDPPort(EndpointPort, udp.Port):
 
     def _open(self) -> _Socket:
         skt = makeSocket(self._endpoint.host, socket.SOCK_DGRAM)
-        try:
+        with closedOnError(skt):
             self._prepare(skt)
             skt.bind(addressOf(skt, self._endpoint.host, self._endpoint.port))
-        except OSError:
-            skt.close()
-            raise
         return skt
 
     def _prepare(self, skt: _Socket) -> None:

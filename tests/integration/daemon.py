@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
 from echod.testing.running import PATIENCE, Process, waitFor
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "TWISTD",
     "Daemon",
     "Daemonised",
+    "both",
     "exchange",
     "idle",
     "launch",
@@ -34,6 +37,8 @@ __all__ = [
 
 TWISTD = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "echod"]
 MODULE = [sys.executable, "-m", "echod"]
+#: A test of both commands, each its ``command``.
+both = pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "module"])
 
 Result = TypeVar("Result")
 

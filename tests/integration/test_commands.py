@@ -14,9 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from echod.output import FAILED, NO_READER
-from tests.integration.daemon import MODULE, PATIENCE, TWISTD, Daemon
+from tests.integration.daemon import MODULE, PATIENCE, Daemon, both
 
-both = pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "module"])
 options = pytest.mark.parametrize(
     "option", ["--check-config", "--list-protocols", "--help", "--version"]
 )

@@ -30,6 +30,7 @@ from tests.integration.daemon import (
 )
 from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.loaded import runLoaded
+from tests.integration.peers import ping
 
 #: The descriptor limit of this process: explicit maxima above it are refused.
 _, HARD_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -477,11 +478,7 @@ def test_wholeFile(tmp_path: Path, command: list[str]) -> None:
             client.sendall(b"abc\n" + b"x" * 11 + b"\n")
             assert receiveAll(client) == b"Echo: abc\n"
         with daemon.connect("dns") as client:
-            client.sendall(b"\1\0" + b"x" * 256)
-            received = b""
-            while len(received) < 258:
-                received += client.recv(258)
-            assert received == b"\1\0" + b"x" * 256
+            ping(client, b"\1\0" + b"x" * 256)
         assert exchange(daemon.connect("dns"), b"\2\1" + b"x" * 513) == b""
         daemon.waitForLine("reason=quit")
         assert daemon.stop() == 0

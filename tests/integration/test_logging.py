@@ -24,19 +24,10 @@ from typing import Any
 
 import pytest
 
-from tests.integration.daemon import (
-    MODULE,
-    PATIENCE,
-    TWISTD,
-    Daemonised,
-    exchange,
-    waitFor,
-)
+from tests.integration.daemon import MODULE, PATIENCE, TWISTD, Daemonised, both, exchange, waitFor
 from tests.integration.namespaces import needsRoot
 from tests.integration.test_plugins import install
 from tests.ports import freePort
-
-both = pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "module"])
 
 #: How many clients come: their lines are far more than a pipe of 4 KiB, or a terminal, takes.
 CLIENTS = 150

@@ -45,7 +45,7 @@ from tests.integration.daemon import (
 from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.loaded import runLoaded
 from tests.integration.passing import passing
-from tests.integration.peers import noise
+from tests.integration.peers import noise, ping
 
 
 @pytest.fixture
@@ -189,11 +189,7 @@ def test_layers(
             client = connect(listening)
             client.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 7\r\n")
             with certificates.context().wrap_socket(client, server_hostname="localhost") as tls:
-                tls.sendall(data)
-                got = b""
-                while len(got) < len(data):
-                    got += tls.recv(1 << 17)
-                assert got == data
+                ping(tls, data)
                 tls.unwrap().close()
             daemon.waitForLine("192.0.2.1:1000")
         assert daemon.stop() == 0

@@ -13,7 +13,7 @@ import pytest
 
 from tests.certificates import Certificates
 from tests.integration.daemon import MODULE, TWISTD, Daemon, exchange, run, waitFor
-from tests.integration.peers import connect, noise
+from tests.integration.peers import connect, noise, ping
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to give up")
 
@@ -142,10 +142,6 @@ def test_memoryDenyWriteExecute(tmp_path: Path, certificates: Certificates, vers
     with Daemon("--config", str(file), command=[*wrapper, *TWISTD]) as daemon:
         with context.wrap_socket(connect(daemon), server_hostname="localhost") as client:
             assert client.selected_alpn_protocol() == "echo"
-            client.sendall(data)
-            got = b""
-            while len(got) < len(data):
-                got += client.recv(1 << 16)
-            assert got == data
+            ping(client, data)
             client.unwrap().close()
         assert daemon.stop() == 0

@@ -18,9 +18,9 @@ import pytest
 from tests.integration.daemon import (
     MODULE,
     PATIENCE,
-    TWISTD,
     Daemon,
     Daemonised,
+    both,
     exchange,
     waitFor,
 )
@@ -28,7 +28,6 @@ from tests.integration.namespaces import needsRoot
 from tests.integration.test_plugins import install
 from tests.integration.test_stop import pattern, stuff
 
-both = pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "module"])
 stops = pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name
 )

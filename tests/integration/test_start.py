@@ -28,9 +28,9 @@ from echod.testing import tcpLink
 from tests.integration.daemon import (
     MODULE,
     PATIENCE,
-    TWISTD,
     Daemon,
     Daemonised,
+    both,
     exchange,
     promptly,
     run,
@@ -40,8 +40,6 @@ from tests.integration.loaded import LoadedDaemon, runLoaded
 from tests.ports import freePort
 
 TWIST = [str(Path(sys.executable).with_name("twist")), "--log-format=text", "echod"]
-
-both = pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "module"])
 
 
 @pytest.fixture

@@ -30,15 +30,13 @@ from echod.testing.running import Process
 from tests.integration.daemon import (
     MODULE,
     PATIENCE,
-    TWISTD,
     Daemonised,
+    both,
     exchange,
     receiveAll,
     waitFor,
 )
 from tests.integration.loaded import LoadedDaemon as Daemon
-
-both = pytest.mark.parametrize("command", [TWISTD, MODULE], ids=["twistd", "module"])
 
 #: Seconds that a daemon on a busy machine may take besides its deadlines.
 GRACE = 1.0

@@ -24,7 +24,7 @@ from tests.certificates import Certificates
 from tests.integration.arrivals import Arrivals
 from tests.integration.daemon import PATIENCE, exchange, receiveAll, waitFor
 from tests.integration.machine import CHECKOUT, DEPLOY, CannotBoot, Machine
-from tests.integration.peers import noise
+from tests.integration.peers import noise, ping
 from tests.integration.test_stop import undelivered
 
 pytestmark = pytest.mark.slow
@@ -250,11 +250,7 @@ def test_tls(machine: Machine, certificates: Certificates, activated: bool) -> N
     for version in ("1.2", "1.3"):
         context = certificates.context(version)
         with context.wrap_socket(machine.connect(1234), server_hostname="localhost") as client:
-            client.sendall(data)
-            got = b""
-            while len(got) < len(data):
-                got += client.recv(1 << 16)
-            assert got == data
+            ping(client, data)
             assert str(client.version()) == f"TLSv{version}"
             client.unwrap().close()
     assert machine.show(f"{name}.service", "MemoryDenyWriteExecute") == "yes"
