@@ -99,8 +99,8 @@ class Supervision:
         except EchodError as error:
             _log.error("the configuration stays as it was: {error}", error=error)
             self._failed = f"; the last reload failed: {error}"
-        except (Exception, SystemExit) as error:
-            # A plugin's fault, or ours.
+        except BaseException as error:
+            # A plugin's fault, or ours; SystemExit too: see echod.insight.fault_log.
             what = whatFailed(error)
             _log.failure("the configuration stays as it was: {what}", what=what)
             self._failed = f"; the last reload failed: {what}; see the log"

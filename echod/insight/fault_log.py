@@ -4,7 +4,8 @@ Somebody else's code, called in one way: what it raises costs the one thing that
 Protocols, makers and factories are other people's.  Whatever they raise is told in the log, which
 they cannot fill (`logsFault`), and whoever called them goes on.  ``SystemExit`` is a fault like
 any: the way to end the daemon is a signal, and one connection's code has no say in it (Twisted's
-reactors do the same).
+reactors do the same).  So is all else that is no ``Exception``, such as ``KeyboardInterrupt`` and
+``asyncio.CancelledError``: in the daemon no signal raises one of them.
 """
 
 from __future__ import annotations

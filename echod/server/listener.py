@@ -126,7 +126,8 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
             return code()
         except (EchodError, StoppedEarly):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            # SystemExit too: see echod.insight.fault_log.
             raise ConfigurationError(
                 f"{self.place}: protocol {self.maker.name!r} cannot be served: {whatFailed(error)}"
             ) from error

@@ -139,9 +139,9 @@ class Registry:
             return None
         try:
             return convert(options, maker.options, place, strict=strict)
-        except ConfigurationError:
+        except (ConfigurationError, StoppedEarly):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             # Its class is the plugin's, and may do more than msgspec knows of.
             raise ConfigurationError(f"{place}: {whatFailed(error)}") from error
 

@@ -270,7 +270,8 @@ class _ListenerFactory(Factory):
         self._listener.sweep.wake()
         try:
             self._inner.doStop()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            # SystemExit too: see echod.insight.fault_log.
             _log.error(
                 "{listener} could not stop its protocol: {why}",
                 listener=self._listener.describe(),

@@ -287,7 +287,8 @@ class UDPPort(EndpointPort, udp.Port):
         try:
             if self.protocol.numPorts:
                 self.protocol.doStop()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            # SystemExit too: see echod.insight.fault_log.
             _log.error(
                 "{port} could not stop its protocol: {why}",
                 port=self._endpoint,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,8 @@ WELL = "STATUS=serving: 0 connections at 1 listeners"
     [
         (raises(KeyError("gone")), "KeyError: 'gone'"),
         (raises(SystemExit(3)), "SystemExit: 3"),
+        (raises(KeyboardInterrupt("stop")), "KeyboardInterrupt: stop"),
+        (raises(CancelledError("late")), "CancelledError: late"),
         (raises(Mute()), "Mute: (it cannot say what)"),
         (raises(MemoryError("two\nlines")), "MemoryError: two\\nlines"),
         (noPlan, "AttributeError: 'NoneType' object has no attribute 'byDefault'"),

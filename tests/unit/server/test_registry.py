@@ -21,6 +21,7 @@ from echod.protocols.line import LineOptions, line
 from echod.protocols.prefixed import DNSOptions, dns
 from echod.protocols.raw import RawOptions, raw
 from echod.server.registry import BUILTIN, Offer, Registry
+from echod.startup import StoppedEarly
 from echod.testing import PlainContext
 
 
@@ -280,3 +281,15 @@ def test_interrupted() -> None:
     """Ctrl-C while a module is imported is the user's, not the module's."""
     with pytest.raises(KeyboardInterrupt):
         offered(KeyboardInterrupt())
+
+
+def test_stoppedEarly() -> None:
+    """SIGTERM while options are made is an orderly end, and no fault of theirs."""
+
+    class Slow(Struct):
+        def __post_init__(self) -> None:
+            raise StoppedEarly(0)
+
+    slow = ConnectionMaker("slow", "takes its time", Silent, Slow)
+    with pytest.raises(StoppedEarly):
+        Registry().settings(slow, {}, "here", strict=True)

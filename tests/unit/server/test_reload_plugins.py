@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Iterator
 from errno import ENOSPC
@@ -31,8 +32,7 @@ class Options(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where it raises: ``make``, ``start``, ``stop``, ``lasts`` or nowhere; and what."""
 
     raises: str = ""
-    exits: bool = False
-    mute: bool = False
+    error: str = "OSError"
 
 
 class Mute(Exception):
@@ -42,15 +42,18 @@ class Mute(Exception):
         raise ValueError("no words")
 
 
+#: What it may raise; the last three are no `Exception`.
+ERRORS: dict[str, type[BaseException]] = {
+    each.__name__: each for each in (OSError, SystemExit, KeyboardInterrupt, CancelledError)
+}
+
 #: Protocols that were started and not stopped, by what their options say.
 running: Counter[str] = Counter()
 
 
 def fail(options: Options, where: str) -> None:
     if options.raises == where:
-        if options.mute:
-            raise Mute
-        raise SystemExit("no database") if options.exits else OSError("no database")
+        raise ERRORS.get(options.error, Mute)("no database")
 
 
 class Streams(Factory):
@@ -124,10 +127,8 @@ class Place:
         self._port = freePort()
         self.endpoint = f"unix:{self._path}" if kind == "unix" else f"{kind}:{self._port}"
 
-    def listener(
-        self, raises: str = "", *, exits: bool = False, mute: bool = False, **limits: Any
-    ) -> Listened:
-        options = {"raises": raises, "exits": exits, "mute": mute}
+    def listener(self, raises: str = "", *, error: str = "OSError", **limits: Any) -> Listened:
+        options = {"raises": raises, "error": error}
         return self.protocol, self.endpoint, {"options": options, **limits}
 
     def connect(self) -> socket.socket:
@@ -158,9 +159,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return Place(request.param, tmp_path)
 
 
-@pytest.mark.parametrize("exits", [False, True], ids=["OSError", "SystemExit"])
+@pytest.mark.parametrize("error", [*ERRORS])
 @pytest.mark.parametrize("where", ["make", "start"])
-def test_changedRaises(served: Reloading, place: Place, where: str, exits: bool) -> None:
+def test_changedRaises(served: Reloading, place: Place, where: str, error: str) -> None:
     """An endpoint whose new protocol cannot be had is served as before; later all is well."""
     other = Place("tcp", Path())
     served.start(place.listener(), ("raw", other.endpoint, {"idle_timeout": 9.0}))
@@ -168,11 +169,11 @@ def test_changedRaises(served: Reloading, place: Place, where: str, exits: bool)
         assert served.echo(held, b"x") == b"x"
         kept = served.kept()
         for _ in range(3):
-            with pytest.raises(ConfigurationError, match=r"^.*(SystemExit|OSError): no database$"):
+            with pytest.raises(ConfigurationError, match=rf"^.*{error}: no database$"):
                 served.reload(
                     ("raw", other.endpoint, {"idle_timeout": 8.0}),
                     ("raw", "tcp:0", {}),
-                    place.listener(where, exits=exits),
+                    place.listener(where, error=error),
                 )
             assert served.kept() == kept
         assert place.isServed(served)
@@ -202,16 +203,16 @@ def test_newRaises(served: Reloading, place: Place, where: str) -> None:
     assert place.isServed(served)
 
 
-@pytest.mark.parametrize("exits", [False, True], ids=["OSError", "SystemExit"])
-def test_oldRaises(served: Reloading, place: Place, exits: bool) -> None:
+@pytest.mark.parametrize("error", [*ERRORS])
+def test_oldRaises(served: Reloading, place: Place, error: str) -> None:
     """A protocol that cannot be stopped costs a line; who comes after it is served."""
     other = Place("tcp", Path())
-    served.start(place.listener("stop", exits=exits), ("raw", other.endpoint, {}))
+    served.start(place.listener("stop", error=error), ("raw", other.endpoint, {}))
     with capturedLogs() as events:
         served.reload(("line", other.endpoint, {}), place.listener(idle_timeout=8.0))
         assert place.isServed(served)
         # And one that is gone.
-        served.reload(("line", other.endpoint, {}), place.listener("stop", exits=exits))
+        served.reload(("line", other.endpoint, {}), place.listener("stop", error=error))
         served.reload(("line", other.endpoint, {"idle_timeout": 8.0}))
     assert not place.isServed(served)
     lines = [formatEvent(event) for event in events]
@@ -240,7 +241,7 @@ def test_errorWithoutWords(served: Reloading) -> None:
     place = Place("tcp", Path())
     served.start(place.listener())
     with pytest.raises(ConfigurationError, match=r"cannot be served: Mute: \(it cannot say"):
-        served.reload(place.listener("start", mute=True))
+        served.reload(place.listener("start", error="Mute"))
     assert place.isServed(served)
 
 
@@ -263,13 +264,14 @@ def test_brokenTraits(served: Reloading) -> None:
     assert place.isServed(served)
 
 
-def test_optionsThatRaise(served: Reloading) -> None:
+@pytest.mark.parametrize("error", [*ERRORS])
+def test_optionsThatRaise(served: Reloading, error: str) -> None:
     """So are options whose class raises what msgspec does not know."""
     place = Place("tcp", Path())
 
     class Strict(Options, frozen=True, kw_only=True):
         def __post_init__(self) -> None:
-            raise OSError("no database")
+            raise ERRORS[error]("no database")
 
     served.start(place.listener())
     served.registry = Registry([*BUILTIN, FactoryMaker("broken", "x", Streams, Strict)])
