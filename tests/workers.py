@@ -21,6 +21,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,15 +113,16 @@ def bytecode(folder: str) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a worker, put first what takes long: files with slow tests, then by folder."""
+    """In a worker, put first what takes long: by folder, files with slow tests, long files."""
     if not hasattr(config, "workerinput"):
         return
     slow = {item.path for item in items if item.get_closest_marker("slow")}
+    sizes = Counter(item.path for item in items)
 
-    def rank(item: pytest.Item) -> tuple[int, bool]:
+    def rank(item: pytest.Item) -> tuple[int, bool, int]:
         folder = item.path.parent.name
         place = LONG.index(folder) if folder in LONG else len(LONG)
-        return place, item.path not in slow
+        return place, item.path not in slow, -sizes[item.path]
 
     items.sort(key=rank)  # it is stable: a file's tests stay together
 
