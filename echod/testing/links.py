@@ -34,6 +34,7 @@ from echod.connection.owner import Owner
 from echod.connection.states import State
 from echod.connection.sweep import TICK, Sweep
 from echod.kit.twisted_protocol import asConnection
+from echod.testing.in_flight import inFlight
 from echod.testing.memory_socket import MemorySocket
 from echod.testing.stepped_loop import Loop
 from echod.testing.tls_socket import RECORD, TLSSocket
@@ -115,7 +116,9 @@ class Link:
         self.loop = loop
         self._client = client
         self._owner = owner
-        # Seconds to wait for the kernel before "nothing happens" is believed.
+        # The server's end of the client.
+        self._accepted = getattr(connection.transport, "socket", None)
+        # Seconds to wait for what a kernel has on its way.
         self._patience = patience
 
     @property
@@ -160,15 +163,17 @@ class Link:
         """
         Let turns pass until nothing happens any more, or ``until`` is true.
 
-        :param patience: seconds to wait for a real kernel before "nothing happens" is believed;
-            0 where what it still has on its way may as well come later.
+        :param patience: seconds to wait for what a real kernel still has on its way; 0 where that
+            may as well come later.
         :raises AssertionError: if there is no end to it.
         """
         wait = self._patience if patience is None else patience
         for _ in range(TURNS):
             if until is not None and until():
                 return
-            if not self.loop.turn(wait):
+            # Asked before the turn: what has come by then is served by it.
+            coming = wait and (self._accepted is None or inFlight(self._client, self._accepted))
+            if not self.loop.turn(wait if coming else 0.0):
                 return
         raise AssertionError("the connection never comes to rest")
 
@@ -203,6 +208,10 @@ class Link:
                 pieces.append(piece)
             elif not self._patience or time.monotonic() > deadline:
                 raise AssertionError("the server neither sends nor ends")
+            else:
+                # A kernel whose peer has just begun to read again may want to be asked (RFC 9293
+                # section 3.8.6.1).
+                self.loop.turn(self._patience)
 
     def exchange(self, data: bytes) -> bytes:
         """Send all of ``data``, reading all the while, then FIN; returns what came back."""

@@ -124,6 +124,14 @@ class TLSSocket:
         """See ``socket.setsockopt``."""
         self._socket.setsockopt(level, option, value)
 
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        """See ``socket.getsockopt``."""
+        return self._socket.getsockopt(level, option, size)
+
+    def fileno(self) -> int:
+        """See ``socket.fileno``."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         """See ``socket.close``: without close_notify."""
         self._socket.close()

@@ -21,6 +21,7 @@ from echod.protocols.line import LineOptions, line
 from echod.protocols.raw import RawOptions, raw
 from echod.server.stream_listener import StreamListener
 from echod.testing import Link, PlainContext, memoryLink, tcpLink
+from echod.testing.in_flight import inFlight
 from echod.testing.links import unixLink
 from tests.certificates import Certificates
 from tests.unit.served import Served
@@ -299,13 +300,17 @@ def connected(served: Served) -> socket.socket:
 def test_shortConnections() -> None:
     """Each sends a second's worth and is gone: no more is read for it, and none of it is owed."""
     with Served(None, limits=TOGETHER) as served:
-        for _ in range(50):
-            for _ in range(5):
-                client = connected(served)
-                client.send(bytes(10_000))
-                served.rest()
-                reset(client)
-            served.advance(TICK)
+        for accepted in range(1, 251):
+            client = socket.create_connection(served.address)
+            served.until(lambda: served.counters()["accepted"] == accepted)  # noqa: B023  # at once
+            client.send(bytes(10_000))
+            transport: Any = served.connections[-1].transport
+            served.until(lambda: not inFlight(client, transport.socket))  # noqa: B023  # at once
+            while served.loop.turn():
+                pass
+            reset(client)
+            if accepted % 5 == 0:
+                served.advance(TICK)
         # Ticks are counted in whole bytes.
         assert served.counters()["bytes_in"] <= 10_000 * (1 + 5)
         served.advance(0.5)
