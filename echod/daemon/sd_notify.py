@@ -2,8 +2,9 @@
 What the service manager is told (sd_notify(3)): `Notifier`.
 
 One datagram a message, to the socket that ``NOTIFY_SOCKET`` names.  Without the variable nothing is
-sent and nothing is logged; where sending fails, that is said once.  The variables are taken out of
-the environment, so that no child believes it is meant.
+sent and nothing is logged; where sending fails, that is said once.  A manager that is slow is not
+waited for: what it has no room for is kept, the newest of each kind, and sent later.  The variables
+are taken out of the environment, so that no child believes it is meant.
 """
 
 from __future__ import annotations
@@ -38,8 +39,16 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._failed = False
         self._status = ""
+        # What the manager had no room for, by kind, the oldest first; written by _send and
+        # sendWaiting.
+        self._waiting: dict[str, str] = {}
         meant = address != "" and process in ("", str(os.getpid()))
         self.watchdogInterval = _seconds(interval) if meant and interval else None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the manager had no room for a message: `sendWaiting` is to be called later."""
+        return bool(self._waiting)
 
     def ready(self) -> None:
         """It serves; also after `reloading`."""
@@ -55,12 +64,12 @@ class Notifier:
         self._send("STOPPING=1")
 
     def extend(self, seconds: float) -> None:
-        """It needs so much longer than it was given."""
-        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+        """It needs so much longer than it was given; this is not kept, it is said again anyway."""
+        self._deliver(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def watchdog(self) -> None:
-        """It is well."""
-        self._send("WATCHDOG=1")
+        """It is well; this is not kept, later it may be otherwise."""
+        self._deliver("WATCHDOG=1")
 
     def status(self, text: str) -> None:
         """One line for ``systemctl status``; the same again is not sent."""
@@ -68,14 +77,31 @@ class Notifier:
             self._status = text
             self._send(f"STATUS={text}")
 
+    def sendWaiting(self) -> None:
+        """Send what the manager had no room for, as far as it has by now."""
+        for kind, message in [*self._waiting.items()]:
+            if not self._deliver(message):
+                return
+            del self._waiting[kind]
+
     def _send(self, *lines: str) -> None:
+        kind = lines[0].partition("=")[0]
+        # Behind what is older.
+        self._waiting.pop(kind, None)
+        self._waiting[kind] = "\n".join(lines)
+        self.sendWaiting()
+
+    def _deliver(self, message: str) -> bool:
+        """Send a message; ``False`` if the manager has no room for it now."""
         if not self._address:
-            return
+            return True
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as skt:
                 # The manager may be slow, and nobody here may wait for it.
                 skt.setblocking(False)
-                skt.sendto("\n".join(lines).encode(), self._address)
+                skt.sendto(message.encode(), self._address)
+        except BlockingIOError:
+            return False
         except OSError as error:
             if not self._failed:
                 self._failed = True
@@ -84,6 +110,7 @@ class Notifier:
                     address=repr(self._address),
                     reason=error.strerror or str(error),
                 )
+        return True
 
 
 def _seconds(microseconds: str) -> float | None:

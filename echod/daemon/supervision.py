@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -21,13 +22,15 @@ from echod.interfaces import IProcessReactor
 from echod.server.plan import Plan
 from echod.server.service import EchodService
 
-__all__ = ["Supervision"]
+__all__ = ["AGAIN", "Supervision"]
 
 _log = Logger()
 
 #: Seconds between requests for more time, and the time that each asks for.
 EXTEND = 1.0
 EXTENSION = 5.0
+#: Seconds until a manager that had no room for a message is told again.
+AGAIN = 1.0
 #: Seconds between two looks at how it is, at most: by so much the manager may learn of it later
 #: than by a message that was due.
 LOOK = 0.25
@@ -64,6 +67,8 @@ class Supervision:
         self._failed = ""
         # Looks at which nothing was wrong until the next message; written by _look.
         self._looks = self._due = 0
+        # When what the manager had no room for is sent; written by _sendWaiting.
+        self._later: IDelayedCall | None = None
 
     def begin(self) -> None:
         """The reactor runs, everything is bound: say that it is ready."""
@@ -72,6 +77,7 @@ class Supervision:
         self._tell()
         self._service.lookEachSecond(self)
         self._notifier.ready()
+        self._sendWaiting()
         interval = self._notifier.watchdogInterval
         if interval is not None:
             seconds = max(min(interval / 4, LOOK), LEAST_LOOK)
@@ -110,6 +116,16 @@ class Supervision:
             self._notifier.ready()
             self._tell()
 
+    def _sendWaiting(self) -> None:
+        """Send what the manager had no room for; if it has none now, in a while once more."""
+        self._notifier.sendWaiting()
+        if self._notifier.waits and self._later is None:
+            self._later = self._reactor.callLater(AGAIN, self._again)
+
+    def _again(self) -> None:
+        self._later = None
+        self._sendWaiting()
+
     def _repeat(self, call: Callable[[], object], seconds: float) -> None:
         repeated = LoopingCall(call)
         repeated.clock = self._reactor
@@ -123,6 +139,7 @@ class Supervision:
             f"{'draining' if service.draining else 'serving'}:"
             f" {connections} connections at {listeners} listeners{self._failed}"
         )
+        self._sendWaiting()
 
     def _lookForSockets(self) -> None:
         if not self._service.draining and self._service.losesSocket():
@@ -156,3 +173,5 @@ class Supervision:
         for repeated in self._calls:
             if repeated.running:
                 repeated.stop()
+        if self._later is not None:
+            self._later.cancel()

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ def told(tmp_path: Path) -> Iterator[socket.socket]:
 
 def environmentOf(manager: socket.socket, **more: str) -> dict[str, str]:
     return {"NOTIFY_SOCKET": manager.getsockname(), "HOME": "/", **more}
+
+
+def receiveAll(manager: socket.socket) -> list[str]:
+    """The first line of each message that has come."""
+    found = []
+    with suppress(BlockingIOError):
+        while True:
+            found.append(manager.recv(1000).decode().partition("\n")[0])
+    return found
 
 
 def test_messages(told: socket.socket) -> None:
@@ -114,13 +124,23 @@ def test_nobodyListens(tmp_path: Path, logLines: LogLines) -> None:
 
 
 def test_managerThatDoesNotRead(told: socket.socket) -> None:
-    """Nobody waits for it: the queue is full after some, and the rest is dropped."""
+    """Nobody waits for it: when its queue is full, the newest of each kind comes later."""
     notifier = Notifier(environmentOf(told))
     begun = time.monotonic()
     for number in range(3000):
         notifier.status(str(number))
+        notifier.reloading()
+        notifier.ready()
     assert time.monotonic() - begun < 20
+    assert notifier.waits
     assert told.recv(1000) == b"STATUS=0"
+    messages = []
+    while notifier.waits:
+        messages.append(told.recv(1000).decode().partition("\n")[0])
+        notifier.sendWaiting()
+    messages += receiveAll(told)
+    assert messages[-3:] == ["STATUS=2999", "RELOADING=1", "READY=1"]
+    assert len(messages) < 3000
 
 
 def test_pulse() -> None:

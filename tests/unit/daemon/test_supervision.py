@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from echod.config.settings import Configuration
 from echod.daemon.sd_notify import Notifier
-from echod.daemon.supervision import Supervision
+from echod.daemon.supervision import AGAIN, Supervision
 from echod.errors import ConfigurationError
 from echod.server.plan import ListenerRequest, Plan, plan
 from echod.server.registry import Registry
@@ -39,16 +40,18 @@ class Supervised:
     """
     A service and its manager.
 
+    :ivar address: of the manager's socket.
     :ivar readPlan: what reads the configuration.
     """
 
     def __init__(self, manager: socket.socket) -> None:
         self._manager = manager
+        self.address = manager.getsockname()
         self.loop = Outer()
         self.service = EchodService(rawPlan(), self.loop, self.loop.seconds)
         self.service.startService()
         self.readPlan: Callable[[], Plan] = rawPlan
-        notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+        notifier = Notifier({"NOTIFY_SOCKET": self.address})
         # Any: a reload asks nothing of the reactor.
         reactor: Any = self.loop
         self._supervision = Supervision(self.service, notifier, self._makePlan, reactor)
@@ -59,6 +62,10 @@ class Supervised:
     def reload(self) -> list[str]:
         """As SIGHUP; returns what the manager was told, without the time."""
         self._supervision.reload()
+        return self.told()
+
+    def told(self) -> list[str]:
+        """The first line of each message that has come to the manager."""
         told = []
         while True:
             try:
@@ -151,3 +158,19 @@ def test_refusedReload(supervised: Supervised, logLines: LogLines) -> None:
     assert logLines.lines == ["the configuration stays as it was: $.drain: no such key"]
     supervised.readPlan = rawPlan
     assert supervised.reload() == ["RELOADING=1", "READY=1", WELL]
+
+
+def test_managerThatIsSlow(supervised: Supervised) -> None:
+    """What it has no room for comes later, in order, though nothing else is to be told."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, suppress(BlockingIOError):
+        other.setblocking(False)
+        while True:
+            other.sendto(b"X=1", supervised.address)
+    supervised.readPlan = raises(ConfigurationError("no"))
+    assert set(supervised.reload()) == {"X=1"}
+    supervised.loop.advance(AGAIN)
+    supervised.loop.turn()
+    assert supervised.told() == ["RELOADING=1", "READY=1", f"{WELL}; the last reload failed: no"]
+    supervised.loop.advance(AGAIN)
+    supervised.loop.rest()
+    assert supervised.told() == []
