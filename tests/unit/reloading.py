@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+from contextlib import suppress
 from typing import Any
 
 from echod.config.settings import Configuration
@@ -92,10 +93,9 @@ class Reloading:
         client.send(data)
         for _ in range(20):
             self.loop.turn(0.002)
-        try:
-            return client.recv(100)
-        except BlockingIOError:
-            return b""
+            with suppress(BlockingIOError):
+                return client.recv(100)
+        return b""
 
     def kept(self) -> dict[str, int]:
         """How many there are of what a reload might leave behind."""
