@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     # Not before it is needed: it takes TLS to load.
     from echod.tls.record_pump import TLSSide
 
-__all__ = ["Wire", "exchange", "openWire"]
+__all__ = ["BlockingConnection", "connectBlocking", "exchange"]
 
 _Result = TypeVar("_Result")
 
@@ -33,7 +33,9 @@ _Result = TypeVar("_Result")
 READ = 65536
 
 
-def openWire(target: Target, timeout: float, security: TLSSide | None = None) -> Wire:
+def connectBlocking(
+    target: Target, timeout: float, security: TLSSide | None = None
+) -> BlockingConnection:
     """
     Connect, to the first address of a host that answers.
 
@@ -45,13 +47,12 @@ def openWire(target: Target, timeout: float, security: TLSSide | None = None) ->
     """
     deadline = time.monotonic() + timeout
     connected, why = reach(target, deadline)
-    wire: Wire
-    wire = (
-        Wire(connected, deadline) if security is None else _Secured(connected, deadline, security)
-    )
+    connection = BlockingConnection(connected, deadline)
+    if security is not None:
+        connection = _Secured(connected, deadline, security)
     if why:
-        wire.lose()
-    return wire
+        connection.lose()
+    return connection
 
 
 def exchange(target: UDPEndpoint, datagram: bytes, timeout: float) -> bytes:
@@ -65,7 +66,7 @@ def exchange(target: UDPEndpoint, datagram: bytes, timeout: float) -> bytes:
     return ask(target, datagram, time.monotonic() + timeout)
 
 
-class Wire:
+class BlockingConnection:
     """
     Bytes over a connected socket that blocks, to one deadline.
 
@@ -86,7 +87,7 @@ class Wire:
         """It is known to be reset: an error that has been told once is not told again."""
         self._lost = True
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> BlockingConnection:
         return self
 
     def __exit__(
@@ -144,7 +145,7 @@ class Wire:
         return data
 
 
-class _Secured(Wire):
+class _Secured(BlockingConnection):
     """
     The same in TLS; every method also raises `TLSFailed`.
 

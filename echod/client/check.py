@@ -22,7 +22,7 @@ from contextlib import suppress
 from enum import IntEnum
 from typing import TYPE_CHECKING, NoReturn
 
-from echod.client.blocking import openWire
+from echod.client.blocking import connectBlocking
 from echod.client.conversations import (
     CONVERSATIONS,
     SHORTEST_LINE,
@@ -251,12 +251,12 @@ def _check(target: Target, options: argparse.Namespace, security: TLSSide | None
     try:
         if isinstance(target, UDPEndpoint):
             return exchangeDatagram(target, header, options.size, options.timeout)
-        with openWire(target, options.timeout, security) as wire:
+        with connectBlocking(target, options.timeout, security) as connection:
             try:
-                wire.open(header)
-                return CONVERSATIONS[options.protocol](wire, options.size)
+                connection.open(header)
+                return CONVERSATIONS[options.protocol](connection, options.size)
             finally:
-                received = wire.received
+                received = connection.received
     except WrongAnswer as error:
         raise CheckFailed(str(error), Status.WRONG) from error
     except NoAnswer as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from echod.client.blocking import Wire, exchange
+from echod.client.blocking import BlockingConnection, exchange
 from echod.config.endpoints import UDPEndpoint
 from echod.errors import EchodError
 
@@ -33,33 +33,33 @@ class WrongAnswer(EchodError):
     """What came back is not what should; the message says what to do."""
 
 
-def _raw(wire: Wire, size: int) -> int:
+def _raw(connection: BlockingConnection, size: int) -> int:
     """Half-close at once: all must come back after it."""
     sent = os.urandom(size)
-    wire.send(sent)
-    wire.finish()
-    _receiveSame(wire, sent)
-    _receiveEnd(wire)
+    connection.send(sent)
+    connection.finish()
+    _receiveSame(connection, sent)
+    _receiveEnd(connection)
     return size
 
 
-def _dns(wire: Wire, size: int) -> int:
+def _dns(connection: BlockingConnection, size: int) -> int:
     """One message (RFC 1035 section 4.2.2), answered before our end."""
     sent = size.to_bytes(2, "big") + os.urandom(size)
-    wire.send(sent)
-    _receiveSame(wire, sent)
-    wire.finish()
-    _receiveEnd(wire)
+    connection.send(sent)
+    _receiveSame(connection, sent)
+    connection.finish()
+    _receiveEnd(connection)
     return size
 
 
-def _line(wire: Wire, size: int) -> int:
+def _line(connection: BlockingConnection, size: int) -> int:
     """One line, answered before our end with a line that ends with it."""
     sent = os.urandom(size).hex()[: size - 1].encode() + b"\n"
-    wire.send(sent)
+    connection.send(sent)
     answer = b""
     while b"\n" not in answer and len(answer) <= PREFIX + size:
-        piece = wire.receive()
+        piece = connection.receive()
         if not piece:
             raise _early(len(answer), size)
         answer += piece
@@ -68,15 +68,15 @@ def _line(wire: Wire, size: int) -> int:
         raise _wrong(f"{line[-SHOWN:]!r} does not end with the line that was sent")
     if rest:
         raise _more(rest)
-    wire.finish()
-    _receiveEnd(wire)
+    connection.finish()
+    _receiveEnd(connection)
     return size
 
 
-def _health(wire: Wire, size: int) -> int:
+def _health(connection: BlockingConnection, size: int) -> int:
     """The listener speaks, one line, and ends."""
     answer = b""
-    while piece := wire.receive():
+    while piece := connection.receive():
         answer += piece
         if len(answer) > PREFIX:
             break
@@ -103,7 +103,7 @@ def exchangeDatagram(target: UDPEndpoint, header: bytes, size: int, timeout: flo
 
 #: By protocol, what is said; each returns how many bytes came back as they should, or raises
 #: `WrongAnswer`.
-CONVERSATIONS: dict[str, Callable[[Wire, int], int]] = {
+CONVERSATIONS: dict[str, Callable[[BlockingConnection, int], int]] = {
     "raw": _raw,
     "line": _line,
     "dns": _dns,
@@ -111,10 +111,10 @@ CONVERSATIONS: dict[str, Callable[[Wire, int], int]] = {
 }
 
 
-def _receiveSame(wire: Wire, sent: bytes) -> None:
+def _receiveSame(connection: BlockingConnection, sent: bytes) -> None:
     at = 0
     while at < len(sent):
-        piece = wire.receive()
+        piece = connection.receive()
         if not piece:
             raise _early(at, len(sent))
         expected = sent[at : at + len(piece)]
@@ -130,8 +130,8 @@ def _receiveSame(wire: Wire, sent: bytes) -> None:
         at += len(piece)
 
 
-def _receiveEnd(wire: Wire) -> None:
-    piece = wire.receive()
+def _receiveEnd(connection: BlockingConnection) -> None:
+    piece = connection.receive()
     if piece:
         raise _more(piece)
 

@@ -120,13 +120,13 @@ def test_recordsBeforeOurEnd(certificates: Certificates) -> None:
     security: Any = ClientTLS(ca=certificates.ca).to("127.0.0.1")
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        wire = _Secured(ours, time.monotonic() + 20, security)
-        for this, that in [(wire._pump, server), (server, wire._pump)] * 2:
+        connection = _Secured(ours, time.monotonic() + 20, security)
+        for this, that in [(connection._pump, server), (server, connection._pump)] * 2:
             with suppress(ssl.SSLWantReadError):
                 this.tls.do_handshake()
             that.feed(this.records())
         server.tls.write(b"late")
-        wire._pump.feed(server.records())
-        wire.finish()
-        assert wire.receive() == b"late"
+        connection._pump.feed(server.records())
+        connection.finish()
+        assert connection.receive() == b"late"
         assert theirs.recv(1000)
