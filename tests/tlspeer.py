@@ -8,6 +8,7 @@ write, be cut, be spoilt, or come too late; and all that came over the wire is k
 
 from __future__ import annotations
 
+import hmac
 import re
 import select
 import socket
@@ -19,9 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from echod.tls.record_pump import RecordPump
 
@@ -287,8 +286,7 @@ class Forged:
         """One record, the next in their order."""
         inner = content + bytes([kind]) + bytes(padding)
         header = struct.pack(">BHH", DATA, 0x0303, len(inner) + 16)
-        counted = struct.pack(">IQ", 0, self._number)
-        nonce = bytes(one ^ other for one, other in zip(self._iv, counted, strict=True))
+        nonce = (self._iv ^ self._number).to_bytes(12, "big")
         self._number += 1
         return header + self._key.encrypt(nonce, inner, header)
 
@@ -306,9 +304,10 @@ class Forged:
 
     def _makeKeys(self) -> None:
         self._key = AESGCM(self._expand(b"key", 32))
-        self._iv = self._expand(b"iv", 12)
+        self._iv = int.from_bytes(self._expand(b"iv", 12), "big")
 
     def _expand(self, label: bytes, length: int) -> bytes:
+        """HKDF-Expand-Label of section 7.1; one block of RFC 5869's output is enough."""
         label = b"tls13 " + label
         info = struct.pack(">HB", length, len(label)) + label + b"\0"
-        return HKDFExpand(hashes.SHA384(), length, info).derive(self._secret)
+        return hmac.digest(self._secret, info + b"\1", "sha384")[:length]

@@ -14,6 +14,7 @@ than the rest of the collection.  So each compiles its share, and finds that of 
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import functools
 import importlib
@@ -52,6 +53,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if option.numprocesses is None and option.dist == "no" and not option.tx and isWhole(config):
         processors = len(os.sched_getaffinity(0))
         option.numprocesses = min(max(FEWEST, 2 * processors), MOST)
+    if option.numprocesses:
+        # Where bytecode is not written, each of 300 daemons would compile it: 0.09 s.
+        compileall.compile_dir(config.rootpath / "echod", quiet=2)
     if option.numprocesses and option.dist in ("no", "load"):
         option.dist = "loadscope"  # our own scopes, see `scopeOf`
         option.loadscopereorder = False  # the order is that of the collection

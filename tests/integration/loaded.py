@@ -51,6 +51,7 @@ _IMPORTS = (
     "twisted.internet.epollreactor",
     "echod.daemon.options",
     "echod.daemon.process",
+    "echod.client.check",
 )
 _CHECKOUT = Path(__file__).parents[2]
 #: Bytes of a request.

@@ -20,6 +20,7 @@ import pytest
 from tests.certificates import Certificates
 from tests.integration.daemon import MODULE, PATIENCE, idle, receiveAll, run
 from tests.integration.loaded import LoadedDaemon as Daemon
+from tests.integration.loaded import runLoaded
 from tests.ports import freePort
 
 RIGHT, USAGE, REFUSED, TIMED_OUT, WRONG, TLS = range(6)
@@ -86,8 +87,10 @@ def places(certificates: Certificates, folder: Path) -> Iterator[dict[str, str]]
 
 
 def check(*arguments: object) -> tuple[int, str, str]:
-    """Status, standard output, standard error."""
-    done = run("check", *map(str, arguments), command=MODULE)
+    """Status, standard output, standard error; over TLS in a process that has loaded nothing."""
+    words = [str(argument) for argument in arguments]
+    start = run if any(word.startswith("tls:") for word in words) else runLoaded
+    done = start("check", *words, command=MODULE)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Certificates
-from tests.integration.daemon import MODULE, TWISTD, Daemon, exchange, run, waitFor
+from tests.integration.daemon import MODULE, TWISTD, Daemon, exchange, waitFor
+from tests.integration.loaded import runLoaded
 from tests.integration.peers import connect, noise, ping
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to give up")
@@ -92,7 +93,7 @@ def test_whoMayWriteTheFile(tmp_path: Path) -> None:
     file.write_text("drain_timeout = 1.0\n")
 
     def check() -> str:
-        done = run("--config", str(file), "--check-config", command=MODULE)
+        done = runLoaded("--config", str(file), "--check-config", command=MODULE)
         assert done.returncode == (1 if done.stderr else 0)
         return done.stderr
 
