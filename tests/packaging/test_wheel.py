@@ -14,6 +14,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from email.message import Message
 from email.parser import BytesParser
 from pathlib import Path
@@ -37,6 +38,14 @@ LOCAL = 60.0
 
 slow = pytest.mark.slow
 minutes = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bytecode() -> Iterator[None]:
+    """What the first command of an environment has compiled is there for the next."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        yield
 
 
 def run(*command: str | Path, cwd: Path, timeout: float = LOCAL) -> str:
