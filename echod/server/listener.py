@@ -252,16 +252,19 @@ class Listener(Service):
         if self._port.connected:
             # At one go: whoever is connected after the queue was served would be reset.
             self._port.serveQueue()
-        self.abandon()
+        # Serving it may have ended the port.
+        if self._port.connected:
+            self._port.close()
+        self._finish()
 
     def abandon(self) -> None:
-        """Close the port at once: nothing was served, or `retire` has seen to it."""
+        """Undo `bind` or `prepareTakeOver`, before anybody was served."""
         if self._takeOverPrepared:
             self._takeOverPrepared = False
             self._port.cancelTakeOver()
             return
         if self._port.connected:
-            self._port.close()
+            self._port.giveUp()
         self._finish()
 
     def neglects(self) -> bool:
@@ -272,6 +275,11 @@ class Listener(Service):
     def listens(self) -> bool:
         """Whether it has its socket."""
         return bool(self._port.connected)
+
+    @property
+    def descriptor(self) -> int | None:
+        """The number of its socket, if it has one."""
+        return self._port.fileno() if self.listens else None
 
     @property
     def endpoint(self) -> Endpoint:

@@ -187,11 +187,18 @@ def match(before: Sequence[Listener], plans: Sequence[ListenerPlan]) -> list[Lis
 
 def _checkOwn(before: Sequence[Listener], plan: ListenerPlan) -> None:
     """
-    See that nobody of ``before`` has the address of a new listener.
+    See that nobody of ``before`` has the address of a new listener, or the socket that it names.
+
+    A passed socket is closed with its listener; the system then gives its number to another.
 
     :raises ListenError: who has it, and what to do.
     """
     for listener in before:
+        if plan.descriptor is not None and listener.descriptor == plan.descriptor:
+            raise ListenError(
+                f"{plan.place}: descriptor {plan.descriptor} is that of this daemon's own"
+                f" {listener.describe()} by now: restart, and have the socket passed anew"
+            )
         if (
             plan.descriptor is None
             and listener.listens

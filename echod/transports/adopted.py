@@ -24,7 +24,7 @@ from twisted.internet import tcp
 
 from echod.config.endpoints import TCPEndpoint, UDPEndpoint, UNIXEndpoint
 from echod.errors import ConfigurationError, ListenError
-from echod.transports.binding import INET6_FIELDS, closedOnError, withZone
+from echod.transports.binding import INET6_FIELDS, withZone
 from echod.transports.endpoint_port import EndpointPort
 from echod.transports.socket_stream import require
 from echod.transports.tcp import TCPPort
@@ -125,7 +125,8 @@ class _Adopting(EndpointPort):
     """
     Mixed into a port, which adopts a socket instead of making one.
 
-    :param descriptor: belongs to the port from `startListening` on, which closes it at the end.
+    :param descriptor: belongs to the port from `startListening` on, which closes it at the end; a
+        port that has served nobody leaves it open.
     :param arguments: the port's; its endpoint is what `examine` says of the descriptor.
     """
 
@@ -148,14 +149,24 @@ class _Adopting(EndpointPort):
             raise ListenError(f"{where}: {error}") from error
         if found != self._endpoint:
             raise ListenError(f"{where}: descriptor {self._descriptor} has become {found}")
-        self._adopted = True
         skt = socket.socket(fileno=self._descriptor)
-        with closedOnError(skt):
+        try:
             # Those of UDP come blocking from systemd.
             skt.setblocking(False)
             skt.set_inheritable(False)
             self._prepare(skt)
+        except BaseException:
+            skt.detach()
+            raise
+        self._adopted = True
         return skt
+
+    def giveUp(self) -> None:
+        """See `EndpointPort.giveUp`: the descriptor stays open, for another port."""
+        self.stopReading()
+        self.socket.detach()
+        self._adopted = False
+        self.close()
 
     def _reopen(self, skt: socket.socket) -> None:
         self._adopted = True

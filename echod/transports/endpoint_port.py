@@ -94,8 +94,12 @@ class EndpointPort(Resting):
             with refusals(self._endpoint):
                 self.startReading()
         except BaseException:
-            self.close()
+            self.giveUp()
             raise
+
+    def giveUp(self) -> None:
+        """Stop listening now, where nothing was served yet."""
+        self.close()
 
     def prepareTakeOver(self, other: EndpointPort) -> None:
         """

@@ -383,3 +383,68 @@ def test_descriptorsByDefault(served: Reloading) -> None:
         assert total <= descriptorsFor(before.limits.maxConnections) < total + 3
     told = [formatEvent(event) for event in events]
     assert sum("max_connections is" in line for line in told) == 1
+
+
+def passable(kind: str, folder: Path) -> tuple[socket.socket, Listened]:
+    """A socket as another process would pass it, and its listener."""
+    if kind == "udp":
+        skt = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        skt.bind(("127.0.0.1", 0))
+    elif kind == "unix":
+        skt = socket.socket(socket.AF_UNIX)
+        skt.bind(str(folder / "passed"))
+        skt.listen()
+    else:
+        skt = socket.create_server(("127.0.0.1", 0))
+    return skt, ("udp" if kind == "udp" else "raw", f"fd:{skt.fileno()}", {})
+
+
+def isServed(served: Reloading, skt: socket.socket) -> bool:
+    """Whether a client of that socket gets an echo."""
+    with socket.socket(skt.family, skt.type) as client:
+        client.connect(skt.getsockname())
+        return served.echo(client, b"x") == b"x"
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "udp"])
+def test_passedSocketOfOneThatFails(served: Reloading, tmp_path: Path, kind: str) -> None:
+    """A reload that is refused leaves a socket that was passed open, for the next."""
+    served.start(RAW)
+    skt, adopted = passable(kind, tmp_path)
+    with skt:
+        number = os.dup(skt.fileno())
+        adopted = (adopted[0], f"fd:{number}", {})
+        kept = served.kept()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            for _ in range(2):
+                with pytest.raises(ListenError, match="Address already in use"):
+                    served.reload(RAW, adopted, ("raw", f"tcp:{taken.getsockname()[1]}", {}))
+                assert os.fstat(number).st_ino == os.fstat(skt.fileno()).st_ino
+        assert served.kept() == kept
+        served.reload(RAW, adopted)
+        assert isServed(served, skt)
+        served.reload(RAW)
+        # It was served: then it is the daemon's to close.
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "udp"])
+def test_numberOfOurOwnSocket(served: Reloading, tmp_path: Path, kind: str) -> None:
+    """A number that was a passed socket's is one of ours by now: nobody else gets that."""
+    own: Listened = {
+        "tcp": RAW,
+        "unix": ("raw", f"unix:{tmp_path}/own", {}),
+        "udp": UDP,
+    }[kind]
+    served.start(own)
+    (listener,) = served.service.listeners
+    port = listener._port
+    for others in ([own], []):
+        with pytest.raises(
+            ListenError,
+            match=rf"descriptor {port.fileno()} is that of this daemon's own .* by now: restart",
+        ):
+            served.reload(*others, (own[0], f"fd:{port.fileno()}", {}))
+        assert served.service.listeners == [listener]
+        assert isServed(served, port.socket)
