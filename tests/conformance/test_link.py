@@ -86,14 +86,20 @@ def connect(make: MakeLink, protocol: tuple[Any, Any] = RAW, **keywords: Any) ->
 def sendUntilFull(link: Link, piece: bytes = bytes(65536)) -> int:
     """Send and never read, until the server has stopped reading too; returns the bytes sent."""
     sent = 0
+    deadline = time.monotonic() + 20
     while True:
         taken = link.send(piece)
         sent += taken
         # Only where it seems full, what a kernel has on its way makes a difference.
         link.pump(patience=0.0 if taken else None)
-        if not taken and not link.send(piece[:1]):
+        if taken:
+            continue
+        taken = link.send(piece[:1])
+        # It has stopped if there is something to read: else a slow kernel has it all on its way.
+        if not taken and link.connection.transport.unread():
             return sent
-        sent += not taken
+        sent += taken
+        assert time.monotonic() < deadline, f"{sent} bytes are sent, and none waits to be read"
 
 
 def receiveExactly(link: Link, size: int) -> bytes:
