@@ -9,6 +9,7 @@ of seconds, a maker.
 from __future__ import annotations
 
 import ast
+import functools
 import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,8 +26,10 @@ def functionsOf(*trees: ast.AST) -> set[str]:
     return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, kinds)}
 
 
-#: Those of echod.
-FUNCTIONS = functionsOf(*(ast.parse(path.read_text()) for path in ROOT.glob("echod/**/*.py")))
+@functools.cache
+def ours() -> set[str]:
+    """Those of echod."""
+    return functionsOf(*(ast.parse(path.read_text()) for path in ROOT.glob("echod/**/*.py")))
 
 
 def programs(tree: ast.AST) -> Iterator[ast.AST]:
@@ -86,10 +89,7 @@ def isPatch(node: ast.AST, names: Names) -> bool:
             return (
                 names.packageOf(owner) == ""
                 and ast.unparse(owner) != "self"
-                and (
-                    attribute == "__class__"
-                    or (attribute in FUNCTIONS and names.isCode(node.value))
-                )
+                and (attribute == "__class__" or (attribute in ours() and names.isCode(node.value)))
             )
     return False
 
