@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from collections.abc import MutableMapping
+from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
 
 from twisted.logger import Logger
 
@@ -20,6 +21,8 @@ __all__ = ["Notifier"]
 
 _log = Logger()
 
+#: Errors that pass: the manager has no room, or there is no descriptor or memory for the socket.
+_PASSING = frozenset({EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM})
 #: Digits of the largest number of 64 bits.
 _DIGITS = 20
 
@@ -39,15 +42,14 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._failed = False
         self._status = ""
-        # What the manager had no room for, by kind, the oldest first; written by _send and
-        # sendWaiting.
+        # What could not be sent yet, by kind, the oldest first; written by _send and sendWaiting.
         self._waiting: dict[str, str] = {}
         meant = address != "" and process in ("", str(os.getpid()))
         self.watchdogInterval = _seconds(interval) if meant and interval else None
 
     @property
     def waits(self) -> bool:
-        """Whether the manager had no room for a message: `sendWaiting` is to be called later."""
+        """Whether a message could not be sent yet: `sendWaiting` is to be called later."""
         return bool(self._waiting)
 
     def ready(self) -> None:
@@ -78,7 +80,7 @@ class Notifier:
             self._send(f"STATUS={text}")
 
     def sendWaiting(self) -> None:
-        """Send what the manager had no room for, as far as it has by now."""
+        """Send what could not be sent before, as far as that can be done by now."""
         for kind, message in [*self._waiting.items()]:
             if not self._deliver(message):
                 return
@@ -92,7 +94,7 @@ class Notifier:
         self.sendWaiting()
 
     def _deliver(self, message: str) -> bool:
-        """Send a message; ``False`` if the manager has no room for it now."""
+        """Send a message; ``False`` if that may be done later."""
         if not self._address:
             return True
         try:
@@ -100,9 +102,9 @@ class Notifier:
                 # The manager may be slow, and nobody here may wait for it.
                 skt.setblocking(False)
                 skt.sendto(message.encode(), self._address)
-        except BlockingIOError:
-            return False
         except OSError as error:
+            if error.errno in _PASSING:
+                return False
             if not self._failed:
                 self._failed = True
                 _log.warn(

@@ -4,6 +4,7 @@ and earned by."""
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -141,6 +142,21 @@ def test_managerThatDoesNotRead(told: socket.socket) -> None:
     messages += receiveAll(told)
     assert messages[-3:] == ["STATUS=2999", "RELOADING=1", "READY=1"]
     assert len(messages) < 3000
+
+
+def test_noDescriptorLeft(told: socket.socket, logLines: LogLines) -> None:
+    """Without a descriptor for its socket (EMFILE) a message waits, too."""
+    notifier = Notifier(environmentOf(told))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        notifier.ready()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert notifier.waits
+    notifier.sendWaiting()
+    assert receiveAll(told) == ["READY=1"]
+    assert logLines.lines == []
 
 
 def test_pulse() -> None:
