@@ -21,6 +21,9 @@ __all__ = ["Notifier"]
 
 _log = Logger()
 
+#: Bytes of a message at most: systemd ignores a longer one (its ``NOTIFY_BUFFER_MAX``, which is
+#: ``PIPE_BUF``).
+LONGEST = 4096
 #: Errors that pass: the manager has no room, or there is no descriptor or memory for the socket.
 _PASSING = frozenset({EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM})
 #: Digits of the largest number of 64 bits.
@@ -74,10 +77,13 @@ class Notifier:
         self._deliver("WATCHDOG=1")
 
     def status(self, text: str) -> None:
-        """One line for ``systemctl status``; the same again is not sent."""
+        """One line for ``systemctl status``, cut if need be; the same again is not sent."""
         if text != self._status:
             self._status = text
-            self._send(f"STATUS={text}")
+            message = f"STATUS={text}".encode()
+            if len(message) > LONGEST:
+                message = message[: LONGEST - len("...")] + b"..."
+            self._send(message.decode(errors="ignore"))
 
     def sendWaiting(self) -> None:
         """Send what could not be sent before, as far as that can be done by now."""

@@ -26,7 +26,8 @@ __all__ = ["DATAGRAMS", "PROCESS", "REFUSED", "STREAMS", "Totals", "toJSON"]
 
 #: Of the daemon as a whole.
 PROCESS = {
-    "listeners": "The counters of each listener; one that a reload took away stays until it ends.",
+    "listeners": "The counters of each listener; one that a reload took away stays until a later"
+    " reload finds it without connections.",
     "lag_ms": "How late the last tick of the clock came, in milliseconds.",
     "worst_lag_ms": "The latest tick since the start, in milliseconds.",
     "slow": "How often one event held everybody up for more than 100 ms.",

@@ -144,6 +144,22 @@ def test_managerThatDoesNotRead(told: socket.socket) -> None:
     assert len(messages) < 3000
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "€"])
+def test_longStatus(told: socket.socket, letter: str, logLines: LogLines) -> None:
+    """A status is cut to what systemd takes (4096 bytes), between two characters."""
+    notifier = Notifier(environmentOf(told))
+    text = "serving: " + letter * 300_000
+    notifier.status(text)
+    message = told.recv(10_000)
+    assert 4090 < len(message) <= 4096
+    cut = message.decode()
+    assert cut.endswith("...")
+    assert f"STATUS={text}".startswith(cut.removesuffix("..."))
+    notifier.status(text)
+    assert receiveAll(told) == []
+    assert logLines.lines == []
+
+
 def test_noDescriptorLeft(told: socket.socket, logLines: LogLines) -> None:
     """Without a descriptor for its socket (EMFILE) a message waits, too."""
     notifier = Notifier(environmentOf(told))
