@@ -1,8 +1,8 @@
 """
-From plain values to typed ones, as TOML and the command line have them: `convert`.
+Plain values, as TOML and the command line have them, made into typed ones: `convert`.
 
-Pure.  What msgspec says of a wrong value becomes one line that names the place in the document
-(``$.listener[1].options.prefix``) and what there could be.
+Pure.  What msgspec says of a wrong value becomes one line.  It names the place in the document
+(``$.listener[1].options.prefix``), and what could stand there.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 A connection on which a coroutine runs: `StreamConnection`.
 
-It gives the coroutine an `echod.kit.stream.Stream`, tells that what comes, and turns the end of
-either into the end of the other.
+It gives the coroutine an `echod.kit.stream.Stream`, and feeds the stream with what comes.  When the
+coroutine ends, so does the connection; when the connection ends, so does the coroutine.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class StreamConnection(Connection):
     """
     A connection with a `Stream` on it.
 
-    :param handler: the coroutine function that is run on the stream, if any: when it returns,
-        the stream is closed; when it raises, it is aborted and the log has the traceback, except
-        that a `StreamError` of this stream is the peer's doing and closes it like a return.  When
-        the connection is lost while it waits for something else, it is cancelled at once; while
-        it waits for the stream, that raises, and it has ``linger_timeout`` to clean up; as it has
-        when the connection ends cleanly.
+    :param handler: the coroutine function that is run on the stream, if any.  When it returns,
+        the stream is closed.  When it raises, the stream is aborted and the log has the traceback;
+        but a `StreamError` of this stream is the peer's doing, and closes it as a return does.
+        When the connection is lost, what it awaits of the stream raises, and it has
+        ``linger_timeout`` to clean up; if it awaits something else, it is cancelled at once.  It
+        also has ``linger_timeout`` after a clean end.
     :param limit: see `Stream`.
     """
 

@@ -1,8 +1,9 @@
 """
 From the listeners that there are to those of another plan, all of them or none.
 
-`prepare` does everything that can fail, and undoes it if it does.  What it returns can only be
-carried out (`Reload.commit`), which cannot fail, and alone tells the log of anything.
+`prepare` does everything that can fail; if something does, it undoes what it has done.  What it
+returns can only be carried out: `Reload.commit` cannot fail.  Before that the log says nothing of
+what is to be served.
 
 A listener goes on at its socket.  Where the system chose the port, the port belongs to who serves
 there: see `match`.

@@ -18,9 +18,9 @@ the transport buffers on the way out.  Plain text waits here only while reading 
 can have OpenSSL itself write, by asking for other keys (KeyUpdate, RFC 8446 section 4.6.3): such
 answers are limited too (`ANSWERS`).
 
-A record costs time whatever is in it, and one that asks for other keys most.  So reads are small
-again while less than half of what comes is plain text; a long record that comes in parts is no
-such case.
+Each record costs time, whatever is in it, and a KeyUpdate costs most.  So reads become small again
+while less than half of what comes is plain text.  A long record that comes in parts is not taken
+for that.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 What a protocol writes, as records of TLS, and our own end of it: `SecuredOutput`.
 
 Each write is encrypted, and goes on as any transport's.  Our end is close_notify, then FIN; after
-close_notify nothing can be written.  What cannot be gone on with ends with OpenSSL's alert
+close_notify nothing can be written.  A connection on which TLS has failed ends with OpenSSL's alert
 (``_fail``).
 """
 
@@ -57,8 +57,9 @@ class SecuredOutput(SocketStream):
         """
         Make records of some bytes; the buffer in memory takes all.
 
-        :raises TLSFailed: half a KeyUpdate has come.  It may be cut in two (RFC 8446 section 5.1),
-            but nobody who means well does that to its 5 bytes.
+        :raises TLSFailed: half a KeyUpdate has come, and OpenSSL writes nothing before the rest.
+            A peer may cut it in two (RFC 8446 section 5.1), but none that means well does so
+            with 5 bytes.
         """
         try:
             self._tls.write(data)
