@@ -40,6 +40,8 @@ __all__ = [
 
 def oneLine(text: str) -> str:
     r"""``text`` for a terminal: whatever is not printable becomes ``\n``, ``\x1b`` and the like."""
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
