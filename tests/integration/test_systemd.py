@@ -438,12 +438,15 @@ def startedAgain(machine: Machine, unit: str, call: Callable[[], float]) -> floa
     Have ``call`` break a unit that runs; seconds until it was ready again, from what that returns.
 
     :raises AssertionError: that took a second more than `WATCHDOG`, and more than two of its
-        starts take, which the machine may be too busy for.
+        starts, the slower one, take, which the machine may be too busy for.
     """
+
+    def start() -> float:
+        entered = monotonic(machine, unit, "ActiveEnterTimestamp")
+        return entered - monotonic(machine, unit, "ExecMainStartTimestamp")
+
     first = machine.show(unit, "MainPID")
-    start = monotonic(machine, unit, "ActiveEnterTimestamp") - monotonic(
-        machine, unit, "ExecMainStartTimestamp"
-    )
+    starts = [start()]
     since = call()
     waitFor(
         lambda: (
@@ -453,7 +456,8 @@ def startedAgain(machine: Machine, unit: str, call: Callable[[], float]) -> floa
         "another process",
     )
     took = monotonic(machine, unit, "ActiveEnterTimestamp") - since
-    assert 0 < took <= WATCHDOG + max(1.0, 2 * start)
+    starts.append(start())
+    assert 0 < took <= WATCHDOG + max(1.0, 2 * max(starts))
     return took
 
 
