@@ -76,3 +76,6 @@ class Reason(str, Enum):
     TLS = "tls"
     NO_CLOSE_NOTIFY = "no_close_notify"
     ERROR = "error"
+
+    # That of the string which it equals; that of Enum is a function of Python's.
+    __hash__ = str.__hash__

@@ -107,18 +107,15 @@ class Sweep:
     def addQuietly(self, swept: Swept) -> None:
         """As `add`, while there are ticks for others, and once after the last of them."""
         self._quietOnes.add(swept)
-        self._place(swept)
+        self.add(swept)
 
     def add(self, swept: Swept) -> None:
         """Look at ``swept`` once a second from now on; a second call does nothing."""
-        self._place(swept)
-        if self.quiet or self._call is None:
-            self.wake()
-
-    def _place(self, swept: Swept) -> None:
         if swept not in self._shardOf:
             shard = self._shardOf[swept] = next(self._nextShard)
             self._shards[shard][swept] = None
+        if self.quiet or self._call is None:
+            self.wake()
 
     def hurry(self, swept: Swept) -> None:
         """Look at ``swept`` each tick."""

@@ -85,6 +85,8 @@ _NEVER_OPEN = [
     *(Reason(why).value for layer in LAYERS for why in layer.reasons),
 ]
 
+# What the counters call each: `Enum.value` is a call of Python's or two.
+_NAMES = {reason: reason.value for reason in Reason}
 _SUMMED = ("bytesIn", "bytesOut", "discarded", "messages", "truncated", "pauses")
 _summed = operator.attrgetter(*_SUMMED)
 _KEYS = tuple(map(keyOf, _SUMMED))
@@ -113,7 +115,7 @@ class Totals:
 
     def add(self, connection: Connection) -> None:
         """Take in the counters of a connection that is gone."""
-        self.closed[(connection.reason or Reason.EOF).value] += 1
+        self.closed[_NAMES[connection.reason or Reason.EOF]] += 1
         self.aborted += connection.state is State.ABORTED
         self.resets += connection.broken
         self.cut += connection.cut > 0

@@ -173,8 +173,11 @@ class StreamListener(Listener, Owner):
 
     def admit(self, address: IAddress) -> bool:
         """Whether one more connection may come, from there; a refusal is counted."""
-        self.sweep.wake()
-        now = self.sweep.now
+        sweep = self.sweep
+        if sweep.quiet:
+            # Asked here: mostly there is somebody, and this is no call for each.
+            sweep.wake()
+        now = sweep.now
         host = _hostOf(address)
         why = None
         teller = self._teller

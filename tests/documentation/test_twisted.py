@@ -41,18 +41,27 @@ def runAlone(script: str, directory: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def examples() -> dict[str, tuple[str, str]]:
+    """By title, the examples that can be run: the code, and what it prints."""
+    found = {title: _EXAMPLE.search(text) for title, text in entries().items()}
+    return {title: (match[1], match[2]) for title, match in found.items() if match}
+
+
+def test_whatIsNotRun() -> None:
+    """What needs root, and a daemon, is not run as the others are, and is no more than one."""
+    (title,) = entries().keys() - examples().keys()
+    assert "```pycon\n# As root, " in entries()[title]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("title", entries())
+@pytest.mark.parametrize("title", examples())
 def test_example(tmp_path: Path, title: str) -> None:
     """
     It is run as a reader would, with the page's modules beside it.
 
     What is not about what Twisted loads has that already: half of the time of most.
     """
-    found = _EXAMPLE.search(entries()[title])
-    if found is None:
-        pytest.skip("it needs root, and a daemon")
-    code, output = found.groups()
+    code, output = examples()[title]
     if ("traptls" in code or "OpenSSL" in code) and not importlib.util.find_spec("OpenSSL"):
         pytest.skip("without pyOpenSSL Twisted has no TLS")
     for text, name in _MODULE.findall(PAGE):
