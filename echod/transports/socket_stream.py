@@ -196,11 +196,10 @@ class SocketStream(tcp.Connection):
             self.protocol.echoed(length)
         else:
             self.protocol.dataReceived(data)
-        if length == size or (size > FIRST_READ and 4 * length < size):
+        self.readsMuch = full = length == size
+        # Most reads change nothing: no call for each.
+        if size < self._largestRead if full else size > FIRST_READ and 4 * length < size:
             self._adaptReads(size, length)
-        else:
-            # Most reads change nothing: no call for each.
-            self.readsMuch = False
         return None
 
     def _adaptReads(self, size: int, length: int) -> None:
