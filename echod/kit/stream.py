@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 
@@ -159,8 +158,7 @@ class Stream(StreamInput):
         finally:
             self._writing = False
             self._output = None
-        if self._lost and not self._lost.check(ConnectionDone):
-            raise self._fail(StreamLost("the connection is lost")) from self._lost.value
+        self._checkReset()
 
     # -- The end ---------------------------------------------------------------------------
 

@@ -148,8 +148,7 @@ class StreamInput:
     async def _more(self) -> bool:
         """Wait for input; False when there will be none."""
         if self._eof:
-            if self._lost and not self._lost.check(ConnectionDone):
-                raise self._fail(StreamLost("the connection is lost")) from self._lost.value
+            self._checkReset()
             if self._cutOff:
                 raise self._fail(StreamTruncated(self._cutOff))
             return False
@@ -161,6 +160,11 @@ class StreamInput:
         finally:
             self._input = None
         return True
+
+    def _checkReset(self) -> None:
+        """Raise `StreamLost` if the connection is gone, and did not end cleanly."""
+        if self._lost and not self._lost.check(ConnectionDone):
+            raise self._fail(StreamLost("the connection is lost")) from self._lost.value
 
     async def _take(self, size: int) -> bytes:
         """Cut ``size`` bytes off the buffer's front; others have their turn now and then."""
