@@ -157,6 +157,10 @@ class Link:
         """Close the client's end, as ``close(2)``."""
         self._client.close()
 
+    def coming(self) -> bool:
+        """Whether a kernel may have something on its way between the client and the server."""
+        return self._accepted is None or inFlight(self._client, self._accepted)
+
     def pump(
         self, until: Callable[[], object] | None = None, *, patience: float | None = None
     ) -> None:
@@ -172,7 +176,7 @@ class Link:
             if until is not None and until():
                 return
             # Asked before the turn: what has come by then is served by it.
-            coming = wait and (self._accepted is None or inFlight(self._client, self._accepted))
+            coming = wait and self.coming()
             if not self.loop.turn(wait if coming else 0.0):
                 return
         raise AssertionError("the connection never comes to rest")

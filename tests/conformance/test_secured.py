@@ -33,7 +33,6 @@ from echod.config.limits import Limits
 from echod.connection.connection import Connection
 from echod.connection.states import Reason
 from echod.testing import tcpLink
-from echod.testing.in_flight import inFlight
 from tests.certificates import Certificates
 from tests.conftest import LoggedErrors
 from tests.unit.proxyheaders import formatV2
@@ -184,8 +183,6 @@ class Run:
         self.link = makeLink(
             self.player, limits=LIMITS, sendBuffer=session.buffers, receiveBuffer=session.buffers
         )
-        # The server's end of the client.
-        self._accepted: Any = self.link._accepted
         self._sent = 0
         self._toSend = memoryview(b"")
         self._finishing = False
@@ -324,8 +321,8 @@ class Run:
         idle = 0
         for _ in range(TURNS):
             busy = self._flush()
-            coming = inFlight(self.link._client, self._accepted)
-            idle = 0 if self.link.loop.turn(0.0005 if coming else 0.0) or busy else idle + 1
+            wait = 0.0005 if self.link.coming() else 0.0
+            idle = 0 if self.link.loop.turn(wait) or busy else idle + 1
             if idle == 2:
                 return
         raise AssertionError("it spins")
