@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.chart import chart
+from benchmarks.congestion import CongestionError, use
 from benchmarks.figures import RowResult, spread, verdicts
 from benchmarks.gate import main as gate
 from benchmarks.report import bound, environment, json_, markdown, measured
@@ -78,6 +79,12 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", metavar="FOLDER", type=Path, default=RESULTS, help="[benchmarks/results]"
     )
+    parser.add_argument(
+        "--congestion",
+        metavar="NAME",
+        help="use this congestion control (bbr, cubic), in a network namespace of its own, which"
+        " takes root (as partial.*)",
+    )
     parser.add_argument("--list", action="store_true", help="say which rows and peers there are")
     return parser
 
@@ -85,8 +92,8 @@ def _options() -> argparse.ArgumentParser:
 def _list(absent: dict[str, str]) -> None:
     print("rows:")
     for row in ROWS:
-        print(f"  {row.name:14} {row.title}")
-        print(f"  {'':14} {', '.join(row.peers)}")
+        print(f"  {row.name:15} {row.title}")
+        print(f"  {'':15} {', '.join(row.peers)}")
     print("peers:")
     for name, peer in PEERS.items():
         title = peer.title.replace("*", "").replace("`", "")
@@ -158,12 +165,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     allDescriptors()
     allowed = os.sched_getaffinity(0)
     cpus = chooseCPUs(allowed, siblingsOf(allowed))
-    whole = not options.only and options.peers is None
+    whole = not options.only and options.peers is None and options.congestion is None
     progress = Progress()
     children = Children()
     results: list[RowResult] = []
     try:
         with tempfile.TemporaryDirectory(prefix="echod-benchmarks-") as folder:
+            if options.congestion is not None:
+                use(options.congestion)
             progress.show("compiling")
             absent |= build(folder)
             for name, why in absent.items():
@@ -187,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if whole:
                 for path in options.output.glob("partial.*"):
                     path.unlink()
-    except ServerError as error:
+    except (ServerError, CongestionError) as error:
         progress.clear()
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from benchmarks.figures import RowResult, spread
-from benchmarks.rows import ECHOD, PEERS
-from benchmarks.units import axis, show
+from benchmarks.rows import ECHOD, PEERS, Along, Row
+from benchmarks.units import axis, show, size
 
 __all__ = ["chart"]
 
@@ -19,7 +20,36 @@ _BAR = 20
 _OWN = "#c2410c"
 _OTHERS = "#94a3b8"
 _INK = "#1e293b"
-_LINES = (_OWN, "#475569", "#0369a1", "#15803d", "#7e22ce", "#a16207")
+_LINES = (_OWN, "#475569", "#0369a1", "#15803d", "#7e22ce", "#a16207", "#be185d")
+
+
+@dataclass(frozen=True)
+class _Family:
+    """
+    Rows that become one panel of curves.
+
+    :ivar along: which figure of theirs is the horizontal axis; ``over``: how its heading says it.
+    """
+
+    along: Along
+    title: str
+    over: str
+
+    def of(self, row: Row) -> int:
+        """Where on the horizontal axis a row is."""
+        return row.connections if self.along == "connections" else row.message
+
+    def label(self, value: int) -> str:
+        """What stands below the axis there."""
+        return str(value) if self.along == "connections" else size(value)
+
+
+_FAMILIES = (
+    _Family(
+        "message", "raw, 50 connections, one message in flight: how cost grows", "message size"
+    ),
+    _Family("connections", "raw, 64 B ping-pong: how cost grows", "connections"),
+)
 
 
 def _text(x: float, y: float, words: str, more: str = "") -> str:
@@ -44,19 +74,20 @@ def chart(results: Sequence[RowResult]) -> str:
     """
     A whole SVG document.
 
-    A bar is the median of a row's first metric, a thin line its least and greatest.  Rows of
-    the growth become one panel, CPU time over the number of connections, both logarithmic.
+    A bar is the median of a row's first metric, a thin line its least and greatest.  Rows that
+    have an axis (`Row.along`) become one panel for each axis, CPU time over it, both logarithmic.
     """
-    growth = [one for one in results if one.row.name.startswith("growth-") and one.samples]
     parts: list[str] = []
     y = 20.0
     for result in results:
-        if result not in growth and result.samples:
+        if not result.row.along and result.samples:
             panel, y = _bars(result, y)
             parts += panel
-    if growth:
-        panel, y = _curve(growth, y)
-        parts += panel
+    for family in _FAMILIES:
+        members = [one for one in results if one.row.along == family.along and one.samples]
+        if members:
+            panel, y = _curve(family, members, y)
+            parts += panel
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y:.0f}"'
         f' width="{_WIDTH}" height="{y:.0f}" font-family="sans-serif" font-size="13"'
@@ -100,12 +131,12 @@ def _bars(result: RowResult, y: float) -> tuple[list[str], float]:
     return parts, y + 24
 
 
-def _curve(results: Sequence[RowResult], y: float) -> tuple[list[str], float]:
-    height = 260.0
+def _curve(family: _Family, results: Sequence[RowResult], y: float) -> tuple[list[str], float]:
+    unit = results[0].row.unit
     peers = [peer for peer in results[0].row.peers if any(peer in one.samples for one in results)]
     points = {
         peer: [
-            (one.row.connections, spread([s["cpu"] for s in one.samples[peer]]).median)
+            (family.of(one.row), spread([s["cpu"] for s in one.samples[peer]]).median)
             for one in results
             if peer in one.samples
         ]
@@ -113,28 +144,32 @@ def _curve(results: Sequence[RowResult], y: float) -> tuple[list[str], float]:
     }
     figures = [figure for curve in points.values() for _, figure in curve]
     low, high = min(figures) / 1.2, max(figures) * 1.2
-    most = max(result.row.connections for result in results)
+    places = [family.of(result.row) for result in results]
+    least, most = min(places), max(places)
     top = y + 42
+    # Room for the names and for the figures of all beside it.
+    height = max(260.0, 40.0 * len(peers) + 20)
 
-    def x(connections: float) -> float:
-        return _LEFT + _BARS * (math.log(connections) / math.log(most) if most > 1 else 0.5)
+    def x(place: float) -> float:
+        if least == most:
+            return _LEFT + _BARS / 2
+        return _LEFT + _BARS * math.log(place / least) / math.log(most / least)
 
     def height_(figure: float) -> float:
         return top + height * (1 - math.log(figure / low) / math.log(high / low))
 
     parts = [
-        _text(20, y + 14, "raw, 64 B ping-pong: how cost grows", ' font-weight="bold"'),
-        _text(20, y + 32, f"{axis('cpu', 'message')} over connections, logarithmic"),
+        _text(20, y + 14, family.title, ' font-weight="bold"'),
+        _text(20, y + 32, f"{axis('cpu', unit)} over {family.over}, both logarithmic"),
         _line(f"M{_LEFT} {top:.1f}V{top + height:.1f}H{_LEFT + _BARS}", _INK),
     ]
     free = 0.0
-    for result in results:
-        connections = result.row.connections
-        if x(connections) < free:
+    for place in sorted(places):
+        if x(place) < free:
             continue
-        free = x(connections) + 48
+        free = x(place) + 48
         parts.append(
-            _text(x(connections), top + height + 18, str(connections), ' text-anchor="middle"')
+            _text(x(place), top + height + 18, family.label(place), ' text-anchor="middle"')
         )
     for index, peer in enumerate(peers):
         colour = _LINES[index % len(_LINES)]
@@ -143,12 +178,13 @@ def _curve(results: Sequence[RowResult], y: float) -> tuple[list[str], float]:
         for count, figure in points[peer]:
             parts.append(
                 f'<circle cx="{x(count):.1f}" cy="{height_(figure):.1f}" r="3" fill="{colour}">'
-                f"<title>{count}: {escape(show('cpu', 'message', figure))}</title></circle>"
+                f"<title>{family.label(count)}: {escape(show('cpu', unit, figure))}</title>"
+                "</circle>"
             )
-        place = _text(_LEFT + _BARS + 20, top + 16 + 20 * index, _plain(PEERS[peer].title))
-        parts.append(place.replace("<text ", f'<text fill="{colour}" font-weight="bold" '))
+        name = _text(_LEFT + _BARS + 20, top + 16 + 20 * index, _plain(PEERS[peer].title))
+        parts.append(name.replace("<text ", f'<text fill="{colour}" font-weight="bold" '))
         first, last = points[peer][0], points[peer][-1]
-        words = f"{show('cpu', 'message', first[1])} … {show('cpu', 'message', last[1])}"
+        words = f"{show('cpu', unit, first[1])} … {show('cpu', unit, last[1])}"
         parts.append(
             _text(
                 _LEFT + _BARS + 20,

@@ -26,13 +26,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.congestion import CongestionError, inUse, use
 from benchmarks.figures import Estimate, RowResult, estimate, ratios, spread
-from benchmarks.rows import ECHOD, PEERS, ROWS, Peer, Row, Target
+from benchmarks.rows import ECHOD, PEERS, Peer, Row, Target, chooseRows
 from benchmarks.run import Bench, Progress, allDescriptors, chooseCPUs, siblingsOf
 from benchmarks.servers import Children, ServerError, build
 from benchmarks.units import axis, show
 
-__all__ = ["AGAIN", "BASE", "MOST", "checkOut", "gateRow", "main", "peersOf", "table", "word"]
+__all__ = [
+    "AGAIN",
+    "BASE",
+    "MOST",
+    "checkOut",
+    "gateRow",
+    "gateRows",
+    "main",
+    "peersOf",
+    "table",
+    "word",
+]
 
 #: The rows that stand for all: a message, a connection, bulk, and what lies idle.
 NAMES = ("raw-50", "churn", "lines", "idle")
@@ -103,6 +115,19 @@ def gateRow(row: Row) -> Row:
     return replace(row, peers=(ECHOD, BASE, AGAIN), fresh=True, targets=())
 
 
+def gateRows(words: Sequence[str]) -> list[Row]:
+    """
+    The rows of these names or families, as the gate measures them; those of `NAMES` for none.
+
+    :raises ValueError: for a word that is none, and for a row with TLS: the gate has none.
+    """
+    rows = chooseRows(words or NAMES)
+    for row in rows:
+        if row.tls:
+            raise ValueError(f"{row.name!r} is a row with TLS, and the gate measures without")
+    return [gateRow(row) for row in rows]
+
+
 def compared(result: RowResult, name: str, other: str) -> Estimate | None:
     """What one costs over the other, in the row's first figure; ``None`` if it is not known."""
     metric = result.row.metrics[0]
@@ -166,17 +191,23 @@ def _options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--base", metavar="REVISION", required=True, help="the commit before")
     parser.add_argument("--head", metavar="REVISION", default="HEAD", help="[HEAD]")
-    names = [row.name for row in ROWS if not row.tls]
     parser.add_argument(
         "--only",
         metavar="ROW",
         action="append",
-        choices=names,
-        help=f"this row; repeats [{', '.join(NAMES)}]",
+        default=[],
+        help="this row, or all whose names begin so (shapes, middle); repeats"
+        f" [{', '.join(NAMES)}]",
     )
     parser.add_argument("--repeat", metavar="N", type=int, default=ALTERNATIONS, help="[20]")
     parser.add_argument(
         "--seconds", metavar="S", type=float, default=SECONDS, help="of one turn [2]"
+    )
+    parser.add_argument(
+        "--congestion",
+        metavar="NAME",
+        help="use this congestion control (bbr, cubic), in a network namespace of its own, which"
+        " takes root",
     )
     return parser
 
@@ -187,8 +218,12 @@ def _ended(number: int, frame: object) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and tell; returns the exit status."""
-    options = _options().parse_args(arguments)
-    rows = [gateRow(row) for row in ROWS if row.name in (options.only or NAMES)]
+    parser = _options()
+    options = parser.parse_args(arguments)
+    try:
+        rows = gateRows(options.only)
+    except ValueError as error:
+        parser.error(str(error))
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ended)
     allDescriptors()
@@ -206,6 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 said = checkOut(here, revision, folder)
                 if name != AGAIN:
                     print(f"{'head' if name == ECHOD else name}: {said}", flush=True)
+            if options.congestion is not None:
+                use(options.congestion)
+            print(f"congestion control: {inUse()}", flush=True)
             progress.show("compiling")
             build(place)
             bench = Bench(
@@ -225,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for name, why in result.failures.items():
                     print(f"{row.name}: {name}: not measured: {why}", flush=True)
             print(table(results))
-    except ServerError as error:
+    except (ServerError, CongestionError) as error:
         progress.clear()
         print(f"benchmarks gate: {error}", file=sys.stderr)
         return 2

@@ -1,5 +1,5 @@
 """
-What a server has used so far, as the kernel counts it: CPU time and resident memory.
+What a server has used so far, as the kernel counts it: CPU time, resident memory, pipes.
 
 CPU time is user and system time of all threads, ended ones included, in nanoseconds (the clock
 of ``clock_getcpuclockid(3)``; what ``/proc/PID/stat`` has is the same in ticks of 10 ms).  For
@@ -8,11 +8,23 @@ a server that forks, that of its living descendants is added, and that of those 
 
 from __future__ import annotations
 
+import array
+import contextlib
+import fcntl
 import os
+import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
-__all__ = ["childrenTicks", "cpuSeconds", "residentBytes", "settle", "totalKilobytes"]
+__all__ = [
+    "childrenTicks",
+    "cpuSeconds",
+    "pipeBytes",
+    "residentBytes",
+    "settle",
+    "totalKilobytes",
+]
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -79,6 +91,48 @@ def residentBytes(pid: int, forks: bool = False) -> int:
         totalKilobytes(_read(f"/proc/{one}/smaps_rollup"))
         for one in (_tree(pid) if forks else [pid])
     )
+
+
+def pipeBytes(pid: int, forks: bool = False) -> int:
+    """
+    Bytes of kernel memory that lie in a process's pipes, at most; with ``forks``, its descendants'.
+
+    They are no part of the resident memory.  Of each pipe that has something in it the whole
+    capacity counts (``F_GETPIPE_SZ``), because a page is taken by one byte as by 4096 of them.
+    An empty pipe holds no page.
+    """
+    seen: set[str] = set()
+    total = 0
+    for one in _tree(pid) if forks else [pid]:
+        for number in _listed(f"/proc/{one}/fd"):
+            # It may have been closed meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                path = Path(f"/proc/{one}/fd/{number}")
+                name = str(path.readlink())
+                if name.startswith("pipe:") and name not in seen:
+                    seen.add(name)
+                    total += _takenPipe(path)
+    return total
+
+
+def _listed(folder: str) -> list[str]:
+    """What is in a folder of ``/proc``, nothing if its process is gone."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _takenPipe(path: Path) -> int:
+    """The capacity of the pipe behind a path of ``/proc/PID/fd``; 0 if it is empty."""
+    # Opening it so makes another reading end, whichever end it is (`proc_pid_fd(5)`).
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        waiting = array.array("i", [0])
+        fcntl.ioctl(descriptor, termios.FIONREAD, waiting)
+        return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) if waiting[0] else 0
+    finally:
+        os.close(descriptor)
 
 
 def settle(pid: int, forks: bool = False, most: float = 10.0) -> None:

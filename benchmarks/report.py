@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.congestion import inUse
 from benchmarks.figures import RowResult, Spread, Verdict, spread, verdicts
 from benchmarks.rows import ECHOD, PEERS, Target
 from benchmarks.units import axis, show
@@ -33,6 +34,7 @@ def environment(cpus: tuple[int, int], repeat: int, seconds: float) -> dict[str,
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": f"{_processor()}, {os.cpu_count()} CPUs",
         "kernel": f"{platform.system()} {platform.release()}",
+        "congestion control": inUse(),
         "pinned": f"servers to CPU {cpus[0]}, load generator to CPU {cpus[1]}"
         + (" (there is only one: the wall clock says little)" if cpus[0] == cpus[1] else ""),
         "repetitions": f"{repeat}, {seconds:g} s each",

@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmarks.units import size
+
 __all__ = ["ECHOD", "PEERS", "ROWS", "Peer", "Row", "Target", "chooseRows"]
 
 Pattern = Literal["raw", "line", "frame"]
 Mode = Literal["pingpong", "bulk", "churn", "idle", "stalled", "flood"]
+Along = Literal["", "connections", "message"]
 
 ECHOD = "echod"
 
@@ -60,9 +63,13 @@ PEERS: dict[str, Peer] = {
     ),
     "c": Peer("C, epoll", ("{build}/epoll_echo", "{port}", "4096"), ("gcc",)),
     "c-64k": Peer("C, epoll, 64 KiB buffers", ("{build}/epoll_echo", "{port}", "65536"), ("gcc",)),
-    "asyncio": Peer("asyncio Protocol", _python("aio", "asyncio", "{port}", "{pem}")),
+    "asyncio": Peer("asyncio Protocol", _python("aio", "asyncio", "plain", "{port}", "{pem}")),
     "uvloop": Peer(
-        "uvloop Protocol", _python("aio", "uvloop", "{port}", "{pem}"), ("python:uvloop",)
+        "uvloop Protocol", _python("aio", "uvloop", "plain", "{port}", "{pem}"), ("python:uvloop",)
+    ),
+    "asyncio-flow": Peer("asyncio, flow control", _python("aio", "asyncio", "flow", "{port}")),
+    "uvloop-flow": Peer(
+        "uvloop, flow control", _python("aio", "uvloop", "flow", "{port}"), ("python:uvloop",)
     ),
     "asyncio-streams": Peer(
         "asyncio streams", _python("streams", "asyncio", "{pattern}", "{port}")
@@ -144,7 +151,7 @@ class Row:
         a unit), ``rate`` (units a second of wall clock), ``p50`` and ``p99`` (latency, s),
         ``alone50`` and ``alone99`` (before the flood), ``times`` (``p50`` over ``alone50``),
         ``memory`` (bytes of resident memory a connection), ``sent`` (bytes a stalled client
-        got rid of).
+        got rid of), ``pipes`` (bytes of the server's pipes that hold something, a connection).
     :ivar message: bytes of one; ``block`` × ``flight`` bytes are under way on each connection.
     :ivar tiny: bytes of one message of a flood.
     :ivar spin: whether the generator polls rather than sleeps, so that its own waking up is not
@@ -153,6 +160,8 @@ class Row:
     :ivar halfCloses: whether clients half-close, in ``churn``; it is checked before.
     :ivar tls: whether it is over TLS.
     :ivar options: for echod, what this many connections need; defaults otherwise.
+    :ivar along: which of the row's figures is the horizontal axis of the curve that the picture
+        draws of all such rows; without one, the row gets bars.
     """
 
     name: str
@@ -174,6 +183,7 @@ class Row:
     halfCloses: bool = False
     tls: bool = False
     options: tuple[str, ...] = ()
+    along: Along = ""
 
     @property
     def measuresMemory(self) -> bool:
@@ -201,7 +211,10 @@ _FLOOD = ("p50", "p99", "alone50", "alone99", "times", "rate")
 #: The issue's bounds for a client among floods: times its own latency alone, and seconds.
 _FAIR = (Target("times", (), 10, 4), Target("p99", (), 0.025, 0.010))
 _FAST = ("asyncio", "uvloop", "go")
+#: Those that hold no more than some buffers of a client that does not read.
+_CAREFUL = ("asyncio-flow", "uvloop-flow", "go")
 _TLS = (ECHOD, "asyncio", "uvloop", "twisted", "go")
+_KIB = 1024
 
 
 def _growth(connections: int) -> Row:
@@ -213,6 +226,49 @@ def _growth(connections: int) -> Row:
         peers=(ECHOD, "c", "asyncio", "uvloop"),
         metrics=_CPU,
         options=() if connections <= 1000 else ("--max-connections", str(connections + 100)),
+        along="connections",
+    )
+
+
+def _shape(connections: int, kib: int, flight: int = 1) -> Row:
+    """
+    Bulk in one shape: so many connections, KiB of a message, messages under way on each.
+
+    With one under way the next message waits for the whole echo.
+    """
+    length = kib * _KIB
+    name = f"shapes-{connections}x{'1m' if kib == 1024 else f'{kib}k'}"
+    targets: tuple[Target, ...] = ()
+    if kib >= 64:
+        targets = (Target("cpu", _CAREFUL, 1.00, 0.80),)
+    elif kib >= 16:
+        targets = (Target("cpu", _CAREFUL, 1.10, 1.00),)
+    return Row(
+        name=name if flight == 1 else f"{name}-{flight}",
+        title=f"raw, {connections} × {size(length)} × {flight} in flight",
+        mode="pingpong" if flight == 1 else "bulk",
+        connections=connections,
+        message=length,
+        block=length,
+        flight=flight,
+        unit="byte",
+        peers=(ECHOD, "c-64k", *_CAREFUL),
+        metrics=("cpu", "rate"),
+        targets=targets,
+        along="message" if flight == 1 and connections == 50 else "",
+    )
+
+
+def _middle(kib: int, connections: int) -> Row:
+    return Row(
+        name=f"middle-{kib}k-{connections}",
+        title=f"raw, {kib} KiB ping-pong, {connections} connections",
+        mode="pingpong",
+        connections=connections,
+        message=kib * _KIB,
+        peers=(ECHOD, "c-64k", "asyncio", "uvloop", "go"),
+        metrics=_CPU,
+        targets=(Target("cpu", ("uvloop",), 1.10, 1.00),),
     )
 
 
@@ -238,7 +294,7 @@ ROWS: tuple[Row, ...] = (
         ),
         metrics=_CPU,
         targets=(
-            Target("cpu", ("uvloop",), 1.15, 1.00),
+            Target("cpu", ("uvloop",), 1.08, 1.02),
             Target("cpu", ("asyncio",), 0.92, 0.80),
             Target("cpu", ("go",), 1.05, 0.95),
             Target("cpu", ("twisted",), 0.35, 0.30),
@@ -252,7 +308,7 @@ ROWS: tuple[Row, ...] = (
         connections=500,
         peers=(ECHOD, "c", "asyncio", "uvloop", "twisted", "gevent", "node", "go"),
         metrics=_CPU,
-        targets=(Target("cpu", ("uvloop",), 1.15, 1.00),),
+        targets=(Target("cpu", ("uvloop",), 1.00, 0.85),),
     ),
     Row(
         name="raw-1",
@@ -262,8 +318,8 @@ ROWS: tuple[Row, ...] = (
         peers=(ECHOD, "c", "asyncio", "uvloop", "twisted", "gevent", "node", "go", "socat"),
         metrics=_CPU,
         targets=(
-            Target("cpu", ("asyncio",), 1.30, 1.00),
-            Target("p50", ("asyncio",), 1.30, 1.00),
+            Target("cpu", ("asyncio",), 1.10, 0.95),
+            Target("p50", ("asyncio",), 1.10, 1.00),
         ),
     ),
     Row(
@@ -292,6 +348,14 @@ ROWS: tuple[Row, ...] = (
             Target("rate", ("c-64k",), 1.30, 1.60, larger=True),
         ),
     ),
+    # 8 KiB to 1 MiB with one under way on each of 50 connections, and other shapes.
+    *(_shape(50, kib) for kib in (8, 16, 32, 64, 128, 256, 512, 1024)),
+    _shape(16, 64, 4),
+    _shape(4, 16, 16),
+    _shape(4, 64, 16),
+    _shape(1, 64, 16),
+    _shape(2, 1024),
+    *(_middle(kib, connections) for connections in (50, 200) for kib in (1, 4, 8)),
     Row(
         name="lines",
         title="pipelined 64-byte lines, 4 connections × 64 KiB in flight",
@@ -347,6 +411,7 @@ ROWS: tuple[Row, ...] = (
         peers=(ECHOD, "c", "asyncio", "uvloop", "gevent", "node", "go"),
         metrics=("cpu", "rate"),
         targets=(
+            Target("cpu", ("uvloop",), 1.30, 1.10),
             Target("cpu", ("asyncio",), 0.90, 0.60),
             Target("cpu", ("node",), 0.90, 0.60),
         ),
@@ -402,14 +467,20 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         name="stalled",
-        title="a client that sends and never reads: resident memory it costs",
+        title="a client that sends and never reads: the memory it costs",
         mode="stalled",
         connections=50,
         unit="connection",
         fresh=True,
-        peers=(ECHOD, "c", "asyncio", "asyncio-streams", "twisted", "node", "go"),
-        metrics=("memory", "sent"),
-        targets=(Target("memory", (), 256 * 1024, 128 * 1024),),
+        peers=(
+            *(ECHOD, "c", "asyncio", "asyncio-flow", "uvloop-flow"),
+            *("asyncio-streams", "twisted", "node", "go"),
+        ),
+        metrics=("memory", "sent", "pipes"),
+        targets=(
+            Target("memory", (), 256 * _KIB, 128 * _KIB),
+            Target("pipes", (), 256 * _KIB),
+        ),
     ),
     Row(
         name="tls-50",

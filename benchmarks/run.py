@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.figures import RowResult, Sample
 from benchmarks.load import Generator, LoadError
-from benchmarks.measure import cpuSeconds, residentBytes, settle
+from benchmarks.measure import cpuSeconds, pipeBytes, residentBytes, settle
 from benchmarks.rows import ECHOD, PEERS, Peer, Row
 from benchmarks.servers import Children, Server, ServerError, checkEcho, checkHalfClose
 
@@ -204,13 +204,15 @@ class Bench:
         generator = "load_tls" if row.tls else "load"
         command = [f"{self.folder}/{generator}", row.mode, f"port={server.port}", *words]
         forks = server.peer.forks
-        resident = residentBytes(server.pid, forks)
+        resident, piped = residentBytes(server.pid, forks), pipeBytes(server.pid, forks)
         with Generator(self.children, command, self.cpus[1], seconds) as load:
             sent = load.connected()
             if row.measuresMemory:
                 time.sleep(QUIET)
                 grown = residentBytes(server.pid, forks) - resident
-                return {"memory": grown / row.connections, "sent": sent / row.connections}
+                pipes = pipeBytes(server.pid, forks) - piped
+                found = {"memory": grown, "sent": sent, "pipes": pipes}
+                return {name: figure / row.connections for name, figure in found.items()}
             before = cpuSeconds(server.pid, forks)
             outcome = load.work()
             used = cpuSeconds(server.pid, forks) - before

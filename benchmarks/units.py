@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["axis", "number", "show"]
+__all__ = ["axis", "number", "show", "size"]
 
 _HEADINGS = {
     "cpu": "CPU a {unit}",
@@ -14,6 +14,7 @@ _HEADINGS = {
     "times": "median over median alone",
     "memory": "resident memory a connection",
     "sent": "sent by each client",
+    "pipes": "in pipes, a connection",
 }
 
 
@@ -37,11 +38,19 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
+def size(value: int) -> str:
+    """A size of whole KiB or MiB as people write it: ``64 KiB``; other sizes in bytes."""
+    for name, each in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if value and value % each == 0:
+            return f"{value // each} {name}"
+    return f"{value} B"
+
+
 def show(metric: str, unit: str, value: float) -> str:
     """A figure with its unit: ``4.31 µs``, ``1.2 GB/s``, ``131 KiB``."""
     if metric == "times":
         return f"{number(value)} ×"
-    if metric in ("memory", "sent"):
+    if metric in ("memory", "sent", "pipes"):
         for name in ("B", "KiB"):
             if abs(value) < 1024:
                 return f"{number(value)} {name}"

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import fcntl
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 from xml.etree import ElementTree
 
 import pytest
 
 import benchmarks
+from benchmarks import congestion
 from benchmarks.chart import chart
+from benchmarks.congestion import CongestionError
 from benchmarks.figures import (
     Estimate,
     RowResult,
@@ -25,14 +33,15 @@ from benchmarks.figures import (
     spread,
     verdicts,
 )
-from benchmarks.gate import AGAIN, BASE, NAMES, checkOut, gateRow, peersOf, table, word
+from benchmarks.gate import AGAIN, BASE, NAMES, checkOut, gateRow, gateRows, peersOf, table, word
 from benchmarks.load import LoadError, parseLine, parseOutcome
-from benchmarks.measure import childrenTicks, totalKilobytes
+from benchmarks.measure import childrenTicks, pipeBytes, totalKilobytes
+from benchmarks.peers.aio import Echo, FlowEcho
 from benchmarks.report import bound, json_, markdown
 from benchmarks.rows import ECHOD, PEERS, ROWS, Row, Target, chooseRows
 from benchmarks.run import chooseCPUs, turns
 from benchmarks.servers import ServerError, commandOf, message
-from benchmarks.units import axis, number, show
+from benchmarks.units import axis, number, show, size
 
 
 def invented(row: Row, figure: float, times: int = 3) -> list[Sample]:
@@ -112,6 +121,67 @@ def test_commandOf() -> None:
     assert commandOf(peer, "raw", 7, "/b", "/c.pem") == ["/b/echo_go", "7", "/c.pem"]
 
 
+def test_shapes() -> None:
+    """Bulk in each shape, judged against peers with flow control; 8 KiB to 1 MiB are a curve."""
+    shapes = {row.name: row for row in chooseRows(["shapes"])}
+    for name, load in {
+        "shapes-50x64k": ("pingpong", 50, 65536, 1),
+        "shapes-50x16k": ("pingpong", 50, 16384, 1),
+        "shapes-16x64k-4": ("bulk", 16, 65536, 4),
+        "shapes-4x16k-16": ("bulk", 4, 16384, 16),
+        "shapes-4x64k-16": ("bulk", 4, 65536, 16),
+        "shapes-1x64k-16": ("bulk", 1, 65536, 16),
+        "shapes-2x1m": ("pingpong", 2, 1 << 20, 1),
+        "shapes-50x8k": ("pingpong", 50, 8192, 1),
+    }.items():
+        row = shapes[name]
+        assert (row.mode, row.connections, row.message, row.flight) == load
+        assert row.block == row.message
+    for row in shapes.values():
+        assert row.metrics[0] == "cpu"
+        assert row.unit == "byte"
+        bounds = [(target.against, target.must, target.goal) for target in row.targets]
+        against = ("asyncio-flow", "uvloop-flow", "go")
+        if row.message >= 65536:
+            assert bounds == [(against, 1.00, 0.80)]
+        elif row.message >= 16384:
+            assert bounds == [(against, 1.10, 1.00)]
+        else:
+            assert bounds == []
+    curve = [row.message for row in shapes.values() if row.along == "message"]
+    assert curve == [8192 << step for step in range(8)]
+
+
+def test_middleSizes() -> None:
+    """1, 4 and 8 KiB, 50 and 200 connections, beside uvloop."""
+    rows = chooseRows(["middle"])
+    assert {(row.message, row.connections) for row in rows} == {
+        (kib * 1024, connections) for kib in (1, 4, 8) for connections in (50, 200)
+    }
+    for row in rows:
+        assert row.targets == (Target("cpu", ("uvloop",), 1.10, 1.00),)
+
+
+def test_flowControl() -> None:
+    """The peer with flow control reads nothing while the transport has too much to send."""
+    said: list[str] = []
+
+    class Transport:
+        def pause_reading(self) -> None:
+            said.append("pause")
+
+        def resume_reading(self) -> None:
+            said.append("resume")
+
+    for kind, expected in ((FlowEcho, ["pause", "resume"]), (Echo, [])):
+        said.clear()
+        echo = kind()
+        echo.connection_made(cast("asyncio.BaseTransport", Transport()))
+        echo.pause_writing()
+        echo.resume_writing()
+        assert said == expected
+
+
 def test_chooseRows() -> None:
     """A name, or the beginning of several; all for none; a wrong one is named."""
     assert chooseRows([]) == list(ROWS)
@@ -167,6 +237,28 @@ def test_kernelFiles() -> None:
     assert childrenTicks("") == 0
     assert totalKilobytes("00400000-7ff00000 [rollup]\nRss:   1234 kB\nPss: 99 kB\n") == 1234
     assert totalKilobytes("") == 0
+
+
+def test_pipeBytes() -> None:
+    """A pipe counts whole, once for both of its ends, as soon as there is a byte in it."""
+    before = pipeBytes(os.getpid())
+    reading, writing = os.pipe()
+    try:
+        assert pipeBytes(os.getpid()) == before
+        os.write(writing, b"x")
+        assert pipeBytes(os.getpid()) == before + fcntl.fcntl(reading, fcntl.F_GETPIPE_SZ)
+        os.read(reading, 1)
+        assert pipeBytes(os.getpid()) == before
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_pipesOfNobody() -> None:
+    """A process that is gone has none."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert pipeBytes(ended.pid) == 0
 
 
 def test_messages() -> None:
@@ -285,6 +377,21 @@ def test_gateRows() -> None:
         assert (peer.isEchod, peer.folder) == (True, f"/{name}")
 
 
+def test_gateRowsByFamily() -> None:
+    """Any row and any family without TLS; none for nothing; a wrong one is told."""
+    assert [row.name for row in gateRows([])] == ["raw-50", "lines", "churn", "idle"]
+    assert [row.name for row in gateRows(["shapes-50x64k"])] == ["shapes-50x64k"]
+    assert [row.name for row in gateRows(["middle"])] == [
+        row.name for row in chooseRows(["middle"])
+    ]
+    for row in gateRows(["shapes", "stalled"]):
+        assert (row.peers, row.fresh, row.targets) == ((ECHOD, BASE, AGAIN), True, ())
+    with pytest.raises(ValueError, match="'nothing' is no row"):
+        gateRows(["nothing"])
+    with pytest.raises(ValueError, match="'tls-50' is a row with TLS"):
+        gateRows(["tls"])
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [
@@ -333,6 +440,68 @@ def test_gateChecksOut(tmp_path: Path) -> None:
         checkOut(repository, "nowhere", folder)
 
 
+# -- Congestion control --------------------------------------------------------------------
+
+
+def test_congestionInUse() -> None:
+    """It is one that the kernel has."""
+    assert congestion.inUse() in congestion.available()
+
+
+def test_congestionUnknown() -> None:
+    """A name that the kernel has not is told with those that there are, and nothing is tried."""
+    with pytest.raises(CongestionError, match=r"'nothing' is .*there are: .*reno"):
+        congestion.use("nothing")
+
+
+def test_congestionWithoutProgram(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ip(8) the package that has it is named."""
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(CongestionError, match=r"'reno' needs .*iproute2"):
+        congestion.use("reno")
+
+
+def test_congestionUnprivileged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who may not make a namespace is told the name and what helps."""
+
+    def refused() -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(shutil, "which", lambda name: f"/sbin/{name}")
+    monkeypatch.setattr(congestion, "_unshare", refused)
+    with pytest.raises(CongestionError, match=r"'reno' needs .*not permitted.* Run it as root"):
+        congestion.use("reno")
+
+
+@pytest.mark.parametrize("name", congestion.available() or ["none"])
+def test_congestionOfItsOwn(name: str) -> None:
+    """Connections use it in the process that asked, and there alone."""
+    before = congestion.inUse()
+    program = """if True:
+        import sys
+        from benchmarks.congestion import CongestionError, inUse, use
+        try:
+            use(sys.argv[1])
+        except CongestionError as error:
+            sys.exit(str(error))
+        print(inUse())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program, name],
+        cwd=Path(benchmarks.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        # A user without privileges, no iproute2, a kernel that says nothing.
+        assert done.returncode == 1
+        assert name in done.stderr
+        pytest.skip(done.stderr.strip())
+    assert done.stdout.strip() == name
+    assert congestion.inUse() == before
+
+
 # -- Order ---------------------------------------------------------------------------------
 
 
@@ -378,7 +547,15 @@ def test_show() -> None:
     assert show("p99", "message", 0.0123) == "12.3 ms"
     assert show("rate", "byte", 2.5e9) == "2500 MB/s"
     assert show("memory", "connection", 131072) == "128 KiB"
+    assert show("pipes", "connection", 262144) == "256 KiB"
     assert show("times", "line", 3.5).startswith("3.50")
+
+
+def test_size() -> None:
+    """Whole units where it is some."""
+    assert [size(value) for value in (0, 64, 1024, 65536, 1 << 20, 1025)] == [
+        *("0 B", "64 B", "1 KiB", "64 KiB", "1 MiB", "1025 B")
+    ]
 
 
 def test_markdownIsWellFormed() -> None:
@@ -411,15 +588,17 @@ def test_jsonHoldsEverything() -> None:
         ]
 
 
-@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], ROWS[-1:], ()])
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], ROWS[-1:], chooseRows(["shapes"]), ()])
 def test_chartIsWellFormed(rows: Sequence[Row]) -> None:
     """It is XML, with a bar or a curve for each server, and nothing lies outside."""
     root = ElementTree.fromstring(chart(results(rows)))
     space = "{http://www.w3.org/2000/svg}"
     assert root.tag == f"{space}svg"
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
-    bars = sum(len(row.peers) for row in rows if not row.name.startswith("growth-"))
+    bars = sum(len(row.peers) for row in rows if not row.along)
     assert len(root.findall(f"{space}rect")) == 1 + bars
+    points = sum(len(row.peers) for row in rows if row.along)
+    assert len(root.findall(f"{space}circle")) == points
     for text in root.findall(f"{space}text"):
         assert 0 <= float(text.attrib["x"]) <= width
         assert 0 <= float(text.attrib["y"]) <= height
