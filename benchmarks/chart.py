@@ -45,9 +45,7 @@ class _Family:
 
 
 _FAMILIES = (
-    _Family(
-        "message", "raw, 50 connections, one message in flight: how cost grows", "message size"
-    ),
+    _Family("message", "raw, 50 connections, one message in flight: bulk by size", "message size"),
     _Family("connections", "raw, 64 B ping-pong: how cost grows", "connections"),
 )
 
