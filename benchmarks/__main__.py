@@ -14,15 +14,17 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.chart import chart
 from benchmarks.congestion import CongestionError, use
 from benchmarks.figures import RowResult, spread, verdicts
+from benchmarks.gate import checkOut
 from benchmarks.gate import main as gate
 from benchmarks.report import bound, environment, json_, markdown, measured
-from benchmarks.rows import ECHOD, PEERS, ROWS, Row, chooseRows
+from benchmarks.rows import BEFORE, ECHOD, PEERS, ROWS, Row, chooseRows, withBefore
 from benchmarks.run import Bench, Progress, allDescriptors, chooseCPUs, siblingsOf
 from benchmarks.servers import Children, ServerError, build, missing, secure
 from benchmarks.soak import main as soak
@@ -78,6 +80,11 @@ def _options() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output", metavar="FOLDER", type=Path, default=RESULTS, help="[benchmarks/results]"
+    )
+    parser.add_argument(
+        "--before",
+        metavar="REVISION",
+        help="beside echod, measure echod of that commit too (as partial.*)",
     )
     parser.add_argument(
         "--congestion",
@@ -165,7 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     allDescriptors()
     allowed = os.sched_getaffinity(0)
     cpus = chooseCPUs(allowed, siblingsOf(allowed))
-    whole = not options.only and options.peers is None and options.congestion is None
+    other = options.congestion is not None or options.before is not None
+    whole = not options.only and options.peers is None and not other
     progress = Progress()
     children = Children()
     results: list[RowResult] = []
@@ -185,6 +193,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     bench.noTLS = str(error)
                     print(f"missing: rows with TLS: {error}")
             machine = environment(cpus, options.repeat, options.seconds)
+            if options.before is not None:
+                earlier = Path(folder, BEFORE)
+                machine[BEFORE] = checkOut(Path(__file__).parents[1], options.before, earlier)
+                bench.peers = {**PEERS, BEFORE: replace(PEERS[BEFORE], folder=str(earlier))}
+                rows = [withBefore(row) for row in rows]
+                if options.peers is not None:
+                    options.peers.append(BEFORE)
             for index, row in enumerate(rows):
                 result = bench.measure(row, options.peers, f"row {index + 1} of {len(rows)},")
                 results.append(result)

@@ -132,7 +132,8 @@ def compared(result: RowResult, name: str, other: str) -> Estimate | None:
     """What one costs over the other, in the row's first figure; ``None`` if it is not known."""
     metric = result.row.metrics[0]
     samples = {ECHOD: result.samples.get(name, ()), other: result.samples.get(other, ())}
-    found = ratios(Target(metric, (other,), MOST), samples)
+    # Memory may have grown by nothing at all: there is no ratio then.
+    found = [one for one in ratios(Target(metric, (other,), MOST), samples) if one > 0]
     return estimate(found) if found else None
 
 

@@ -9,18 +9,20 @@ and counts a second; a ratio has none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchmarks.units import size
 
-__all__ = ["ECHOD", "PEERS", "ROWS", "Peer", "Row", "Target", "chooseRows"]
+__all__ = ["BEFORE", "ECHOD", "PEERS", "ROWS", "Peer", "Row", "Target", "chooseRows", "withBefore"]
 
 Pattern = Literal["raw", "line", "frame"]
 Mode = Literal["pingpong", "bulk", "churn", "idle", "stalled", "flood"]
 Along = Literal["", "connections", "message"]
 
 ECHOD = "echod"
+#: echod of an earlier commit; rows have it where that is asked for.
+BEFORE = "before"
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,16 @@ def _python(module: str, *arguments: str) -> tuple[str, ...]:
     return ("{python}", "-m", f"benchmarks.peers.{module}", *arguments)
 
 
+_ECHOD = Peer(
+    "**echod**",
+    ("{python}", "-m", "echod", "{listener}", "{place}"),
+    ("python:msgspec", "python:twisted"),
+    isEchod=True,
+)
+
 PEERS: dict[str, Peer] = {
-    ECHOD: Peer(
-        "**echod**",
-        ("{python}", "-m", "echod", "{listener}", "{place}"),
-        ("python:msgspec", "python:twisted"),
-        isEchod=True,
-    ),
+    ECHOD: _ECHOD,
+    BEFORE: replace(_ECHOD, title="echod, before"),
     "c": Peer("C, epoll", ("{build}/epoll_echo", "{port}", "4096"), ("gcc",)),
     "c-64k": Peer("C, epoll, 64 KiB buffers", ("{build}/epoll_echo", "{port}", "65536"), ("gcc",)),
     "asyncio": Peer("asyncio Protocol", _python("aio", "asyncio", "plain", "{port}", "{pem}")),
@@ -548,3 +553,9 @@ def chooseRows(words: Sequence[str]) -> list[Row]:
         for row in ROWS
         if not words or any(row.name == word or row.name.startswith(f"{word}-") for word in words)
     ]
+
+
+def withBefore(row: Row) -> Row:
+    """The row with echod of an earlier commit beside echod."""
+    first, *others = row.peers
+    return replace(row, peers=(first, BEFORE, *others))

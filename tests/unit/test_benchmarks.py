@@ -38,7 +38,7 @@ from benchmarks.load import LoadError, parseLine, parseOutcome
 from benchmarks.measure import childrenTicks, pipeBytes, totalKilobytes
 from benchmarks.peers.aio import Echo, FlowEcho
 from benchmarks.report import bound, json_, markdown
-from benchmarks.rows import ECHOD, PEERS, ROWS, Row, Target, chooseRows
+from benchmarks.rows import BEFORE, ECHOD, PEERS, ROWS, Row, Target, chooseRows, withBefore
 from benchmarks.run import chooseCPUs, turns
 from benchmarks.servers import ServerError, commandOf, message
 from benchmarks.units import axis, number, show, size
@@ -75,7 +75,7 @@ def test_rowsReferToPeers() -> None:
             assert set(target.against) <= set(row.peers) - {ECHOD}
             assert target.goal is None or (target.goal > target.must) is target.larger
     assert len({row.name for row in ROWS}) == len(ROWS)
-    assert {peer for row in ROWS for peer in row.peers} == set(PEERS)
+    assert {peer for row in ROWS for peer in row.peers} == set(PEERS) - {BEFORE}
 
 
 def test_rowsAreWhole() -> None:
@@ -180,6 +180,19 @@ def test_flowControl() -> None:
         echo.pause_writing()
         echo.resume_writing()
         assert said == expected
+
+
+def test_before() -> None:
+    """An earlier echod is started as echod is, and stands right behind it in the tables."""
+    row = withBefore(next(iter(ROWS)))
+    assert row.peers == (ECHOD, BEFORE, *ROWS[0].peers[1:])
+    assert commandOf(PEERS[BEFORE], "raw", 7, "/b") == commandOf(PEERS[ECHOD], "raw", 7, "/b")
+    assert PEERS[BEFORE].isEchod
+    result = RowResult(row, {ECHOD: cpu(1e-6), BEFORE: cpu(2e-6)})
+    for samples in result.samples.values():
+        samples[0] = {**samples[0], **dict.fromkeys(("rate", "p50", "p99", "busy", "generator"), 1)}
+    assert "| echod, before | 2.00 µs" in markdown([result], {}, {})
+    assert "echod, before" in chart([result])
 
 
 def test_chooseRows() -> None:
@@ -420,6 +433,14 @@ def test_gateTable() -> None:
     *_, first, second = table([result, RowResult(row)]).splitlines()
     assert "1.50 µs | 1.53 µs | 1.020 (1.020 … 1.020) | 1.000 (1.000 … 1.000) | passes |" in first
     assert second.endswith("| — | — | — | — | not measured |")
+
+
+def test_gateWithoutGrowth() -> None:
+    """Memory that has not grown gives no ratio, and breaks nothing."""
+    row = gateRow(next(row for row in ROWS if row.name == "stalled"))
+    figures: list[Sample] = [{"memory": figure} for figure in (0.0, -4096.0)]
+    text = table([RowResult(row, {ECHOD: figures, BASE: [{"memory": 1.0}] * 2, AGAIN: figures})])
+    assert text.endswith("| — | — | not measured |")
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git on the PATH")
