@@ -52,6 +52,12 @@ class IProcessReactor(IDescriptorReactor, IReactorCore, IReactorFromThreads):
 class IConnectionProtocol(IProtocol, IHalfCloseableProtocol):
     """What a stream transport of echod calls of the protocol that it is the transport of."""
 
+    verbatim: bool = Attribute(
+        "Whether the answer is the input, whatever it is.  A protocol that has no such attribute,"
+        " as those of others, says no."
+    )
+    bytesIn: int = Attribute("Bytes that it was given, or told of by `echoed`, so far.")
+
     def identified() -> None:
         """A PROXY header has told who the peer is."""
 

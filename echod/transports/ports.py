@@ -23,6 +23,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
 from echod.insight.fault_log import tellFault
+from echod.transports.accepted import Accepted
 from echod.transports.binding import INET6_FIELDS, withZone
 from echod.transports.endpoint_port import EndpointPort
 from echod.transports.resting import Resting, isShutDown
@@ -43,7 +44,7 @@ require(tcp.Port, "_buildAddr")
 require(socket.socket, "_accept")
 
 
-def layered(layer: type[SocketStream], transport: type[SocketStream]) -> type[SocketStream]:
+def layered(layer: type[SocketStream], transport: type[Accepted]) -> type[Accepted]:
     """A class of ``transport`` with a ``layer`` between it and the protocol, if it has it not."""
     if issubclass(transport, layer):
         return transport
@@ -56,7 +57,7 @@ class Accepting(Resting, tcp.Port):
     # Twisted's.
     sessionno: int
     factory: IProtocolFactory  # type: ignore[assignment]  # a Factory alone, it says
-    transport: type[SocketStream]  # type: ignore[assignment]  # which has no common base
+    transport: type[Accepted]
 
     #: What is between a socket and its connection, by name; written by `installLayers`.
     layers: Mapping[str, Layer] = MappingProxyType({})
@@ -124,7 +125,7 @@ class Accepting(Resting, tcp.Port):
         number = self.sessionno
         self.sessionno = number + 1
         try:
-            make: Callable[..., SocketStream] = self.transport
+            make: Callable[..., Accepted] = self.transport
             transport = make(skt, protocol, address, self, number, self.reactor)
         except OSError as error:
             skt.close()
@@ -132,6 +133,11 @@ class Accepting(Resting, tcp.Port):
             return
         try:
             protocol.makeConnection(transport)
+            try:
+                transport.begin()
+            except OSError as error:
+                transport.abortConnection()
+                self.rest(error)
         except BaseException:
             tellFault(Failure(), f"{self!r} could not set up a connection")
             # Its descriptor is with the reactor by now.

@@ -17,11 +17,12 @@ from errno import ECONNREFUSED, ECONNRESET
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionLost, getConnectError
-from twisted.internet.interfaces import IProtocol, IProtocolFactory
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.main import CONNECTION_LOST
 
 from echod.config.endpoints import TCPEndpoint
 from echod.interfaces import IDescriptorReactor
+from echod.transports.accepted import Accepted
 from echod.transports.binding import (
     INET6_FIELDS,
     addressOf,
@@ -58,43 +59,12 @@ class _Sending(SocketStream):
             return 0 if error.errno in TRY_AGAIN else CONNECTION_LOST
 
 
-class Server(_Sending, tcp.Server):
-    """
-    One accepted TCP connection.
-
-    Twisted's makes two texts of each connection as it comes; here they are made when asked for.
-    """
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        protocol: IProtocol,
-        client: tuple[object, ...],
-        server: tcp.Port,
-        sessionno: int,
-        reactor: IDescriptorReactor,
-    ) -> None:
-        tcp.Connection.__init__(self, sock, protocol, reactor)
-        if len(client) == INET6_FIELDS:
-            self._addressType = IPv6Address
-        self.server = server
-        self.client = client
-        self.sessionno = sessionno
-        self.startReading()
-        self.connected = 1
+class Server(_Sending, Accepted):
+    """One accepted TCP connection."""
 
     @property
-    def hostname(self) -> str:  # type: ignore[override]  # an attribute there
-        """The client's address."""
-        return str(self.client[0])
-
-    def logPrefix(self) -> str:
-        """See ``ILoggingContext``."""
-        return f"{type(self).__name__},{self.sessionno},{self.hostname}"
-
-    def __repr__(self) -> str:
-        """Name the client and the number of the connection."""
-        return f"<{type(self).__name__} #{self.sessionno} of {self.hostname}>"
+    def _addressType(self) -> type[IPv4Address] | type[IPv6Address]:  # type: ignore[override]  # an attribute there
+        return IPv6Address if len(self.client) == INET6_FIELDS else IPv4Address
 
 
 class Client(_Sending, tcp.Client):

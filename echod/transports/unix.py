@@ -4,8 +4,8 @@ UNIX stream sockets (unix(7)): ports and connections, with echod's accepting and
 A socket's file outlives its process.  One that nobody listens on any more is replaced, one that
 somebody does is refused, whenever (`echod.transports.path_lock`), and what is removed at the end
 is the file that was made at the start.
-Private parts of Twisted known here: ``Port._bindPath``, ``Port._logConnectionLostMsg`` and
-``Connector._makeTransport``.
+Private parts of Twisted known here: ``Port._bindPath``, ``Port._logConnectionLostMsg``,
+``Server._sendmsgQueue`` and ``Connector._makeTransport``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from echod.config.endpoints import UNIXEndpoint
 from echod.errors import ListenError
 from echod.interfaces import IDescriptorReactor
+from echod.transports.accepted import Accepted
 from echod.transports.path_lock import lockedPath
 from echod.transports.ports import Accepting, Listening
 from echod.transports.socket_stream import SocketStream, require
@@ -55,7 +56,7 @@ def credentialsOf(skt: socket.socket) -> tuple[int, int, int]:
     return process, user, group
 
 
-class UNIXServer(SocketStream, unix.Server):
+class UNIXServer(Accepted, unix.Server):
     """
     One accepted UNIX connection.
 
@@ -67,11 +68,12 @@ class UNIXServer(SocketStream, unix.Server):
         sock: socket.socket,
         protocol: IProtocol,
         client: object,
-        server: tcp.Port,
+        server: tcp.Port | None,
         sessionno: int,
         reactor: IDescriptorReactor,
     ) -> None:
-        super().__init__(sock, protocol, client, server, sessionno, reactor)
+        self._sendmsgQueue: list[int] = []
+        super().__init__(sock, protocol, (client, None), server, sessionno, reactor)
         self.credentials = credentialsOf(sock)
         # An urgent byte is a byte like others then.  Apart, it would be readable and never be seen
         # by who only looks (MSG_PEEK), turn after turn.

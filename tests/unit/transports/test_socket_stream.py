@@ -616,7 +616,7 @@ def test_fINTwice() -> None:
     ours, client = tcpPair()
     facade: Any = Facade(Outer())
     protocol = Recorder()
-    transport: Any = Server(ours, protocol, client.getsockname(), None, 0, facade)  # type: ignore[arg-type]  # no port
+    transport: Any = Server(ours, protocol, client.getsockname(), None, 0, facade)
     protocol.makeConnection(transport)
     transport.loseWriteConnection()
     transport.loseWriteConnection()
@@ -664,7 +664,7 @@ def test_resetThatAWriteMeets(nested: bool) -> None:
     ours, client = tcpPair()
     protocol = Recorder()
     protocol.echoing = True
-    transport = Server(ours, protocol, client.getsockname(), None, 0, reactor)  # type: ignore[arg-type]  # no port
+    transport = Server(ours, protocol, client.getsockname(), None, 0, reactor)
     protocol.makeConnection(transport)
     client.send(b"hello")
     reset(client)
@@ -680,7 +680,7 @@ def test_brokenPipeIsNoReset() -> None:
     ours, theirs = socket.socketpair()
     loop = Loop()
     protocol = Recorder()
-    transport: Any = UNIXServer(ours, protocol, None, None, 0, loop)  # type: ignore[arg-type]  # no port
+    transport: Any = UNIXServer(ours, protocol, None, None, 0, loop)
     protocol.makeConnection(transport)
     theirs.send(b"hello")
     theirs.close()
@@ -787,7 +787,7 @@ def test_passingADescriptor() -> None:
     ours, theirs = socket.socketpair()
     loop = Loop()
     protocol = Recorder()
-    transport: Any = UNIXServer(ours, protocol, None, None, 0, loop)  # type: ignore[arg-type]  # no port
+    transport: Any = UNIXServer(ours, protocol, None, None, 0, loop)
     protocol.makeConnection(transport)
     number = os.open("/dev/null", os.O_RDONLY)
     transport.sendFileDescriptor(number)
