@@ -151,7 +151,7 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         """
 
     def limitReads(size: int) -> None:
-        """Never read more than ``size`` bytes at a time."""
+        """Never read more than ``size`` bytes at a time, where else it is 65536."""
 
     def meterReads(allowed: Callable[[], int] | None) -> None:
         """

@@ -36,6 +36,8 @@ __all__ = ["Connection"]
 
 # Looked up once for each read.
 _OPEN = State.OPEN
+# What a transport reads at most unless it is told.
+_LARGEST_READ = HalfClose.largestRead
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)
@@ -330,7 +332,8 @@ class Connection(HalfClose):
         self._protocolKnows = True
         try:
             self._beginToMeter()
-            self.transport.limitReads(self.largestRead)
+            if self.largestRead != _LARGEST_READ:
+                self.transport.limitReads(self.largestRead)
             if self.verbatim and not self._metered:
                 self.transport.echoUnseen(True)
             self.transport.registerProducer(self, True)

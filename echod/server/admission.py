@@ -53,8 +53,10 @@ class ConnectionLimit:
     def opened(self, connection: Connection) -> None:
         """One came; if that makes too many in all, the oldest that we ended is aborted."""
         self.open[connection] = None
+        if not self.lingering:
+            return
         total = len(self.open) + len(self.lingering)
-        if self.lingering and total > self.maximum + extraFor(self.maximum):
+        if total > self.maximum + extraFor(self.maximum):
             oldest = next(iter(self.lingering))
             del self.lingering[oldest]
             oldest.attempt(oldest.abort, oldest.reason or Reason.EVICTED)
@@ -98,6 +100,7 @@ class SourceLimit:
     Who may come to one listener, how many of them from one source, and how quickly.
 
     :param limits: of the listener.
+    :ivar refuses: whether it ever refuses anybody: else `refusal` need not be asked.
     :ivar counts: whether `opened` and `closed` must be called.
     """
 
@@ -109,6 +112,7 @@ class SourceLimit:
         self._rates = Rates(limits.newPerSecond)
         self.counts = bool(limits.maxPerSource)
         self._sources = bool(limits.maxPerSource or limits.newPerSecond)
+        self.refuses = bool(self._networks) or self._sources
         self._open: Counter[Source] = Counter()
 
     def refusal(self, host: str, now: float) -> str | None:

@@ -119,7 +119,7 @@ class Totals:
         self.aborted += connection.state is State.ABORTED
         self.resets += connection.broken
         self.cut += connection.cut > 0
-        self._sums = self._sumsWith([connection])
+        self._sums = list(map(operator.add, self._sums, _summed(connection)))
 
     def turnedAway(self) -> Counter[str]:
         """Those refused, and those that never came past a header or a handshake."""

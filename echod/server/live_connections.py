@@ -26,50 +26,40 @@ class LiveConnections:
     :param maximum: connections that there may be; see `ConnectionLimit`.
     :ivar admission: who may come.
     :ivar totals: the counters of those that are gone, and of those refused.
+    :ivar hosts: every connection that has not been closed yet, whatever its state; and the host
+        that it counts for, once that is known.
     """
 
     def __init__(self, maximum: int) -> None:
         self.admission = ConnectionLimit(maximum)
         self.totals = Totals()
-        # Every connection that has not been closed yet, whatever its state; and the host that
-        # it counts for, once that is known.
-        self._hosts: dict[Connection, str | None] = {}
+        self.hosts: dict[Connection, str | None] = {}
         # Who waits for the end of all of them; written by end.
         self._ended: Deferred[None] | None = None
 
     def __iter__(self) -> Iterator[Connection]:
-        return iter(self._hosts)
+        return iter(self.hosts)
 
     def __len__(self) -> int:
-        return len(self._hosts)
-
-    def __contains__(self, connection: object) -> bool:
-        return connection in self._hosts
+        return len(self.hosts)
 
     def opened(self, connection: Connection) -> None:
         """One has come."""
         self.totals.accepted += 1
-        self._hosts[connection] = None
+        self.hosts[connection] = None
         self.admission.opened(connection)
-
-    def countFor(self, connection: Connection, host: str) -> None:
-        """It is known who it counts for."""
-        self._hosts[connection] = host
-
-    def hostOf(self, connection: Connection) -> str | None:
-        """Who it counts for, if that is known."""
-        return self._hosts[connection]
 
     def closed(self, connection: Connection) -> None:
         """One is gone; its counters are final."""
-        del self._hosts[connection]
+        del self.hosts[connection]
         self.admission.closed(connection)
         self.totals.add(connection)
-        self._fireIfEmpty()
+        if self._ended is not None:
+            self._fireIfEmpty()
 
     def drain(self) -> Deferred[None]:
         """Have all of them end; fires when the last is gone."""
-        for connection in list(self._hosts):
+        for connection in list(self.hosts):
             connection.attempt(connection.drain)
         ended: Deferred[None] = Deferred()
         self._ended = ended
@@ -77,6 +67,6 @@ class LiveConnections:
         return ended
 
     def _fireIfEmpty(self) -> None:
-        if not self._hosts and self._ended is not None:
+        if not self.hosts and self._ended is not None:
             ended, self._ended = self._ended, None
             ended.callback(None)

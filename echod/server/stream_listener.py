@@ -92,6 +92,9 @@ class StreamListener(Listener, Owner):
         self._port.installLayers(plan.layers)
         # Who tells of clients, if that is not the kernel.
         self._teller = next((layer for layer in plan.layers if layer.tellsPeer), None)
+        # Whether it matters who comes; whether it must be known of each that is there.
+        self._choosy = self._teller is not None or self._sources.refuses
+        self._notes = self._sources.counts or logConnections
 
     # -- The service -----------------------------------------------------------------------
 
@@ -177,24 +180,27 @@ class StreamListener(Listener, Owner):
         if sweep.quiet:
             # Asked here: mostly there is somebody, and this is no call for each.
             sweep.wake()
-        now = sweep.now
-        host = _hostOf(address)
-        why = None
-        teller = self._teller
-        if host is not None and teller is None:
-            why = self._sources.refusal(host, now)
-        elif host is not None and teller is not None and not teller.trusts(host):
-            why = "untrusted"
-        if why is None and not self._live.admission.admit(now):
+        # Mostly anybody may come: then it is not asked who it is.
+        why = self._refusal(address) if self._choosy else None
+        if why is None:
+            if self._live.admission.admit(sweep.now):
+                return True
             why = "full"
-        if why is not None:
-            self.totals.refused[why] += 1
-        return why is None
+        self.totals.refused[why] += 1
+        return False
+
+    def _refusal(self, address: IAddress) -> str | None:
+        host = _hostOf(address)
+        if host is None:
+            return None
+        if self._teller is None:
+            return self._sources.refusal(host, self.sweep.now)
+        return None if self._teller.trusts(host) else "untrusted"
 
     def opened(self, connection: Connection) -> None:
         """See `Owner.opened`."""
         self._live.opened(connection)
-        if self._teller is None:
+        if self._notes and self._teller is None:
             self._count(connection)
 
     def identified(self, connection: Connection) -> bool:
@@ -210,7 +216,7 @@ class StreamListener(Listener, Owner):
     def _count(self, connection: Connection) -> None:
         host = _hostOf(connection.transport.getPeer()) if self._sources.counts else None
         if host is not None:
-            self._live.countFor(connection, host)
+            self._live.hosts[connection] = host
             self._sources.opened(host)
         if self._log is not None:
             self._log.opened(connection)
@@ -234,14 +240,15 @@ class StreamListener(Listener, Owner):
 
     def closed(self, connection: Connection) -> None:
         """See `Owner.closed`."""
-        if connection not in self._live:
+        live = self._live
+        if connection not in live.hosts:
             return
-        host = self._live.hostOf(connection)
+        host = live.hosts[connection]
         if host is not None:
             self._sources.closed(host)
         if self._log is not None:
             self._log.closed(connection, self.sweep.now)
-        self._live.closed(connection)
+        live.closed(connection)
 
 
 def _hostOf(address: IAddress) -> str | None:

@@ -13,7 +13,7 @@ import socket
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IProducer, IProtocol
 from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 
@@ -110,6 +110,13 @@ class Accepted(SocketStream, tcp.Server):
     def __repr__(self) -> str:
         """Name the client and the number of the connection."""
         return f"<{type(self).__name__} #{self.sessionno} of {self.hostname}>"
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """As Twisted's, in one call for a connection's own."""
+        if streaming and self.producer is None and not (self.TLS or self.disconnected):
+            self.producer, self.streamingProducer = producer, True  # type: ignore[assignment]  # of the push kind
+        else:
+            super().registerProducer(producer, streaming)
 
     def startReading(self) -> None:
         """As Twisted's."""

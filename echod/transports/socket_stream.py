@@ -20,7 +20,7 @@ Private parts of Twisted 26.10 that are known here (checked at import, and each 
 from __future__ import annotations
 
 import socket
-import struct
+import sys
 from collections.abc import Callable
 from errno import EAGAIN, EINTR, ENOBUFS, ENOMEM, EPIPE
 from fcntl import ioctl
@@ -78,6 +78,9 @@ def require(owner: type, *names: str) -> None:
 require(tcp.Server, *_PRIVATE)
 
 _closed = Failure(CONNECTION_DONE)
+
+# Where the kernel writes an int.
+_INT = bytes(4)
 
 # Where bytes are that are being echoed unseen; free again when doRead returns.
 _scratch = memoryview(bytearray(LARGEST_ECHO))
@@ -304,7 +307,6 @@ class SocketStream(tcp.Connection):
 
     def closeNow(self) -> None:
         """See `IConnectionTransport.closeNow`."""
-        self._end()
         self.connectionLost(_closed)
 
     def loseWriteConnection(self) -> None:
@@ -350,5 +352,4 @@ class SocketStream(tcp.Connection):
         return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
     def _queued(self, request: int) -> int:
-        (count,) = struct.unpack("i", ioctl(self.socket.fileno(), request, b"\0\0\0\0"))
-        return int(count)
+        return int.from_bytes(ioctl(self.fileno(), request, _INT), sys.byteorder)

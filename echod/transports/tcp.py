@@ -4,8 +4,8 @@ TCP: a port that fails at once and in words, and both kinds of connections.
 A *listening* socket (`TCPPort`) only ever yields *connection* sockets (`Server`); options that
 Linux hands down from the first to the second (no delay, keepalive, urgent bytes in line) are set
 once, on the listening one.  Private parts of Twisted known here: ``Server._addressType``,
-``Port._addressType``, ``Port._realPortNumber``, ``Port._logConnectionLostMsg``,
-``Connector._makeTransport`` and ``Client._connectDone``.
+``Port._buildAddr``, ``Port._addressType``, ``Port._realPortNumber``,
+``Port._logConnectionLostMsg``, ``Connector._makeTransport`` and ``Client._connectDone``.
 """
 
 from __future__ import annotations
@@ -96,6 +96,20 @@ class Port(Accepting, tcp.Port):
     """Twisted's port, with echod's accepting and echod's transport."""
 
     transport = Server  # type: ignore[assignment]  # see Accepting
+
+    def _buildAddr(
+        self, address: tuple[str, int] | tuple[str, int, int, int]
+    ) -> IPv4Address | IPv6Address:
+        """As Twisted's, whose classes check for each connection that it is one of TCP."""
+        if len(address) == INET6_FIELDS:
+            inet6 = IPv6Address.__new__(IPv6Address)
+            inet6.type = "TCP"
+            inet6.host, inet6.port, inet6.flowInfo, inet6.scopeID = address
+            return inet6
+        inet4 = IPv4Address.__new__(IPv4Address)
+        inet4.type = "TCP"
+        inet4.host, inet4.port = address
+        return inet4
 
 
 class TCPPort(Listening, Port):

@@ -10,12 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.protocol import Factory
 
 from echod.kit import Connection, ConnectionMaker
 from echod.protocols.line import LineOptions, line
+from echod.testing import Loop
 from echod.transports.accepted import Accepted
 from echod.transports.resting import PAUSE
 from echod.transports.socket_stream import FIRST_READ
+from echod.transports.tcp import Port
 from tests.unit.outer import reset, waitUntil
 from tests.unit.served import Served
 
@@ -213,3 +217,16 @@ def test_othersHaveATurnOfTheirOwn() -> None:
             served.rest()
             assert client.recv(9) == b"hello\n"
         assert served.closed == {"eof": 1}
+
+
+@pytest.mark.parametrize(
+    "address", [("192.0.2.1", 5), ("2001:db8::1", 5, 0, 0), ("fe80::1%eth0", 5, 7, 2)]
+)
+def test_addresses(address: tuple[str, int] | tuple[str, int, int, int]) -> None:
+    """They are made another way than Twisted's, and are the same."""
+    port = Port(0, Factory(), 5, "", Loop())
+    made = port._buildAddr(address)
+    kind = IPv4Address if len(address) == 2 else IPv6Address
+    expected = kind("TCP", *address)
+    assert made == expected
+    assert (repr(made), hash(made), vars(made)) == (repr(expected), hash(expected), vars(expected))
