@@ -159,9 +159,12 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         no more.  If it says 0 it has stopped reading.  ``None``, after that: ask nobody any more.
         """
 
-    def echoUnseen(allowed: bool) -> None:
+    def echoUnseen(allowed: bool, inPlace: bool = False) -> None:
         """
         Say whether input may be echoed without being shown.
+
+        :param inPlace: whether bulk is to stay in the socket's queue until it is sent back; it
+            costs more than what a transport does otherwise, but nothing of it is ever ours.
 
         The protocol's ``echoed`` is then called with the number of bytes that were read and
         written, none of which ``dataReceived`` gets.  What comes after something that waits

@@ -335,7 +335,7 @@ class Connection(HalfClose):
             if self.largestRead != _LARGEST_READ:
                 self.transport.limitReads(self.largestRead)
             if self.verbatim and not self._metered:
-                self.transport.echoUnseen(True)
+                self.transport.echoUnseen(True, self.inPlace)
             self.transport.registerProducer(self, True)
             self.begun()
         except BaseException:

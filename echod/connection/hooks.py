@@ -39,6 +39,9 @@ class ProtocolHooks(TwistedProtocol):
     #: be counted.
     verbatim: ClassVar[bool] = False
 
+    #: Whether bulk is then to stay in the socket's queue until it is sent back.
+    inPlace: ClassVar[bool] = False
+
     #: Whether any byte is progress, or only what the subclass calls `progressed` for.
     bytesAreProgress: ClassVar[bool] = True
 

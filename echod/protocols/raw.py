@@ -3,6 +3,9 @@
 
 ``quit`` names bytes that end the connection: the echo goes up to and including them,
 wherever reads happened to split them, and nothing after.
+
+``in_place`` has bulk stay in the kernel's queue of its socket until it is sent back.  It costs more
+than the pipe that bulk goes through otherwise, and nothing of it dies with the process.
 """
 
 from __future__ import annotations
@@ -22,6 +25,13 @@ class RawOptions(ProtocolOptions, frozen=True):
     quit: Annotated[
         str, Meta(max_length=256, description="bytes (UTF-8) that end the connection; empty: none")
     ] = ""
+    in_place: Annotated[
+        bool,
+        Meta(
+            description="bulk stays in the kernel's queue of the socket until it is sent back, and"
+            " is copied"
+        ),
+    ] = False
 
 
 class _Raw(Connection):
@@ -29,6 +39,10 @@ class _Raw(Connection):
 
     def received(self, data: bytes) -> None:
         self.reply(data)
+
+
+class _RawInPlace(_Raw):
+    inPlace = True
 
 
 class _RawUntilQuit(Connection):
@@ -50,7 +64,9 @@ class _RawUntilQuit(Connection):
 
 
 def _connection(settings: RawOptions) -> Connection:
-    return _RawUntilQuit(settings.quit.encode()) if settings.quit else _Raw()
+    if settings.quit:
+        return _RawUntilQuit(settings.quit.encode())
+    return _RawInPlace() if settings.in_place else _Raw()
 
 
 raw = ConnectionMaker("raw", "every byte comes back (RFC 862)", _connection, RawOptions)

@@ -12,15 +12,16 @@ import resource
 from collections.abc import Sequence
 
 from echod.errors import ConfigurationError
+from echod.transports.pipes import DESCRIPTORS
 from echod.transports.ports import ACCEPTS
 
 __all__ = ["descriptorsFor", "extraFor", "fitDescriptors", "raiseDescriptorLimit"]
 
 #: The share of the limit that connections which we ended may take besides.
 EXTRA = 0.05
-#: Descriptors for everything but connections: log, reactor, plugins; and for each listener
+#: Descriptors for everything but connections: log, reactor, plugins, pipes; and for each listener
 #: its own, and a batch of connections that were aborted for those just accepted.
-RESERVED = 64
+RESERVED = 64 + DESCRIPTORS
 RESERVED_EACH = 1 + ACCEPTS
 
 

@@ -35,6 +35,7 @@ from echod.connection.states import State
 from echod.connection.sweep import TICK, Sweep
 from echod.kit.twisted_protocol import asConnection
 from echod.testing.in_flight import inFlight
+from echod.testing.memory_pipes import MemoryPipes
 from echod.testing.memory_socket import MemorySocket
 from echod.testing.stepped_loop import Loop
 from echod.testing.tls_socket import RECORD, TLSSocket
@@ -68,6 +69,7 @@ class _MemoryServer(Server):
 
     # Any: an imitated one.
     socket: Any
+    pipes = MemoryPipes()
 
     def _queued(self, request: int) -> int:
         return int(self.socket.queued(request))

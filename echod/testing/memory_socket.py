@@ -12,6 +12,8 @@ import socket
 from errno import EAGAIN, ECONNRESET
 from itertools import count
 from termios import FIONREAD, TIOCOUTQ
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 __all__ = ["MemorySocket"]
 
@@ -67,12 +69,14 @@ class MemorySocket:
     """
 
     _numbers = count(1 << 20)
+    _byNumber: ClassVar[WeakValueDictionary[int, MemorySocket]] = WeakValueDictionary()
     peer: MemorySocket
 
     def __init__(self, outgoing: _Direction, incoming: _Direction) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
         self._number = next(self._numbers)
+        self._byNumber[self._number] = self
         self._error = 0
         self._abortive = False
         self.closed = False
@@ -92,9 +96,14 @@ class MemorySocket:
         one.peer, other.peer = other, one
         return one, other
 
+    @classmethod
+    def numbered(cls, number: int) -> MemorySocket:
+        """The one that has this number."""
+        return cls._byNumber[number]
+
     def send(self, data: bytes | memoryview) -> int:
         """See ``socket.send``."""
-        self._fault("send")
+        self.fault("send")
         self._raiseError()
         if self._outgoing.finished:
             raise BrokenPipeError
@@ -108,7 +117,7 @@ class MemorySocket:
 
     def recv(self, limit: int) -> bytes:
         """See ``socket.recv``: bytes that arrived before an RST are read before it."""
-        self._fault("recv")
+        self.fault("recv")
         return self._receive(limit)
 
     def _receive(self, limit: int) -> bytes:
@@ -122,10 +131,10 @@ class MemorySocket:
     def recv_into(self, buffer: memoryview, size: int = 0, flags: int = 0) -> int:
         """See ``socket.recv_into``: ``MSG_PEEK`` only looks, ``MSG_TRUNC`` only drops."""
         size = size or len(buffer)
-        self._fault("recv_into")
+        self.fault("recv_into")
         for name, flag in _FLAGS.items():
             if flags & flag:
-                self._fault(name)
+                self.fault(name)
         if flags & socket.MSG_PEEK and self._incoming.arrived:
             data = bytes(self._incoming.arrived[:size])
         else:
@@ -133,6 +142,11 @@ class MemorySocket:
         if not flags & socket.MSG_TRUNC:
             buffer[: len(data)] = data
         return len(data)
+
+    def fault(self, call: str) -> None:
+        """Raise what `faults` has for this call next, if anything."""
+        if self.faults.get(call):
+            raise OSError(self.faults[call].pop(0), "put in by a test")
 
     def shutdown(self, how: int) -> None:
         """See ``socket.shutdown``."""
@@ -195,10 +209,6 @@ class MemorySocket:
             self._error = ECONNRESET
         self._outgoing.sent.clear()
         self._incoming.sent.clear()
-
-    def _fault(self, call: str) -> None:
-        if self.faults.get(call):
-            raise OSError(self.faults[call].pop(0), "put in by a test")
 
     def _raiseError(self) -> None:
         if self._error:

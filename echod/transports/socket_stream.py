@@ -7,9 +7,8 @@ Twisted buffers everything and asks the reactor for a turn.  A read starts small
 while reads come back full.
 
 Where the protocol would only send back what it is given it may say so (`SocketStream.echoUnseen`):
-then reading and sending are one step.  Bulk is echoed in place: looked at in the kernel's queue
-(``MSG_PEEK``, recv(2)), sent, and taken out of it (``MSG_TRUNC``, tcp(7)) as far as it was sent,
-so that a peer which does not read holds no memory of ours.
+then reading and sending are one step.  Short reads are copied to a buffer and sent from it; bulk
+goes the ways of `echod.transports.bulk_echo`.
 
 Private parts of Twisted 26.10 that are known here (checked at import, and each has a test):
 ``dataBuffer``, ``offset`` and ``_tempDataLen`` (what waits in user space),
@@ -22,7 +21,6 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
-from errno import EAGAIN, EINTR, ENOBUFS, ENOMEM, EPIPE
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
 from typing import Any
@@ -36,20 +34,13 @@ from zope.interface import implementer
 
 from echod.interfaces import IConnectionProtocol, IConnectionTransport, IDescriptorReactor
 from echod.tls.facts import TLSFacts
+from echod.transports.bulk_echo import LARGEST_READ, TRY_AGAIN, BulkEcho
 from echod.wire.proxy_values import ProxyHeader
 
 __all__ = ["TRY_AGAIN", "SocketStream", "require"]
 
-#: Errors of a send after which a read is still told of a broken connection; after any other
-#: it would see EOF.
-_TELLS_NOTHING = frozenset({ENOBUFS, ENOMEM, EPIPE})
-#: Errors that pass: nothing was read or sent, the next call may do.
-TRY_AGAIN = frozenset({EAGAIN, EINTR, ENOBUFS, ENOMEM})
-#: Bytes a read asks for, at first and at most.
+#: Bytes that the first read asks for.
 FIRST_READ = 2048
-LARGEST_READ = 65536
-#: Bytes that are echoed in place in one turn at most: half of a common second-level cache.
-LARGEST_ECHO = 512 * 1024
 
 _PRIVATE = (
     "dataBuffer",
@@ -83,11 +74,11 @@ _closed = Failure(CONNECTION_DONE)
 _INT = bytes(4)
 
 # Where bytes are that are being echoed unseen; free again when doRead returns.
-_scratch = memoryview(bytearray(LARGEST_ECHO))
+_scratch = memoryview(bytearray(LARGEST_READ))
 
 
 @implementer(IConnectionTransport)
-class SocketStream(tcp.Connection):
+class SocketStream(BulkEcho):
     """One accepted connection."""
 
     #: Bytes a read asks for at most; the protocol may lower it (`limitReads`).
@@ -108,12 +99,8 @@ class SocketStream(tcp.Connection):
 
     # Whether an end was asked for, or TLS stands between: then all goes Twisted's way.
     _ending = False
-    # Whether a write was told of a broken connection, which the kernel tells only once.
-    _broken = False
     # How many bytes may be read now, where that is limited; written by meterReads.
     _allowed: Callable[[], int] | None = None
-    # Whether what is read may be echoed unseen.
-    _echoes = False
     # Closing ends both directions by itself: descriptors are not inherited (FD_CLOEXEC).
     _shouldShutdown = False
     #: See `IConnectionTransport`.
@@ -126,8 +113,6 @@ class SocketStream(tcp.Connection):
     tls: TLSFacts | None = None
     proxied: ProxyHeader | None = None
     proxyPeer: IAddress | None = None
-    #: Whether the last read came back full: for `Poller`, which lets others go first.
-    readsMuch = False
 
     def beginOpening(self) -> None:
         """See `IConnectionTransport.beginOpening`."""
@@ -164,9 +149,9 @@ class SocketStream(tcp.Connection):
         self._readSize = min(self._readSize, allowed)
         return type(self).doRead(self)
 
-    def echoUnseen(self, allowed: bool) -> None:
+    def echoUnseen(self, allowed: bool, inPlace: bool = False) -> None:
         """See `IConnectionTransport.echoUnseen`."""
-        self._echoes = allowed and not self._ending
+        self._allowEcho(allowed and not self._ending, inPlace)
 
     # The base that it differs from has its doRead and doWrite exchanged at an abort.
     def doRead(  # type: ignore[override]
@@ -175,8 +160,8 @@ class SocketStream(tcp.Connection):
         """Read once, as much as the last reads make likely."""
         size = self._readSize
         unseen = self._echoes and not (self._tempDataLen or self.dataBuffer)
-        if unseen and size == LARGEST_READ and self.producer is not None:
-            return self._echoInPlace()
+        if unseen and size > self._largestCopy and self.producer is not None:
+            return self._echoBulk()
         data = b""
         try:
             if unseen:
@@ -213,47 +198,12 @@ class SocketStream(tcp.Connection):
         elif 4 * length < size and size > FIRST_READ:
             self._readSize = max(size // 2, FIRST_READ)
 
-    def _echoInPlace(self) -> ConnectionDone | ConnectionLost | None:
-        """Read and write at one go; what cannot be sent now stays unread."""
-        skt = self.socket
-        try:
-            count = skt.recv_into(_scratch, 0, socket.MSG_PEEK)
-            try:
-                sent = skt.send(_scratch[:count])
-            except OSError as error:
-                if error.errno not in TRY_AGAIN:
-                    raise
-                sent = 0
-        except OSError as error:
-            return None if error.errno in TRY_AGAIN else CONNECTION_LOST
-        if sent and not self._takeOut(sent):
-            # It would be sent twice.  A reset alone could take it away.
-            return CONNECTION_LOST
-        if not count:
-            return CONNECTION_LOST if self._broken else CONNECTION_DONE
-        if sent:
-            self.protocol.echoed(sent)
-        if sent != count and self.producer is not None:
-            # As _maybePauseProducer does; doWrite, with nothing to write, will resume it.
-            self.producerPaused = True
-            self.producer.pauseProducing()
-            self.startWriting()
-        elif 2 * count < LARGEST_READ:
-            self._readSize = LARGEST_READ // 2
-        return None
-
-    def _takeOut(self, count: int) -> bool:
-        """Drop what was looked at and sent; returns whether that was done."""
-        try:
-            return self.socket.recv_into(_scratch, count, socket.MSG_TRUNC) == count
-        except OSError:
-            return False
-
     def write(self, data: bytes) -> None:
         """Send now what the kernel takes, if nothing waits before it; buffer the rest."""
         if (
             self._tempDataLen
             or self.dataBuffer
+            or self._pipe is not None
             or self._ending
             or not self.connected
             or type(data) is not bytes  # which Twisted refuses
@@ -268,17 +218,6 @@ class SocketStream(tcp.Connection):
             if sent != len(data) or not (self.streamingProducer or self.producer is None):
                 self._buffer(data[sent:])
 
-    def _sentNothing(self, error: OSError) -> int:
-        """
-        Zero.
-
-        A broken connection is remembered: doWrite will be told so too, and may end it; a
-        caller of write does not expect it there.
-        """
-        if not isinstance(error, BlockingIOError):
-            self._broken = error.errno not in _TELLS_NOTHING
-        return 0
-
     def _buffer(self, data: bytes | memoryview) -> None:
         """Keep what could not be sent; nothing waits yet."""
         self.dataBuffer = bytes(data)
@@ -292,7 +231,7 @@ class SocketStream(tcp.Connection):
     def _end(self) -> None:
         """From here on all goes Twisted's way."""
         self._ending = True
-        self._echoes = False
+        self._allowEcho(False)
 
     # Any: Twisted's own says no types.
     def startTLS(self, *arguments: Any, **keywords: Any) -> None:
@@ -317,6 +256,7 @@ class SocketStream(tcp.Connection):
         if (
             self._tempDataLen
             or self.dataBuffer
+            or self._pipe is not None
             or self.producer is not None
             or self.disconnecting
             or self._writeDisconnecting
@@ -337,7 +277,7 @@ class SocketStream(tcp.Connection):
 
     def unsent(self) -> int:
         """See `IConnectionTransport.unsent` (``TIOCOUTQ``, tcp(7), counts a sent FIN as one)."""
-        waiting = len(self.dataBuffer) - self.offset + self._tempDataLen
+        waiting = len(self.dataBuffer) - self.offset + self._tempDataLen + self._inPipe()
         queued = self._queued(TIOCOUTQ)
         if queued and self._writeDisconnected:
             queued -= 1

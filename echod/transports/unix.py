@@ -63,6 +63,10 @@ class UNIXServer(Accepted, unix.Server):
     Descriptors that a peer passes are not received: nobody here has a use for them.
     """
 
+    # What is sent at a time counts as unread until all of it is read (unix(7)).  Of a slow reader
+    # nothing would be seen for so long that it looked stalled: docs/configuration.md has a rate.
+    _largestPortion = 48 * 1024
+
     def __init__(
         self,
         sock: socket.socket,

@@ -172,8 +172,9 @@ def test_stalledReaderIsBounded(makeLink: MakeLink) -> None:
     link = connect(makeLink, sendBuffer=16384, receiveBuffer=16384)
     sent = sendUntilFull(link)
     transport: Any = link.connection.transport
-    held = len(transport.dataBuffer) + transport._tempDataLen
-    assert 65536 < held <= 3 * 65536
+    held = len(transport.dataBuffer) + transport._tempDataLen + transport._inPipe()
+    # With a pipe reading stops at the first byte that the peer does not take.
+    assert 0 < held <= 3 * 65536
     assert link.connection.pauses == 1
     assert receiveExactly(link, sent) == bytes(sent)
     # And it goes on: what stalled was nothing but the peer.
@@ -218,7 +219,7 @@ def test_ourEndWhilePaused(makeLink: MakeLink) -> None:
     sent = sendUntilFull(link)
     link.connection.end(Reason.MAX_AGE)
     echoed = link.readAll()
-    assert len(echoed) == link.connection.bytesOut > 65536
+    assert len(echoed) == link.connection.bytesOut >= 65536
     assert link.connection.bytesIn + link.connection.discarded == sent
     link.finish()
     settle(link)

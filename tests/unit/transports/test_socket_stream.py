@@ -41,11 +41,12 @@ import echod.transports
 from echod.interfaces import IConnectionTransport
 from echod.testing import Loop, MemorySocket
 from echod.transports import socket_stream as stream
+from echod.transports.bulk_echo import LARGEST_READ
 from echod.transports.facade import Facade
 from echod.transports.loop.poller import Poller
 from echod.transports.ports import ACCEPTS
 from echod.transports.resting import PAUSE
-from echod.transports.socket_stream import FIRST_READ, LARGEST_READ
+from echod.transports.socket_stream import FIRST_READ
 from echod.transports.tcp import Port, Server
 from echod.transports.unix import UNIXPort, UNIXServer
 from tests.unit.outer import Crowded, Outer, reset, tcpPair, waitUntil

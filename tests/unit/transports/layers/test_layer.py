@@ -30,10 +30,11 @@ from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import BUILTIN, Registry
 from echod.testing import Link, Loop, checkProtocol
 from echod.testing.links import TCP_PATIENCE, _kernelLink
+from echod.transports.bulk_echo import LARGEST_READ
 from echod.transports.layers import LAYERS, Layer, TLSLayer
 from echod.transports.layers.proxied import Proxied
 from echod.transports.ports import layered
-from echod.transports.socket_stream import LARGEST_READ, SocketStream
+from echod.transports.socket_stream import SocketStream
 from echod.transports.tcp import Server, TCPPort
 from echod.transports.unix import UNIXListeningPort
 from tests.certificates import Certificates

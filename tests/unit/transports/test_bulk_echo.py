@@ -1,4 +1,8 @@
-"""`Stream.echoUnseen`: bulk is echoed in place, in order, and nothing of it is kept."""
+"""
+`SocketStream.echoUnseen`: bulk comes back in order, whichever way it goes.
+
+In place nothing of it is kept; what waits in a pipe is bounded, and known.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,15 @@ import fcntl
 import functools
 import os
 import random
+import resource
 import socket
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from errno import EACCES, ECONNRESET, EINTR, EINVAL, EIO, ENOBUFS, ENOMEM, ENOSYS, EPERM
 from typing import Any
+from typing import Protocol as TypingProtocol
 
 import pytest
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -19,8 +27,15 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from echod.connection.states import Reason
+from echod.protocols.raw import RawOptions, raw
+from echod.testing import Link as MemoryLink
+from echod.testing import memoryLink
+from echod.testing.memory_pipes import MemoryPipes
+from echod.transports.bulk_echo import LARGEST_READ
 from echod.transports.facade import Facade
-from echod.transports.socket_stream import FIRST_READ, LARGEST_READ
+from echod.transports.pipes import LARGEST_SPLICE, MOST, Pipes
+from echod.transports.socket_stream import FIRST_READ
 from echod.transports.tcp import Server
 from echod.transports.unix import UNIXServer
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
@@ -43,24 +58,28 @@ class Echo(Protocol):
     Echoes, pauses and half-closes as a connection does.
 
     :ivar seen: bytes shown; ``unseen``: bytes that were not.
+    :ivar ended: whether it echoes no more.
     :ivar onEchoed: what it does in place of counting these.
     """
 
     transport: Any
     factory: Any = None
 
-    def __init__(self) -> None:
+    def __init__(self, inPlace: bool) -> None:
+        self.inPlace = inPlace
         self.seen = self.unseen = self.pauses = 0
         self.ends: list[Any] = []
+        self.ended = False
         self.onEchoed: Callable[[], None] | None = None
 
     def connectionMade(self) -> None:
         self.transport.registerProducer(self, True)
-        self.transport.echoUnseen(True)
+        self.transport.echoUnseen(True, self.inPlace)
 
     def dataReceived(self, data: bytes) -> None:
         self.seen += len(data)
-        self.transport.write(data)
+        if not self.ended:
+            self.transport.write(data)
 
     def end(self) -> None:
         self.transport.unregisterProducer()
@@ -97,7 +116,7 @@ class Echo(Protocol):
 class Link:
     """A stream of ours on a real socket, and its client."""
 
-    def __init__(self, family: int = socket.AF_INET) -> None:
+    def __init__(self, family: int = socket.AF_INET, *, inPlace: bool = False) -> None:
         self.outer = Outer()
         facade: Any = Facade(self.outer)
         kind: Any = Server
@@ -110,7 +129,8 @@ class Link:
             self.socket, self.client = tcpPair()
             # As on a connection that a TCPPort accepts.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
-        self.protocol = Echo()
+        self.inPlace = inPlace
+        self.protocol = Echo(inPlace)
         address: Any = ("127.0.0.1", 1)
         self.transport = kind(self.socket, self.protocol, address, None, 0, facade)
         self.protocol.makeConnection(self.transport)
@@ -181,19 +201,31 @@ class Link:
         return len(data) - len(rest)
 
 
-def test_bulkGoesUnseen() -> None:
+class Bulk(TypingProtocol):
+    """Makes a link over which bulk goes one way."""
+
+    def __call__(self, family: int = socket.AF_INET) -> Link: ...
+
+
+@pytest.fixture(params=["pipe", "in place"])
+def bulk(request: pytest.FixtureRequest) -> Bulk:
+    """Each test in turn with either."""
+    return functools.partial(Link, inPlace=request.param == "in place")
+
+
+def test_bulkGoesUnseen(bulk: Bulk) -> None:
     """All comes back in order and none of it was shown; no descriptor is left."""
     before = descriptors()
-    with Link() as link:
+    with bulk() as link:
         link.exchange(noise(BULK))
         assert (link.protocol.seen, link.protocol.unseen) == (0, BULK)
     assert descriptors() == before
 
 
-def test_thereAndBack() -> None:
+def test_thereAndBack(bulk: Bulk) -> None:
     """Small, bulk, small, bulk: small reads after bulk, and all in order."""
     source = random.Random(3)
-    with Link() as link:
+    with bulk() as link:
         for _ in range(20):
             link.exchange(source.randbytes(1_000_000))
             for _ in range(12):
@@ -204,10 +236,10 @@ def test_thereAndBack() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
-def test_randomSessions(family: int, seed: int) -> None:
+def test_randomSessions(bulk: Bulk, family: int, seed: int) -> None:
     """Random sizes, buffers, pauses of both sides, and writes of ours between; then FIN."""
     source = random.Random(seed)
-    with Link(family) as link:
+    with bulk(family) as link:
         for skt in (link.client, link.socket):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 if source.random() < 0.5:
@@ -241,9 +273,9 @@ def test_randomSessions(family: int, seed: int) -> None:
         assert link.protocol.seen + link.protocol.unseen == len(data)
 
 
-def test_whoNeverReads() -> None:
+def test_whoNeverReads(bulk: Bulk) -> None:
     """C5: nothing of what it sends is held in user space; `unsent` and `unread` know of all."""
-    with Link() as link:
+    with bulk() as link:
         sent = link.stall()
         transport = link.transport
         assert (transport.dataBuffer, transport._tempDataLen) == (b"", 0)
@@ -256,6 +288,7 @@ def test_whoNeverReads() -> None:
         # What has arrived and is not acknowledged yet is in both.
         assert int.from_bytes(arrived, sys.byteorder) + transport.unsent() >= echoed
         # What is written now comes after it, and FIN after that.
+        assert transport._inPipe() <= (0 if link.inPlace else LARGEST_SPLICE)
         transport.write(b"written")
         transport.unregisterProducer()
         transport.loseWriteConnection()
@@ -266,9 +299,9 @@ def test_whoNeverReads() -> None:
         waitUntil(link.outer.turn, lambda: transport.disconnected)
 
 
-def test_whoReadsAgain() -> None:
+def test_whoReadsAgain(bulk: Bulk) -> None:
     """C5: when it reads again, all that the kernel took of it comes back."""
-    with Link() as link:
+    with bulk() as link:
         sent = link.stall()
         link.outer.rest()
         waitUntil(link.outer.turn, lambda: link.receive() or len(link.answer) == sent)
@@ -276,10 +309,10 @@ def test_whoReadsAgain() -> None:
 
 
 @pytest.mark.parametrize("reads", [False, True])
-def test_reset(reads: bool) -> None:
+def test_reset(bulk: Bulk, reads: bool) -> None:
     """RST ends it, whether it is stalled or in full flight."""
     before = descriptors()
-    link = Link()
+    link = bulk()
     if reads:
         link.exchange(noise(1_000_000))
         link.send(memoryview(noise(1_000_000)))
@@ -291,9 +324,9 @@ def test_reset(reads: bool) -> None:
     assert descriptors() == before
 
 
-def test_endedWhileCounted() -> None:
+def test_endedWhileCounted(bulk: Bulk) -> None:
     """A protocol that aborts as it is told of an echo, of a part too, is not spoken to again."""
-    link = Link()
+    link = bulk()
     # So that not all can be sent at one go.
     link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
     link.stall()
@@ -306,9 +339,9 @@ def test_endedWhileCounted() -> None:
     assert link.protocol.pauses == pauses
 
 
-def test_closedWhileCounted() -> None:
+def test_closedWhileCounted(bulk: Bulk) -> None:
     """A protocol may close the transport as it is told of an echo, which is sent by then."""
-    link = Link()
+    link = bulk()
     link.protocol.onEchoed = link.transport.closeNow
     link.client.send(b"12345")
     waitUntil(link.outer.turn, lambda: link.transport.disconnected)
@@ -318,9 +351,9 @@ def test_closedWhileCounted() -> None:
     assert link.protocol.ends == ["stop", ConnectionDone]
 
 
-def test_afterWhatWaits() -> None:
+def test_afterWhatWaits(bulk: Bulk) -> None:
     """What was written before, and waits in user space, goes before what is echoed."""
-    with Link() as link:
+    with bulk() as link:
         link.exchange(noise(1_000_000))
         written = 0
         while not link.transport._tempDataLen:
@@ -331,25 +364,31 @@ def test_afterWhatWaits() -> None:
         assert link.answer[1_000_000:-1_000_000] == b"x" * written
 
 
-def test_ourEndWhileStalled() -> None:
-    """Our FIN while nothing more can be sent: it stays open, and nothing is lost."""
-    with Link() as link:
+def test_ourEndWhileStalled(bulk: Bulk) -> None:
+    """
+    Our FIN while nothing more can be sent: it stays open, and nothing is lost.
+
+    It follows what waits in a pipe.
+    """
+    with bulk() as link:
         link.stall()
         echoed = link.protocol.unseen
         link.transport.echoUnseen(False)
         link.transport.unregisterProducer()
         link.transport.loseWriteConnection()
+        link.protocol.ended = True
         link.transport.resumeProducing()
         waitUntil(link.outer.turn, lambda: link.protocol.seen > 1_000_000)
         link.outer.rest()
-        assert link.protocol.ends == ["FIN"]
+        assert link.protocol.ends == (["FIN"] if link.inPlace else [])
         waitUntil(link.outer.turn, link.receive)
+        assert link.protocol.ends == ["FIN"]
         assert bytes(link.answer) == noise(24_000_000)[:echoed]
 
 
-def test_afterASequence() -> None:
+def test_afterASequence(bulk: Bulk) -> None:
     """The same for what was written with ``writeSequence``, which never goes at once."""
-    with Link() as link:
+    with bulk() as link:
         link.transport.writeSequence([b"before, "])
         link.client.send(b"after")
         link.transport.doRead()
@@ -357,9 +396,9 @@ def test_afterASequence() -> None:
         assert link.answer == b"before, after"
 
 
-def test_readsMuch() -> None:
+def test_readsMuch(bulk: Bulk) -> None:
     """The transport says whether its last read came back full."""
-    with Link() as link:
+    with bulk() as link:
         link.client.send(bytes(FIRST_READ + 5))
         link.transport.doRead()
         assert link.transport.readsMuch
@@ -368,9 +407,9 @@ def test_readsMuch() -> None:
         link.receive()
 
 
-def test_afterOurEnd() -> None:
+def test_afterOurEnd(bulk: Bulk) -> None:
     """Input after our FIN is shown, as there is nowhere to echo it."""
-    with Link() as link:
+    with bulk() as link:
         link.exchange(noise(1_000_000))
         link.transport.loseWriteConnection()
         waitUntil(link.outer.turn, lambda: link.protocol.ends)
@@ -384,23 +423,23 @@ def test_afterOurEnd() -> None:
         assert link.protocol.unseen == unseen
 
 
-def test_urgentByte() -> None:
+def test_urgentByte(bulk: Bulk) -> None:
     """Urgent bytes within bulk, where reads stop (tcp(7)), come back in their places."""
     source = random.Random(5)
-    with Link() as link:
+    with bulk() as link:
         link.exchange(noise(1_000_000))
         for _ in range(30):
             link.exchange(source.randbytes(source.randrange(1, 1_000_000)), urgent=source)
         assert link.protocol.unseen > 1_000_000
 
 
-def test_urgentByteOverUNIX() -> None:
+def test_urgentByteOverUNIX(bulk: Bulk) -> None:
     """
     Over a UNIX socket (unix(7), since Linux 5.15) it is a byte as any other.
 
     Left apart, it would be readable and not be seen, and everybody would wait for nothing.
     """
-    with Link(socket.AF_UNIX) as link:
+    with bulk(socket.AF_UNIX) as link:
         for number in range(20):
             link.exchange(noise(300_000))
             assert link.protocol.unseen
@@ -411,9 +450,9 @@ def test_urgentByteOverUNIX() -> None:
             assert link.answer[got:] == bytes([number])
 
 
-def test_forbidden() -> None:
+def test_forbidden(bulk: Bulk) -> None:
     """Once it is not allowed any more, everything is shown."""
-    with Link() as link:
+    with bulk() as link:
         link.exchange(noise(1_000_000))
         unseen = link.protocol.unseen
         assert unseen > 0
@@ -422,9 +461,9 @@ def test_forbidden() -> None:
         assert link.protocol.unseen == unseen
 
 
-def test_nobodyToPause() -> None:
+def test_nobodyToPause(bulk: Bulk) -> None:
     """Without a producer nobody stops reading: what cannot be sent is buffered, not asked again."""
-    with Link() as link:
+    with bulk() as link:
         link.transport.unregisterProducer()
         sent = link.stall()
         assert sent == 24_000_000
@@ -434,9 +473,9 @@ def test_nobodyToPause() -> None:
         assert bytes(link.answer) == noise(sent)
 
 
-def test_answersBetween() -> None:
+def test_answersBetween(bulk: Bulk) -> None:
     """What is written of one's own keeps its place among what is echoed in place."""
-    with Link() as link:
+    with bulk() as link:
         link.exchange(noise(1_000_000))
         assert link.protocol.unseen > 0
         sent = link.stall()
@@ -450,3 +489,172 @@ def test_answersBetween() -> None:
             link.answer[1_000_000:before] + link.answer[before + 3_000_000 :]
             == (noise(24_000_000)[:sent])
         )
+
+
+# -- Pipes ---------------------------------------------------------------------------------------
+
+
+def pipesOf(link: Link) -> Pipes:
+    pipes: Pipes = link.transport.pipes
+    return pipes
+
+
+def test_onePipeForAll() -> None:
+    """Who is read by its peer leaves nothing in the pipe; it is closed with its last user."""
+    before = descriptors()
+    with Link() as one, Link() as other:
+        opened = descriptors()
+        for _ in range(3):
+            one.exchange(noise(1_000_000))
+            other.exchange(noise(1_000_000))
+        # A moment's rest in one may have made one more.
+        assert descriptors() - opened == 2 * len(pipesOf(one).idle) <= 4
+    assert descriptors() == before
+    assert pipesOf(one).idle == []
+
+
+def test_restInAPipe() -> None:
+    """What waits in a pipe is unsent, FIN and writes wait for it, and RST frees it."""
+    before = descriptors()
+    with Link() as link:
+        link.stall()
+        held = link.transport._inPipe()
+        assert 0 < held <= LARGEST_SPLICE
+        assert link.transport.unsent() > held
+        assert pipesOf(link).idle == []
+        # Reading on, against all warnings, overtakes nothing.
+        seen = link.protocol.seen
+        link.transport.doRead()
+        assert link.protocol.seen > seen
+        reset(link.client)
+        waitUntil(link.outer.turn, lambda: link.transport.disconnected)
+    assert descriptors() == before
+
+
+def test_morePipesThanThereAre() -> None:
+    """As many as there are pipes keep one; who comes then is echoed in place.  All comes back."""
+    with ExitStack() as stack:
+        links = [stack.enter_context(Link()) for _ in range(MOST + 2)]
+        sent = [link.stall() for link in links]
+        held = [link.transport._inPipe() for link in links]
+        assert all(held[:MOST])
+        assert held[MOST:] == [0, 0]
+        with Link() as other:
+            other.exchange(noise(BULK))
+            assert other.protocol.seen == 0
+        for link, count in zip(links, sent, strict=True):
+            waitUntil(link.outer.turn, lambda: link.receive() or len(link.answer) == count)  # noqa: B023  # called before the next one
+            assert bytes(link.answer) == noise(24_000_000)[:count]
+        # And all of them are to be had again.
+        assert len(pipesOf(links[0]).idle) == MOST
+
+
+@contextmanager
+def noDescriptors() -> Iterator[None]:
+    """None is left."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, limits[1])
+    )
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        with suppress(OSError):
+            while True:
+                stack.callback(os.close, os.dup(0))
+        yield
+
+
+def test_noDescriptorForAPipe() -> None:
+    """Without a descriptor left bulk is echoed in place; when there is one it takes a pipe."""
+    with Link() as link:
+        with noDescriptors():
+            link.exchange(noise(BULK))
+            assert (link.protocol.seen, pipesOf(link).idle) == (0, [])
+        link.exchange(noise(BULK))
+        assert len(pipesOf(link).idle) == 1
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user to whom the kernel's limits apply."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize(("least", "opens"), [(65536, True), (131_072, False)])
+def test_smallPipe(least: int, opens: bool) -> None:
+    """A user may get a smaller pipe than was asked for; one that is too small is of no use."""
+    before = descriptors()
+    with unprivileged():
+        # More than pipe-max-size (pipe(7)): it stays as it was made.
+        pipes = Pipes(size=1 << 30, least=least)
+        pipes.join()
+        assert pipes.open() is opens
+        assert len(pipes.idle) == opens
+        pipes.leave(None)
+    assert descriptors() == before
+
+
+def test_smallPipes() -> None:
+    """Pipes of 64 KiB, and links that stall: all comes back."""
+    with Link() as link:
+        link.transport.pipes = pipes = Pipes(size=65536)
+        link.exchange(noise(BULK))
+        sent = link.stall()
+        waitUntil(link.outer.turn, lambda: link.receive() or len(link.answer) == BULK + sent)
+        assert bytes(link.answer) == noise(BULK) + noise(24_000_000)[:sent]
+        assert len(pipes.idle) == 1
+
+
+def memoryBulk() -> tuple[MemoryLink, Any]:
+    """A link in memory, and its transport, with pipes of its own."""
+    # Any: raw asks nothing of the address.
+    address: Any = None
+    connection = raw.makeFactory(RawOptions()).buildProtocol(address)
+    assert connection is not None
+    link = memoryLink(connection)
+    transport: Any = link.connection.transport
+    transport.pipes = MemoryPipes()
+    return link, transport
+
+
+@pytest.mark.parametrize("error", [EPERM, EINVAL, ENOSYS, EACCES])
+def test_spliceForbidden(error: int) -> None:
+    """Where the system does not let us splice it is not asked again; bulk is echoed in place."""
+    link, transport = memoryBulk()
+    transport.socket.faults["splice"] = [error, EIO]
+    assert link.exchange(noise(1_000_000)) == noise(1_000_000)
+    assert transport.pipes.idle == []
+
+
+@pytest.mark.parametrize("error", [EINTR, ENOBUFS, ENOMEM])
+def test_errorsOfSpliceThatPass(error: int) -> None:
+    """Nothing was moved, and the next turn may do better."""
+    link, transport = memoryBulk()
+    transport.socket.faults["splice"] = faults = [error] * 3
+    assert link.exchange(noise(1_000_000)) == noise(1_000_000)
+    assert faults == []
+
+
+@pytest.mark.parametrize("call", ["splice", "send"])
+def test_errorsOfSpliceThatEnd(call: str) -> None:
+    """It is over, and the pipe with what was in it is closed."""
+    link, transport = memoryBulk()
+    pipes = transport.pipes
+    rest = memoryview(noise(1_000_000))
+    while not pipes.idle:
+        rest = rest[link.send(rest) :]
+        link.pump()
+        link.receive()
+    transport.socket.faults[call] = [ECONNRESET]
+    rest = rest[link.send(rest) :]
+    link.pump()
+    assert link.gone
+    assert link.connection.reason is Reason.RESET
+    assert (pipes.idle, pipes._count) == ([], 0)

@@ -1,0 +1,241 @@
+"""
+How bulk is echoed unseen: `BulkEcho`, the ground floor of `echod.transports.socket_stream`.
+
+There are two ways:
+
+* **Through a pipe** (splice(2), `echod.transports.pipes`): uncopied, from the socket into the pipe
+  and from there into the same socket.  What the peer does not take waits in the pipe; it comes
+  before all else that is written, and the protocol is paused until the pipe is empty.
+* **In place**, where that is asked for or no pipe is to be had: looked at in the kernel's queue
+  (``MSG_PEEK``, recv(2)), sent, and taken out of it (``MSG_TRUNC``, tcp(7)) as far as it was sent.
+  Nothing of it is ever ours.
+
+docs/performance.md tells which costs what.
+"""
+
+from __future__ import annotations
+
+import socket
+from errno import EACCES, EAGAIN, EINTR, EINVAL, ENOBUFS, ENOMEM, ENOSYS, EPERM, EPIPE
+
+from twisted.internet import tcp
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+
+from echod.interfaces import IConnectionProtocol
+from echod.transports.pipes import FLAGS, LARGEST_SPLICE, Pipe, Pipes
+
+__all__ = ["LARGEST_COPY_IN_PLACE", "LARGEST_READ", "TRY_AGAIN", "BulkEcho"]
+
+#: Errors that pass: nothing was read or sent, the next call may do.
+TRY_AGAIN = frozenset({EAGAIN, EINTR, ENOBUFS, ENOMEM})
+#: Errors of a send after which a read is still told of a broken connection; after any other
+#: it would see EOF.
+_TELLS_NOTHING = frozenset({ENOBUFS, ENOMEM, EPIPE})
+#: Errors of splice(2) where it is not to be had: a system call filter, another kernel.
+_NO_SPLICE = frozenset({EACCES, EINVAL, ENOSYS, EPERM})
+
+#: Bytes that a read asks for at most.
+LARGEST_READ = 65536
+#: The largest read that is no bulk: above it a pipe is cheaper than a copy.  The second is for bulk
+#: in place.
+LARGEST_COPY = 16384
+LARGEST_COPY_IN_PLACE = 32768
+#: Bytes of a turn below which the next one is copied again.
+LEAST_SPLICE = 12288
+#: Bytes that are echoed in place in one turn at most: half of a common second-level cache.
+LARGEST_ECHO = 512 * 1024
+
+# Where bytes are that are being echoed in place; free again when doRead returns.
+_scratch = memoryview(bytearray(LARGEST_ECHO))
+
+
+def _after(error: OSError) -> ConnectionLost | None:
+    """What a reactor is told after an error: nothing, if it passes."""
+    return None if error.errno in TRY_AGAIN else CONNECTION_LOST
+
+
+class BulkEcho(tcp.Connection):
+    """
+    A transport that can echo bulk.
+
+    :cvar pipes: those that bulk goes through.
+    :ivar readsMuch: whether the last read brought much: for `Poller`, which lets others go first.
+    """
+
+    # Twisted's.
+    socket: socket.socket
+    producer: IPushProducer | None
+    protocol: IConnectionProtocol
+
+    pipes = Pipes()
+    readsMuch = False
+    # Bytes that go from a pipe to the socket at a time.
+    _largestPortion = LARGEST_SPLICE
+    # Bytes that the next read asks for; the largest that is no bulk.
+    _readSize: int
+    _largestCopy = LARGEST_COPY
+    # Whether what is read may be echoed unseen; and whether that may be done now, as nothing
+    # waits in a pipe.
+    _mayEcho = False
+    _echoes = False
+    # Whether bulk is to be echoed in place; whether it is one of those that use pipes.
+    _inPlace = False
+    _usesPipes = False
+    # What the peer has not taken; written by _keep and _emptyPipe.
+    _pipe: Pipe | None = None
+    # Whether a write was told of a broken connection, which the kernel tells only once.
+    _broken = False
+
+    def _allowEcho(self, allowed: bool, inPlace: bool = False) -> None:
+        self._mayEcho = allowed
+        self._echoes = allowed and self._pipe is None
+        if inPlace:
+            self._inPlace = True
+            self._largestCopy = LARGEST_COPY_IN_PLACE
+
+    def _echoBulk(self) -> ConnectionDone | ConnectionLost | None:
+        """Echo as much as a turn may have, through a pipe if there is one."""
+        pipes = self.pipes
+        if not (self._usesPipes or self._usePipes()) or not (pipes.idle or pipes.open()):
+            return self._echoInPlace()
+        # It stays there, unless something is left in it.
+        pipe = pipes.idle[-1]
+        number, splice = self.fileno(), pipes.splice
+        try:
+            count = rest = splice(number, pipe.entry, LARGEST_SPLICE, flags=FLAGS)
+        except OSError as error:
+            return self._notSpliced(error)
+        if not count:
+            return CONNECTION_LOST if self._broken else CONNECTION_DONE
+        why = None
+        try:
+            while rest:
+                rest -= splice(pipe.exit, number, min(rest, self._largestPortion), flags=FLAGS)
+        except OSError as error:
+            why = _after(error)
+            self._keep(pipes.idle.pop(), rest)
+        self.protocol.echoed(count)
+        self.readsMuch = count > LARGEST_READ
+        if self._pipe is not None:
+            self._pauseProducer()
+        elif count < LEAST_SPLICE:
+            self._readSize = LARGEST_COPY
+        return why
+
+    def _usePipes(self) -> bool:
+        """Begin to use pipes, if it may; returns whether it does."""
+        # What is put before a socket wants to see what passes.
+        if not self._inPlace and isinstance(self.socket, self.pipes.sockets):
+            self._usesPipes = True
+            self.pipes.join()
+        return self._usesPipes
+
+    def _notSpliced(self, error: OSError) -> ConnectionDone | ConnectionLost | None:
+        """What to do when nothing went from the socket into the pipe."""
+        if error.errno == EAGAIN:
+            # At an urgent byte that is kept in line splice says so for ever; recv reads it.
+            self._readSize = LARGEST_COPY
+            return self.doRead()
+        if error.errno in _NO_SPLICE:
+            self.pipes.forbid()
+            return self._echoInPlace()
+        return _after(error)
+
+    def _keep(self, pipe: Pipe, rest: int) -> None:
+        """Wait until the peer takes the rest that is in the pipe."""
+        pipe.held = rest
+        self._pipe = pipe
+        # What comes meanwhile has to wait behind it.
+        self._echoes = False
+        self.startWriting()
+
+    def _inPipe(self) -> int:
+        """Bytes that wait in a pipe."""
+        return 0 if self._pipe is None else self._pipe.held
+
+    # The base that it differs from has its doRead and doWrite exchanged at an abort.
+    def doWrite(self) -> Exception | None:  # type: ignore[override]
+        """Send what waits: what is in a pipe came before all else."""
+        if self._pipe is not None:
+            try:
+                self._emptyPipe(self._pipe)
+            except OSError as error:
+                return _after(error)
+        why: Exception | None = super().doWrite()
+        return why
+
+    def _emptyPipe(self, pipe: Pipe) -> None:
+        """
+        Send what is in the pipe, and give it back.
+
+        :raises OSError: not all of it, for this reason.
+        """
+        while pipe.held:
+            count = min(pipe.held, self._largestPortion)
+            pipe.held -= self.pipes.splice(pipe.exit, self.fileno(), count, flags=FLAGS)
+        self._pipe = None
+        self._echoes = self._mayEcho
+        self.pipes.idle.append(pipe)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See ``IReadDescriptor``; what waits in a pipe is lost too."""
+        if self._usesPipes:
+            self._usesPipes = False
+            self.pipes.leave(self._pipe)
+            self._pipe = None
+        super().connectionLost(reason)
+
+    def _echoInPlace(self) -> ConnectionDone | ConnectionLost | None:
+        """Read and write at one go; what cannot be sent now stays unread."""
+        skt = self.socket
+        try:
+            count = skt.recv_into(_scratch, 0, socket.MSG_PEEK)
+            try:
+                sent = skt.send(_scratch[:count])
+            except OSError as error:
+                if error.errno not in TRY_AGAIN:
+                    raise
+                sent = 0
+        except OSError as error:
+            return _after(error)
+        if sent and not self._takeOut(sent):
+            # It would be sent twice.  A reset alone could take it away.
+            return CONNECTION_LOST
+        if not count:
+            return CONNECTION_LOST if self._broken else CONNECTION_DONE
+        if sent:
+            self.protocol.echoed(sent)
+        if sent != count and self.producer is not None:
+            # doWrite, with nothing to write, will resume it.
+            self._pauseProducer()
+            self.startWriting()
+        elif 2 * count < LARGEST_READ:
+            self._readSize = self._largestCopy
+        return None
+
+    def _takeOut(self, count: int) -> bool:
+        """Drop what was looked at and sent; returns whether that was done."""
+        try:
+            return self.socket.recv_into(_scratch, count, socket.MSG_TRUNC) == count
+        except OSError:
+            return False
+
+    def _pauseProducer(self) -> None:
+        """As _maybePauseProducer does, however little waits."""
+        if self.producer is not None:
+            self.producerPaused = True
+            self.producer.pauseProducing()
+
+    def _sentNothing(self, error: OSError) -> int:
+        """
+        Zero.
+
+        A broken connection is remembered: doWrite will be told so too, and may end it; a
+        caller of write does not expect it there.
+        """
+        if not isinstance(error, BlockingIOError):
+            self._broken = error.errno not in _TELLS_NOTHING
+        return 0
