@@ -3,9 +3,6 @@
 
 ``quit`` names bytes that end the connection: the echo goes up to and including them,
 wherever reads happened to split them, and nothing after.
-
-``in_place`` has bulk stay in the kernel's queue of its socket until it is sent back.  It costs more
-than the pipe that bulk goes through otherwise, and nothing of it dies with the process.
 """
 
 from __future__ import annotations
@@ -26,11 +23,7 @@ class RawOptions(ProtocolOptions, frozen=True):
         str, Meta(max_length=256, description="bytes (UTF-8) that end the connection; empty: none")
     ] = ""
     in_place: Annotated[
-        bool,
-        Meta(
-            description="bulk stays in the kernel's queue of the socket until it is sent back, and"
-            " is copied"
-        ),
+        bool, Meta(description="bulk is copied, and stays in its socket until it is sent back")
     ] = False
 
 
