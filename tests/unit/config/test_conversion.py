@@ -112,7 +112,7 @@ def test_unknownOptionWithALineEnd() -> None:
         (DNSOptions, {"strict": "true"}, ".strict: Expected `bool`, got `str`"),
         (RawOptions, {"quit": 1}, ".quit: Expected `str`, got `int`"),
         (RawOptions, {"quit": "x" * 257}, ".quit: Expected `str` of length <= 256"),
-        (RawOptions, {"q": 1}, ": Object contains unknown field `q` (there are: quit, in_place)"),
+        (RawOptions, {"q": 1}, ": Object contains unknown field `q` (there are: in_place, quit)"),
         (
             LineOptions,
             {"q": 1},

@@ -513,7 +513,8 @@ def test_tooManyDigits(capsys: Capture) -> None:
         (b'[defaults]\n"\\u001b[31m" = 1', r"$.defaults: Object contains unknown field `\x1b[31m`"),
         (
             b'[[listener]]\nprotocol = "raw"\nendpoint = "tcp:1"\noptions = {"a\\nb" = 1}',
-            r"$.listener[0].options: Object contains unknown field `a\nb` (there are: quit, in_place)",
+            r"$.listener[0].options: Object contains unknown field `a\nb`"
+            " (there are: in_place, quit)",
         ),
         (b"nope = 1", "$: Object contains unknown field `nope`"),
         (b"[defaults]\nidle_timeout = nan", "$.defaults.idle_timeout: Expected `float`"),

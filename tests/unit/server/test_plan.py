@@ -211,7 +211,7 @@ def test_optionsGoOverTheFiles() -> None:
         ),
         (
             {"raw": {"nope": "1"}},
-            "--option raw: Object contains unknown field `nope` (there are: quit, in_place)",
+            "--option raw: Object contains unknown field `nope` (there are: in_place, quit)",
         ),
         ({"raw": {"quit": "x" * 257}}, "--option raw.quit: Expected `str` of length <= 256"),
     ],
