@@ -160,6 +160,8 @@ class Accepted(SocketStream, tcp.Server):
         if watched:
             self.reactor.removeReader(self)
             self.reactor.removeWriter(self)
+        if self._usesPipes:
+            self._leavePipes()
         if isinstance(reason.value, ConnectionAborted):
             # With RST.
             self._closeSocket(False)

@@ -182,11 +182,14 @@ class BulkEcho(tcp.Connection):
 
     def connectionLost(self, reason: Failure) -> None:
         """See ``IReadDescriptor``; what waits in a pipe is lost too."""
+        self._leavePipes()
+        super().connectionLost(reason)
+
+    def _leavePipes(self) -> None:
         if self._usesPipes:
             self._usesPipes = False
             self.pipes.leave(self._pipe)
             self._pipe = None
-        super().connectionLost(reason)
 
     def _echoInPlace(self) -> ConnectionDone | ConnectionLost | None:
         """Read and write at one go; what cannot be sent now stays unread."""

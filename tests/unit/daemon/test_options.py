@@ -513,8 +513,7 @@ def test_tooManyDigits(capsys: Capture) -> None:
         (b'[defaults]\n"\\u001b[31m" = 1', r"$.defaults: Object contains unknown field `\x1b[31m`"),
         (
             b'[[listener]]\nprotocol = "raw"\nendpoint = "tcp:1"\noptions = {"a\\nb" = 1}',
-            r"$.listener[0].options: Object contains unknown field `a\nb`"
-            " (there are: in_place, quit)",
+            r"$.listener[0].options: Object contains unknown field `a\nb` (there are: ",
         ),
         (b"nope = 1", "$: Object contains unknown field `nope`"),
         (b"[defaults]\nidle_timeout = nan", "$.defaults.idle_timeout: Expected `float`"),
