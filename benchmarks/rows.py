@@ -66,6 +66,11 @@ _ECHOD = Peer(
 PEERS: dict[str, Peer] = {
     ECHOD: _ECHOD,
     BEFORE: replace(_ECHOD, title="echod, before"),
+    "echod-in-place": replace(
+        _ECHOD,
+        title="echod, in place",
+        command=(*_ECHOD.command, "--option", "raw.in_place=true"),
+    ),
     "c": Peer("C, epoll", ("{build}/epoll_echo", "{port}", "4096"), ("gcc",)),
     "c-64k": Peer("C, epoll, 64 KiB buffers", ("{build}/epoll_echo", "{port}", "65536"), ("gcc",)),
     "asyncio": Peer("asyncio Protocol", _python("aio", "asyncio", "plain", "{port}", "{pem}")),
@@ -257,7 +262,7 @@ def _shape(connections: int, kib: int, flight: int = 1) -> Row:
         block=length,
         flight=flight,
         unit="byte",
-        peers=(ECHOD, "c-64k", *_CAREFUL),
+        peers=(ECHOD, "echod-in-place", "c-64k", *_CAREFUL),
         metrics=("cpu", "rate"),
         targets=targets,
         along="message" if flight == 1 and connections == 50 else "",

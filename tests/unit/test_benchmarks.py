@@ -148,6 +148,9 @@ def test_shapes() -> None:
             assert bounds == [(against, 1.10, 1.00)]
         else:
             assert bounds == []
+        assert "echod-in-place" in row.peers
+    words = commandOf(PEERS["echod-in-place"], "raw", 7, "/b")
+    assert words[-3:] == ["7", "--option", "raw.in_place=true"]
     curve = [row.message for row in shapes.values() if row.along == "message"]
     assert curve == [8192 << step for step in range(8)]
 
