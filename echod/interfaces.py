@@ -29,6 +29,7 @@ from twisted.internet.interfaces import (
 from zope.interface import Attribute, Interface
 
 __all__ = [
+    "IClock",
     "IConnectionProtocol",
     "IConnectionTransport",
     "IDatagramProtocolMaker",
@@ -56,7 +57,7 @@ class IConnectionProtocol(IProtocol, IHalfCloseableProtocol):
         "Whether the answer is the input, whatever it is.  A protocol that has no such attribute,"
         " as those of others, says no."
     )
-    bytesIn: int = Attribute("Bytes that it was given, or told of by `echoed`, so far.")
+    bytesIn: int = Attribute("Bytes that it was given, or that were echoed unseen, so far.")
 
     def identified() -> None:
         """A PROXY header has told who the peer is."""
@@ -76,6 +77,16 @@ class IConnectionProtocol(IProtocol, IHalfCloseableProtocol):
 
     def caughtUp() -> None:
         """All that was `IConnectionTransport.unread` when that was asked has been delivered."""
+
+
+class IClock(Protocol):
+    """
+    What tells the time of an echo (`echod.connection.sweep.Sweep`).
+
+    :ivar now: monotonic seconds.
+    """
+
+    now: float
 
 
 class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableDescriptor):
@@ -109,6 +120,8 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     failure: str | None = Attribute(
         "What went wrong with TLS or a header, in a few words, or ``None``."
     )
+    echoedBytes: int = Attribute("Bytes echoed unseen that ``echoed`` was not told of.")
+    echoedAt: float = Attribute("When the last of them were, by the clock of `echoUnseen`; or 0.")
     overhead: int = Attribute("Bytes written besides the protocol's: what TLS adds to them.")
     # Any: their types are of rooms above this one.
     tls: Any = Attribute("A `echod.tls.context.TLSFacts` about the connection, or ``None``.")
@@ -159,16 +172,18 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         no more.  If it says 0 it has stopped reading.  ``None``, after that: ask nobody any more.
         """
 
-    def echoUnseen(allowed: bool, inPlace: bool = False) -> None:
+    def echoUnseen(allowed: bool, inPlace: bool = False, clock: IClock | None = None) -> None:
         """
         Say whether input may be echoed without being shown.
-
-        :param inPlace: whether bulk is to stay in the socket's queue until it is sent back; it
-            costs more than what a transport does otherwise, but nothing of it is ever ours.
 
         The protocol's ``echoed`` is then called with the number of bytes that were read and
         written, none of which ``dataReceived`` gets.  What comes after something that waits
         to be sent is shown all the same.
+
+        :param inPlace: whether bulk is to stay in the socket's queue until it is sent back; it
+            costs more than what a transport does otherwise, but nothing of it is ever ours.
+        :param clock: with one, short messages in a row are counted here alone, in `echoedBytes` and
+            `echoedAt`: they cost no call.
         """
 
     def closeNow() -> None:

@@ -59,8 +59,6 @@ class Connection(HalfClose):
     :ivar owner: the listener; set by it before ``makeConnection``.
     :ivar state: where it stands (`State`); written by `_happen` alone.
     :ivar reason: why it ended, or ``None`` while nothing has ended it.
-    :ivar bytesIn: bytes read and given to the protocol.
-    :ivar bytesOut: bytes of replies given to the transport.
     :ivar discarded: bytes read and thrown away, after our end.
     :ivar messages: whole messages, where the protocol has messages.
     :ivar truncated: 1 if the peer finished in the middle of a message.
@@ -69,7 +67,6 @@ class Connection(HalfClose):
     :ivar cut: bytes that the peer was still owed when we gave up.
     """
 
-    bytesIn = 0
     discarded = 0
     messages = 0
     truncated = 0
@@ -77,16 +74,23 @@ class Connection(HalfClose):
     cut = 0
     openedAt = 0.0
 
+    # Bytes given to the protocol or to echoed; written by dataReceived, _lateData and echoed.
+    _seen = 0
     # Whether to drain as soon as it is OPEN; written by drain.
     _drainsLater = False
     # Input still to be answered before the drain ends us; written by drain and _lateData.
     _quota = 0
 
+    @property
+    def bytesIn(self) -> int:
+        """Bytes read, and given to the protocol or echoed unseen."""
+        return self._seen + self.transport.echoedBytes
+
     # -- To be called by a subclass --------------------------------------------------------
 
     def reply(self, data: bytes) -> None:
         """Send ``data`` (``bytes``, best at most `SLICE`): one write, in order."""
-        self.bytesOut += len(data)
+        self._replied += len(data)
         self.transport.write(data)
 
     def progressed(self) -> None:
@@ -170,7 +174,7 @@ class Connection(HalfClose):
             self.owner.limits,
             self.reason,
             openedAt=self.openedAt,
-            progressAt=self._progressAt,
+            progressAt=self._lastProgress(),
             deliveredAt=self._deliveredAt,
             # Who waits for its turn, or has it from this moment on, has sent something.
             silent=not (self.bytesIn or self._paused & RATE or self._progressAt == now),
@@ -228,7 +232,7 @@ class Connection(HalfClose):
             return
         if self._metered:
             data = self._look(data)
-        self.bytesIn += len(data)
+        self._seen += len(data)
         if self.bytesAreProgress:
             self._progressAt = self._sweep.now
         try:
@@ -240,8 +244,8 @@ class Connection(HalfClose):
 
     def echoed(self, count: int) -> None:
         """Input went back unseen (`verbatim`)."""
-        self.bytesIn += count
-        self.bytesOut += count
+        self._seen += count
+        self._replied += count
         self._progressAt = self._sweep.now
 
     def readConnectionLost(self) -> None:
@@ -299,7 +303,7 @@ class Connection(HalfClose):
         self._quota -= len(due)
         if self._metered:
             self._look(due)
-        self.bytesIn += len(due)
+        self._seen += len(due)
         self.attempt(self.received, due)
         if not self._quota:
             self.end(Reason.DRAIN)
@@ -335,7 +339,7 @@ class Connection(HalfClose):
             if self.largestRead != _LARGEST_READ:
                 self.transport.limitReads(self.largestRead)
             if self.verbatim and not self._metered:
-                self.transport.echoUnseen(True, self.inPlace)
+                self.transport.echoUnseen(True, self.inPlace, self._sweep)
             self.transport.registerProducer(self, True)
             self.begun()
         except BaseException:

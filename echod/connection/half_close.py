@@ -16,13 +16,10 @@ __all__ = ["HalfClose"]
 
 
 class HalfClose(FlowControl):
-    """
-    What is owed, and the ends of both directions.
+    """What is owed, and the ends of both directions."""
 
-    :ivar bytesOut: bytes of replies given to the transport.
-    """
-
-    bytesOut = 0
+    # Bytes of replies given to the transport; written by reply and echoed.
+    _replied = 0
     # Whether the protocol knows of the connection; written by _beginProtocol.
     _protocolKnows = False
     # Our FIN is to follow all that is answered; it has been asked for; it is with the kernel.
@@ -35,6 +32,11 @@ class HalfClose(FlowControl):
     _deliveredAt = 0.0
     _delivered = 0
     _owing = False
+
+    @property
+    def bytesOut(self) -> int:
+        """Bytes given to the transport: replies, and what was echoed unseen."""
+        return self._replied + self.transport.echoedBytes
 
     # -- To be called by a subclass --------------------------------------------------------
 
@@ -54,7 +56,11 @@ class HalfClose(FlowControl):
 
     def quietSince(self) -> float:
         """When anything last went on, either way, in monotonic seconds."""
-        return max(self._progressAt, self._deliveredAt)
+        return max(self._lastProgress(), self._deliveredAt)
+
+    def _lastProgress(self) -> float:
+        """When the protocol last made progress, or something was echoed unseen."""
+        return max(self._progressAt, self.transport.echoedAt)
 
     # -- What the owner and the transport call -----------------------------------------------
 

@@ -93,7 +93,7 @@ class Accepted(SocketStream, tcp.Server):
                     # It waits for its last bytes to arrive.  A reset shall be told all the same.
                     self.startReading()
                     self.stopReading()
-            elif why is not None:
+            elif why:
                 self.connectionLost(Failure(why))
         if self._fresh:
             self.startReading()

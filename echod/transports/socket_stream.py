@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -32,9 +32,10 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from echod.interfaces import IConnectionProtocol, IConnectionTransport, IDescriptorReactor
+from echod.interfaces import IClock, IConnectionProtocol, IConnectionTransport, IDescriptorReactor
 from echod.tls.facts import TLSFacts
 from echod.transports.bulk_echo import LARGEST_READ, TRY_AGAIN, BulkEcho
+from echod.transports.loop.poller import QUICK
 from echod.wire.proxy_values import ProxyHeader
 
 __all__ = ["TRY_AGAIN", "SocketStream", "require"]
@@ -101,6 +102,15 @@ class SocketStream(BulkEcho):
     _ending = False
     # How many bytes may be read now, where that is limited; written by meterReads.
     _allowed: Callable[[], int] | None = None
+    # Whether what is read may be echoed unseen, nothing waits to be sent, and the last read was
+    # short; then the next is taken to be another.  Written by doRead, and by whatever changes one
+    # of these.
+    _short = False
+    # Tells the time of a short echo; written by echoUnseen.
+    _clock: IClock | None = None
+    #: See `IConnectionTransport`.
+    echoedBytes = 0
+    echoedAt = 0.0
     # Closing ends both directions by itself: descriptors are not inherited (FD_CLOEXEC).
     _shouldShutdown = False
     #: See `IConnectionTransport`.
@@ -128,11 +138,13 @@ class SocketStream(BulkEcho):
 
     def limitReads(self, size: int) -> None:
         """See `IConnectionTransport.limitReads`."""
+        self._short = False
         self._largestRead = size
         self._readSize = min(self._readSize, size)
 
     def meterReads(self, allowed: Callable[[], int] | None) -> None:
         """See `IConnectionTransport.meterReads`."""
+        self._short = False
         self._allowed = allowed
         if allowed is None:
             # It refers to this one, which would wait for the collector.
@@ -141,7 +153,7 @@ class SocketStream(BulkEcho):
         # Where nothing is limited there is nothing to ask, and a read does not look.
         self.doRead = self._readMetered  # type: ignore[method-assign]  # for this one alone
 
-    def _readMetered(self) -> ConnectionDone | ConnectionLost | None:
+    def _readMetered(self) -> ConnectionDone | ConnectionLost | Literal[False] | None:
         assert self._allowed is not None
         allowed = self._allowed()
         if not allowed:
@@ -149,15 +161,44 @@ class SocketStream(BulkEcho):
         self._readSize = min(self._readSize, allowed)
         return type(self).doRead(self)
 
-    def echoUnseen(self, allowed: bool, inPlace: bool = False) -> None:
+    def echoUnseen(self, allowed: bool, inPlace: bool = False, clock: IClock | None = None) -> None:
         """See `IConnectionTransport.echoUnseen`."""
+        self._short = False
+        self._clock = clock
         self._allowEcho(allowed and not self._ending, inPlace)
 
     # The base that it differs from has its doRead and doWrite exchanged at an abort.
     def doRead(  # type: ignore[override]
         self,
-    ) -> ConnectionDone | ConnectionLost | None:
-        """Read once, as much as the last reads make likely."""
+    ) -> ConnectionDone | ConnectionLost | Literal[False] | None:
+        """
+        Read once, as much as the last reads make likely.
+
+        :returns: why it ended, if it did; `QUICK` for a short echo.
+        """
+        if self._short:
+            # As little as can be: all that a short message costs is here, and in the kernel.
+            skt = self.socket
+            try:
+                data = skt.recv(FIRST_READ)
+            except OSError as error:
+                return None if error.errno in TRY_AGAIN else CONNECTION_LOST
+            if not data:
+                return CONNECTION_LOST if self._broken else CONNECTION_DONE
+            try:
+                sent = skt.send(data)
+            except OSError as error:
+                sent = self._sentNothing(error)
+            length = len(data)
+            self.echoedBytes += length
+            self.echoedAt = self._clock.now  # type: ignore[union-attr]  # there is one
+            if sent == length < FIRST_READ:
+                return QUICK
+            self._short = False
+            self._adaptReads(FIRST_READ, length)
+            if sent != length:
+                self._buffer(data[sent:])
+            return None
         size = self._readSize
         unseen = self._echoes and not (self._tempDataLen or self.dataBuffer)
         if unseen and size > self._largestCopy and self.producer is not None:
@@ -181,6 +222,8 @@ class SocketStream(BulkEcho):
                 sent = self._sentNothing(error)
             if sent != length:
                 self._buffer(seen[sent:])
+            elif length < size == FIRST_READ:
+                self._short = self._clock is not None and self._allowed is None
             self.protocol.echoed(length)
         else:
             self.protocol.dataReceived(data)
@@ -218,8 +261,14 @@ class SocketStream(BulkEcho):
             if sent != len(data) or not (self.streamingProducer or self.producer is None):
                 self._buffer(data[sent:])
 
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """See ``ITransport``: all of it waits for a turn."""
+        self._short = False
+        super().writeSequence(iovec)
+
     def _buffer(self, data: bytes | memoryview) -> None:
         """Keep what could not be sent; nothing waits yet."""
+        self._short = False
         self.dataBuffer = bytes(data)
         self._maybePauseProducer()
         self.startWriting()
@@ -231,6 +280,7 @@ class SocketStream(BulkEcho):
     def _end(self) -> None:
         """From here on all goes Twisted's way."""
         self._ending = True
+        self._short = False
         self._allowEcho(False)
 
     # Any: Twisted's own says no types.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -81,7 +81,7 @@ class Proxied(SocketStream):
 
     def doRead(  # type: ignore[override]  # as SocketStream
         self,
-    ) -> ConnectionDone | ConnectionLost | None:
+    ) -> ConnectionDone | ConnectionLost | Literal[False] | None:
         """Read the header, then as the transport below."""
         return self._readHeader() if self._expectsHeader else super().doRead()
 

@@ -579,6 +579,19 @@ def test_bulkIsProgress() -> None:
     assert link.connection.owner.sweep.now == pytest.approx(5.0)
 
 
+def test_shortEchoesAreProgress() -> None:
+    """Each short message in a row is counted, and begins idle time anew; so is a long one."""
+    link = connect(raw)
+    connection = link.connection
+    sizes = [1, 64, 2047, 64, 64, 2048, 64, 10_000, 64, 64, 64, 64, 64, 64]
+    for count, size in enumerate(sizes, 1):
+        link.advance(5.0)
+        sendEach(link, [bytes(size)])
+        assert link.receive() == bytes(size)
+        assert (connection.bytesIn, connection.bytesOut) == (sum(sizes[:count]),) * 2
+        assert connection._lastProgress() == pytest.approx(5.0 * count, abs=1)
+
+
 @pytest.mark.parametrize("maker", [line, dns])
 def test_aTurnIsBounded(maker: IStreamProtocolMaker) -> None:
     """The smaller the messages, the less a read takes; long ones, more again."""

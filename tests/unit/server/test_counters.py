@@ -38,12 +38,14 @@ def connectionWith(
         credentials=None,
         proxied=None,
         failure=None,
+        echoedBytes=0,
         getPeer=lambda: IPv4Address("TCP", "127.0.0.1", 40000),
     )
     connection.transport = transport
+    own = {"bytesIn": "_seen", "bytesOut": "_replied"}
     for name, value in counters.items():
         assert hasattr(Connection, name)
-        setattr(connection, name, value)
+        setattr(connection, own.get(name, name), value)
     return connection
 
 

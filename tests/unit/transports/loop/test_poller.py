@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from echod.transports.loop.poller import BATCH, LOOK, PASSED, Poller, available
+from echod.transports.loop.poller import BATCH, LOOK, PASSED, QUICK, Poller, available
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
 
 
@@ -119,12 +119,7 @@ class Rig:
     @property
     def empty(self) -> bool:
         """Whether nobody is known, and no epoll object is left."""
-        return (
-            not self.poller._descriptors
-            and not self.poller._masks
-            and self.poller.fileno() == -1
-            and self.outer.readers == []
-        )
+        return not self.poller._entries and self.poller.fileno() == -1 and self.outer.readers == []
 
 
 @pytest.fixture
@@ -680,6 +675,154 @@ def test_whoIsSlow(rig: Rig) -> None:
     ((descriptor, seconds),) = rig.slow
     assert descriptor is descriptors[2][0]
     assert seconds == pytest.approx(0.25)
+
+
+# -- Quick ones ------------------------------------------------------------------------------
+
+
+class Quick(Descriptor):
+    """One whose reads take next to nothing, of the clock 1 ms."""
+
+    def __init__(self, skt: socket.socket) -> None:
+        super().__init__(skt)
+        self.onRead = self.read
+        self.advance: Callable[[float], None] = lambda _: None
+
+    def read(self) -> Any:
+        self.socket.recv(10)
+        self.advance(0.001)
+        return QUICK
+
+
+def quickOnes(rig: Rig, count: int) -> list[tuple[Any, socket.socket]]:
+    """Some that have had a read, and have another before them."""
+    found = [rig.reading(Quick) for _ in range(count)]
+    for descriptor, peer in found:
+        descriptor.advance = rig.outer.advance
+        peer.send(b"x")
+    rig.outer.rest()
+    for descriptor, peer in found:
+        assert descriptor.calls == ["read"]
+        peer.send(b"x")
+    return found
+
+
+def test_whoIsSlowAmongQuickOnes(rig: Rig) -> None:
+    """The clock is not read for each of them, and the right one is blamed all the same."""
+    quick = quickOnes(rig, 9)
+    slow, _ = quick[4]
+
+    def take() -> None:
+        slow.socket.recv(10)
+        rig.outer.advance(0.25)
+
+    slow.onRead = take
+    rig.outer.rest()
+    ((descriptor, seconds),) = rig.slow
+    assert descriptor is slow
+    assert seconds == pytest.approx(0.25, abs=0.0091)
+    assert all(descriptor.calls == ["read"] * 2 for descriptor, _ in quick)
+
+
+def test_quickOnesGoOn(rig: Rig) -> None:
+    """While nothing else is ready they are served again in the same turn, up to BATCH."""
+    ((quick, _),) = quickOnes(rig, 1)
+    quick.onRead = lambda: QUICK  # leaves its byte: it is ready for ever
+    rig.outer.turn()
+    assert len(quick.calls) == 1 + BATCH
+    other, peer = rig.reading()
+    peer.send(b"y")
+    quick.calls.clear()
+    rig.outer.turn()
+    assert other.calls == [b"y"]
+    assert len(quick.calls) == 1
+
+
+def test_quickOneThatEnds(rig: Rig) -> None:
+    """EOF in the middle of a turn; the last one takes the epoll object with it."""
+    ((quick, peer),) = quickOnes(rig, 1)
+
+    def read() -> Any:
+        if quick.socket.recv(10):
+            peer.close()
+            return QUICK
+        return CONNECTION_DONE
+
+    quick.onRead = read
+    rig.outer.turn()
+    assert quick.calls == ["read", "read", "read", ConnectionDone]
+    assert rig.empty
+
+
+def test_quickOneThatReadsMuch(rig: Rig) -> None:
+    """It waits as others do, once a read of it has come back full."""
+    (quick, quickPeer), (little, littlePeer) = quickOnes(rig, 2)
+    order: list[str] = []
+
+    def read(name: str, skt: socket.socket) -> None:
+        order.append(name)
+        skt.recv(10)
+
+    def readMuch() -> None:
+        read("much", quick.socket)
+        quick.readsMuch = True
+
+    quick.onRead = readMuch
+    little.onRead = partial(read, "little", little.socket)
+    rig.outer.turn()
+    assert order == ["much", "little"]
+    quickPeer.send(b"x")
+    littlePeer.send(b"x")
+    rig.outer.turn()
+    assert order == ["much", "little", "little", "much"]
+
+
+def test_quickOneStoppedWithinABatch(rig: Rig) -> None:
+    """Stopped by another's turn it is not read, and noticed again when it reads on."""
+    (first, _), (second, _) = quickOnes(rig, 2)
+
+    def stop() -> Any:
+        rig.poller.removeReader(second)
+        return first.read()
+
+    first.onRead = stop
+    rig.outer.rest()
+    assert second.calls == ["read"]
+    rig.poller.addReader(second)
+    rig.outer.rest()
+    assert second.calls == ["read", "read"]
+
+
+def test_quickOneThatWritesToo(rig: Rig) -> None:
+    """Once it asks to write as well, it is told of both."""
+    ((quick, _),) = quickOnes(rig, 1)
+    rig.poller.addWriter(quick)
+    rig.outer.turn()
+    assert quick.calls == ["read", "read", "write"]
+
+
+def test_quickOnesNumberForAnother(rig: Rig) -> None:
+    """The new bearer of its number, within the batch, does not get its event."""
+    (first, _), (second, _) = quickOnes(rig, 2)
+    newcomer, peer = rig.pair()
+
+    def replace() -> Any:
+        number = second.fileno()
+        second.connected = False
+        rig.poller.removeReader(second)
+        os.dup2(newcomer.fileno(), number)
+        second.number = -1
+        newcomer.number = number
+        rig.poller.addReader(newcomer)
+        first.onRead = first.read
+        return first.read()
+
+    first.onRead = replace
+    rig.outer.rest()
+    assert (newcomer.calls, second.calls) == ([], ["read"])
+    peer.send(b"y")
+    rig.outer.turn()
+    assert newcomer.calls == [b"y"]
 
 
 # -- The end ---------------------------------------------------------------------------------
