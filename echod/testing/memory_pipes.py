@@ -33,7 +33,7 @@ class MemoryPipes(Pipes):
         # By the number of either end.
         self._held: dict[int, bytearray] = {}
 
-    def splice(self, source: int, target: int, limit: int, *, flags: int = 0) -> int:
+    def splice(self, source: int, target: int, limit: int, *_: int | None) -> int:
         """Move bytes as the system call does; one end is a pipe's, the other a socket's."""
         if target in self._held:
             held = self._held[target]

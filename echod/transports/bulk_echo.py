@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import socket
 from errno import EACCES, EAGAIN, EINTR, EINVAL, ENOBUFS, ENOMEM, ENOSYS, EPERM, EPIPE
+from typing import Literal
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -25,6 +26,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
 from echod.interfaces import IConnectionProtocol
+from echod.transports.loop.poller import QUICK
 from echod.transports.pipes import FLAGS, LARGEST_SPLICE, Pipe, Pipes
 
 __all__ = ["LARGEST_COPY_IN_PLACE", "LARGEST_READ", "TRY_AGAIN", "BulkEcho"]
@@ -96,34 +98,44 @@ class BulkEcho(tcp.Connection):
             self._inPlace = True
             self._largestCopy = LARGEST_COPY_IN_PLACE
 
-    def _echoBulk(self) -> ConnectionDone | ConnectionLost | None:
-        """Echo as much as a turn may have, through a pipe if there is one."""
+    def _echoBulk(self) -> ConnectionDone | ConnectionLost | Literal[False] | None:
+        """
+        Echo as much as a turn may have, through a pipe if there is one.
+
+        :returns: why it ended, if it did; `QUICK` if that was little.
+        """
         pipes = self.pipes
         if not (self._usesPipes or self._usePipes()) or not (pipes.idle or pipes.open()):
             return self._echoInPlace()
-        # It stays there, unless something is left in it.
-        pipe = pipes.idle[-1]
-        number, splice = self.fileno(), pipes.splice
+        # Back there only when it is known to be empty: it is everybody's.
+        pipe = pipes.idle.pop()
+        number, splice, portion = self.fileno(), pipes.splice, self._largestPortion
         try:
-            count = rest = splice(number, pipe.entry, LARGEST_SPLICE, flags=FLAGS)
+            count = rest = splice(number, pipe.entry, LARGEST_SPLICE, None, None, FLAGS)
         except OSError as error:
+            pipes.idle.append(pipe)
             return self._notSpliced(error)
         if not count:
+            pipes.idle.append(pipe)
             return CONNECTION_LOST if self._broken else CONNECTION_DONE
-        why = None
         try:
             while rest:
-                rest -= splice(pipe.exit, number, min(rest, self._largestPortion), flags=FLAGS)
+                size = min(portion, rest)
+                rest -= splice(pipe.exit, number, size, None, None, FLAGS)
         except OSError as error:
-            why = _after(error)
-            self._keep(pipes.idle.pop(), rest)
-        self.protocol.echoed(count)
-        self.readsMuch = count > LARGEST_READ
-        if self._pipe is not None:
+            self._keep(pipe, rest)
+            self.protocol.echoed(count)
             self._pauseProducer()
-        elif count < LEAST_SPLICE:
+            return _after(error)
+        pipes.idle.append(pipe)
+        self.protocol.echoed(count)
+        if count > LARGEST_READ:
+            self.readsMuch = True
+            return None
+        self.readsMuch = False
+        if count < LEAST_SPLICE:
             self._readSize = LARGEST_COPY
-        return why
+        return QUICK
 
     def _usePipes(self) -> bool:
         """Begin to use pipes, if it may; returns whether it does."""
@@ -133,7 +145,9 @@ class BulkEcho(tcp.Connection):
             self.pipes.join()
         return self._usesPipes
 
-    def _notSpliced(self, error: OSError) -> ConnectionDone | ConnectionLost | None:
+    def _notSpliced(
+        self, error: OSError
+    ) -> ConnectionDone | ConnectionLost | Literal[False] | None:
         """What to do when nothing went from the socket into the pipe."""
         if error.errno == EAGAIN:
             # At an urgent byte that is kept in line splice says so for ever; recv reads it.
@@ -175,7 +189,7 @@ class BulkEcho(tcp.Connection):
         """
         while pipe.held:
             count = min(pipe.held, self._largestPortion)
-            pipe.held -= self.pipes.splice(pipe.exit, self.fileno(), count, flags=FLAGS)
+            pipe.held -= self.pipes.splice(pipe.exit, self.fileno(), count, None, None, FLAGS)
         self._pipe = None
         self._echoes = self._mayEcho
         self.pipes.idle.append(pipe)

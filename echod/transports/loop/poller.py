@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable, Iterable
-from itertools import islice
 from time import monotonic
 from typing import Any, Final
 
@@ -51,6 +50,8 @@ BATCH = 128
 #: and shall take a small part of the time.
 LOOK = 50e-6
 PASSED = 10e-6
+#: Seconds after which those with much to do wait for timers and signals, if each had a turn.
+TURN = 2e-3
 #: Seconds that one descriptor may have in one turn before somebody is told.
 SLOW = 0.1
 
@@ -257,20 +258,29 @@ class Poller:
             self._serveBetween()
 
     def _serveBetween(self) -> None:
-        """Serve those with much to do one by one, a batch at most, and others in between."""
+        """
+        Serve those with much to do one by one, a batch at most, and others in between.
+
+        Where they are few they have more turns, until `TURN` is over: a turn of Twisted's reactor
+        has a price too.
+        """
         waiting = self._waiting
-        batch = list(islice(waiting, BATCH))
-        wait = max(LOOK, len(batch) * PASSED)
+        few = min(len(waiting), BATCH)
+        wait = max(LOOK, few * PASSED)
         clock = self._clock
-        looked = clock()
-        for number in batch:
-            if number in waiting:
-                self._serve(((number, waiting.pop(number)),), all_=True)
+        began = looked = clock()
+        for served in range(1, BATCH + 1):
+            # The one that waits longest.
+            number = next(iter(waiting))
+            self._serve(((number, waiting.pop(number)),), all_=True)
             if self._epoll is None:
                 return
-            if clock() - looked > wait:
+            now = clock()
+            if now - looked > wait:
                 self._serve(self._epoll.poll(0, BATCH))
                 looked = clock()
+            if not waiting or (served >= few and now - began > TURN):
+                return
 
     def _serve(self, events: Iterable[tuple[int, int]], *, all_: bool = False) -> bool:
         """

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from echod.transports.loop.poller import BATCH, LOOK, PASSED, QUICK, Poller, available
+from echod.transports.loop.poller import BATCH, LOOK, PASSED, QUICK, TURN, Poller, available
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
 
 
@@ -855,7 +855,8 @@ def test_littleGoesBetween(rig: Rig, count: int, turns: int) -> None:
     """
     What becomes ready during the turn of one flood does not wait for all.
 
-    The more a look passes over, the longer the next one waits.
+    The more a look passes over, the longer the next one waits.  A few have more than one turn each,
+    as long as all together take no time.
     """
     order: list[str] = []
     floods = [rig.reading(Flood) for _ in range(count)]
@@ -876,7 +877,10 @@ def test_littleGoesBetween(rig: Rig, count: int, turns: int) -> None:
         peer.send(b"x")
     rig.outer.turn()
     assert turns == int(count * PASSED / (2 * LOOK)) + 1
-    assert order == (["much"] * turns + ["little"]) * (count // turns) + ["much"] * (count % turns)
+    served = max(count, round(TURN / (2 * LOOK)))
+    assert order.count("much") in (served, served + 1)
+    rest = order.count("much") % turns
+    assert order == (["much"] * turns + ["little"]) * (served // turns) + ["much"] * rest
 
 
 @pytest.mark.parametrize("count", [BATCH + 1, 2 * BATCH, 3 * BATCH, 4 * BATCH])
