@@ -117,7 +117,7 @@ class BulkEcho(tcp.Connection):
             return self._notSpliced(error)
         if not count:
             pipes.idle.append(pipe)
-            return CONNECTION_LOST if self._broken else CONNECTION_DONE
+            return self._copyNext()
         try:
             while rest:
                 size = min(portion, rest)
@@ -150,13 +150,21 @@ class BulkEcho(tcp.Connection):
     ) -> ConnectionDone | ConnectionLost | Literal[False] | None:
         """What to do when nothing went from the socket into the pipe."""
         if error.errno == EAGAIN:
-            # At an urgent byte that is kept in line splice says so for ever; recv reads it.
-            self._readSize = LARGEST_COPY
-            return self.doRead()
+            return self._copyNext()
         if error.errno in _NO_SPLICE:
             self.pipes.forbid()
             return self._echoInPlace()
         return _after(error)
+
+    def _copyNext(self) -> ConnectionDone | ConnectionLost | Literal[False] | None:
+        """
+        Read by recv(2), which tells what is next.
+
+        At an urgent byte that is kept in line splice(2) says for ever that there is nothing, and
+        once FIN is in, that it is the end.
+        """
+        self._readSize = LARGEST_COPY
+        return self.doRead()
 
     def _keep(self, pipe: Pipe, rest: int) -> None:
         """Wait until the peer takes the rest that is in the pipe."""

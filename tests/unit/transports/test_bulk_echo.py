@@ -433,6 +433,21 @@ def test_urgentByte(bulk: Bulk) -> None:
         assert link.protocol.unseen > 1_000_000
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_urgentByteBeforeTheEnd(bulk: Bulk, family: int) -> None:
+    """FIN is in already as an urgent byte is met: splice(2) tells of an end that is not there."""
+    with bulk(family) as link:
+        link.exchange(noise(1_000_000))
+        assert link.protocol.unseen
+        data = noise(30_000)
+        assert link.client.send(data[:20_000], socket.MSG_OOB) == 20_000
+        assert link.client.send(data[20_000:]) == 10_000
+        link.client.shutdown(socket.SHUT_WR)
+        waitUntil(link.outer.turn, link.receive)
+        assert bytes(link.answer[1_000_000:]) == data
+        assert link.protocol.ends == ["EOF", "FIN"]
+
+
 def test_urgentByteOverUNIX(bulk: Bulk) -> None:
     """
     Over a UNIX socket (unix(7), since Linux 5.15) it is a byte as any other.
