@@ -57,7 +57,6 @@ class IConnectionProtocol(IProtocol, IHalfCloseableProtocol):
         "Whether the answer is the input, whatever it is.  A protocol that has no such attribute,"
         " as those of others, says no."
     )
-    bytesIn: int = Attribute("Bytes that it was given, or that were echoed unseen, so far.")
 
     def identified() -> None:
         """A PROXY header has told who the peer is."""

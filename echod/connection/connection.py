@@ -34,8 +34,16 @@ from echod.connection.states import GONE, Reason, State
 
 __all__ = ["Connection"]
 
-# Looked up once for each read.
-_OPEN = State.OPEN
+# Looked up for each read and each connection: EnumType has a __getattr__, so that its members cost
+# ten times as much as other attributes (CPython 3.11).
+_OPEN, _ABORTED = State.OPEN, State.ABORTED
+_CONNECTED, _LAYERED, _PEER_FIN, _LOST = (
+    Event.CONNECTED,
+    Event.LAYERED,
+    Event.PEER_FIN,
+    Event.LOST,
+)
+_EOF = Reason.EOF
 # What a transport reads at most unless it is told.
 _LARGEST_READ = HalfClose.largestRead
 
@@ -202,7 +210,7 @@ class Connection(HalfClose):
         Whatever is raised here would leave the socket open, so it aborts.
         """
         try:
-            self._happen(Event.LAYERED if self.transport.opening else Event.CONNECTED)
+            self._happen(_LAYERED if self.transport.opening else _CONNECTED)
         except BaseException:
             self._raised()
 
@@ -250,18 +258,17 @@ class Connection(HalfClose):
 
     def readConnectionLost(self) -> None:
         """The peer's FIN.  Twisted may say so twice."""
-        if self._inputEnded or self.state is State.ABORTED:
+        if self._inputEnded or self.state is _ABORTED:
             return
         self._inputEnded = True
         if self._meter is not None:
             self._waitNoMore()
         self.owner.inputEnded(self)
-        ended = Reason.NO_CLOSE_NOTIFY if self.transport.truncated else Reason.EOF
-        self._happen(Event.PEER_FIN, ended)
+        self._happen(_PEER_FIN, Reason.NO_CLOSE_NOTIFY if self.transport.truncated else _EOF)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """It is gone."""
-        if self.state is not State.ABORTED:
+        if self.state is not _ABORTED:
             if not isinstance(reason.value, ConnectionClosed):
                 # What the transport called has raised: a method of a subclass.
                 self.reason = Reason.ERROR
@@ -273,7 +280,7 @@ class Connection(HalfClose):
                 # Nobody shall take what was cut off for whole.
                 why = self.transport.failure or "the peer closed TLS without close_notify"
                 reason = Failure(ConnectionLost(why))
-        self._happen(Event.LOST)
+        self._happen(_LOST)
         if self._protocolKnows:
             try:
                 self.lost(reason)

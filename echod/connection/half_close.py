@@ -14,6 +14,10 @@ from echod.connection.states import GONE, Reason, State
 
 __all__ = ["HalfClose"]
 
+# As in `echod.connection.connection`: looked up for each connection.
+_FINISHING = State.FINISHING
+_ACKNOWLEDGED = Event.ACKNOWLEDGED
+
 
 class HalfClose(FlowControl):
     """What is owed, and the ends of both directions."""
@@ -129,13 +133,13 @@ class HalfClose(FlowControl):
     def _finish(self) -> None:
         """Our FIN after the peer's."""
         # What the protocol was told may have made it raise; so may asking it.
-        owes = self.state is State.FINISHING and self.owes()
-        if self.state is not State.FINISHING:
+        owes = self.state is _FINISHING and self.owes()
+        if self.state is not _FINISHING:
             return
         if not owes:
             # Nothing to wait for: FIN goes with the close.
             self._outputEnded = True
-            self._happen(Event.ACKNOWLEDGED)
+            self._happen(_ACKNOWLEDGED)
         elif self._outputEnded:
             self._settle()
         else:

@@ -90,6 +90,7 @@ _NAMES = {reason: reason.value for reason in Reason}
 _SUMMED = ("bytesIn", "bytesOut", "discarded", "messages", "truncated", "pauses")
 _summed = operator.attrgetter(*_SUMMED)
 _KEYS = tuple(map(keyOf, _SUMMED))
+_ABORTED = State.ABORTED
 
 
 class Totals:
@@ -102,6 +103,8 @@ class Totals:
     :ivar aborted: how many of them we ended with RST.
     :ivar resets: how many of them the peer, or the network, broke.
     :ivar cut: how many of them were still owed bytes when we gave up.
+
+    What `Connection` counts has the same name here, and is the sum of those that are gone.
     """
 
     def __init__(self) -> None:
@@ -111,15 +114,21 @@ class Totals:
         self.aborted = 0
         self.resets = 0
         self.cut = 0
-        self._sums = [0] * len(_SUMMED)
+        self.bytesIn = self.bytesOut = self.discarded = 0
+        self.messages = self.truncated = self.pauses = 0
 
     def add(self, connection: Connection) -> None:
         """Take in the counters of a connection that is gone."""
         self.closed[_NAMES[connection.reason or Reason.EOF]] += 1
-        self.aborted += connection.state is State.ABORTED
+        self.aborted += connection.state is _ABORTED
         self.resets += connection.broken
         self.cut += connection.cut > 0
-        self._sums = list(map(operator.add, self._sums, _summed(connection)))
+        self.bytesIn += connection.bytesIn
+        self.bytesOut += connection.bytesOut
+        self.discarded += connection.discarded
+        self.messages += connection.messages
+        self.truncated += connection.truncated
+        self.pauses += connection.pauses
 
     def turnedAway(self) -> Counter[str]:
         """Those refused, and those that never came past a header or a handshake."""
@@ -141,7 +150,7 @@ class Totals:
         }
 
     def _sumsWith(self, connections: Iterable[Connection]) -> list[int]:
-        sums = list(self._sums)
+        sums = list(_summed(self))
         for connection in connections:
             sums = list(map(operator.add, sums, _summed(connection)))
         return sums

@@ -19,13 +19,12 @@ from twisted.python.failure import Failure
 
 from echod.insight.fault_log import tellFault
 from echod.interfaces import IDescriptorReactor
-from echod.transports.socket_stream import SocketStream, require
+from echod.transports.loop.poller import QUICK
+from echod.transports.socket_stream import FIRST_READ, SocketStream, require
 
 __all__ = ["Accepted"]
 
 require(tcp.Server, "_closeSocket")
-
-_done = Failure(CONNECTION_DONE)
 
 
 class Accepted(SocketStream, tcp.Server):
@@ -84,11 +83,13 @@ class Accepted(SocketStream, tcp.Server):
         if not self._fresh:
             return
         if self._echoes:
+            # The first read is taken to be short.
+            self._short = self._clock is not None and self._readSize == FIRST_READ
             why = self.doRead()
-            if why is None and self.protocol.bytesIn and self._fresh:
+            if why is QUICK:
                 why = self.doRead()
             if why is CONNECTION_DONE:
-                self.readConnectionLost(_done)
+                self._tellEnd()
                 if self._fresh:
                     # It waits for its last bytes to arrive.  A reset shall be told all the same.
                     self.startReading()
@@ -113,7 +114,7 @@ class Accepted(SocketStream, tcp.Server):
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """As Twisted's, in one call for a connection's own."""
-        if streaming and self.producer is None and not (self.TLS or self.disconnected):
+        if streaming and self.producer is None and self.connected and not self.TLS:
             self.producer, self.streamingProducer = producer, True  # type: ignore[assignment]  # of the push kind
         else:
             super().registerProducer(producer, streaming)
@@ -135,9 +136,12 @@ class Accepted(SocketStream, tcp.Server):
 
     def readConnectionLost(self, reason: Failure) -> None:
         """As Twisted's, but without asking for an adapter."""
-        if not IHalfCloseableProtocol.providedBy(self.protocol):
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            self._tellEnd()
+        else:
             self.connectionLost(reason)
-            return
+
+    def _tellEnd(self) -> None:
         try:
             self.protocol.readConnectionLost()
         except BaseException:
@@ -148,7 +152,7 @@ class Accepted(SocketStream, tcp.Server):
 
     def connectionLost(self, reason: Failure) -> None:
         """As Twisted's, in one call: tell who watches, close, tell the protocol; once."""
-        if self.disconnected:
+        if not self.connected:
             return
         watched = not self._fresh
         self.disconnected = 1

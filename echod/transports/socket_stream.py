@@ -19,7 +19,7 @@ Private parts of Twisted 26.10 that are known here (checked at import, and each 
 from __future__ import annotations
 
 import socket
-import sys
+from array import array
 from collections.abc import Callable, Iterable
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
@@ -71,8 +71,8 @@ require(tcp.Server, *_PRIVATE)
 
 _closed = Failure(CONNECTION_DONE)
 
-# Where the kernel writes an int.
-_INT = bytes(4)
+# Where the kernel writes an int.  Given bytes, ioctl first makes the text of an error.
+_count = array("i", [0])
 
 # Where bytes are that are being echoed unseen; free again when doRead returns.
 _scratch = memoryview(bytearray(LARGEST_READ))
@@ -342,4 +342,5 @@ class SocketStream(BulkEcho):
         return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
     def _queued(self, request: int) -> int:
-        return int.from_bytes(ioctl(self.fileno(), request, _INT), sys.byteorder)
+        ioctl(self.fileno(), request, _count)
+        return _count[0]

@@ -143,7 +143,7 @@ def test_reset() -> None:
 
 def test_lastBytesAreOnTheirWay() -> None:
     """FIN is there, and no room for the echo: watched without a wish, so that RST is told."""
-    data = b"x" * FIRST_READ
+    data = b"x" * (FIRST_READ - 1)
     with Served(None) as served:
         watched = Watched(served)
         with arrived(served, data=data, end="FIN", room=1) as client:
