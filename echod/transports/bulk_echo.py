@@ -218,6 +218,8 @@ class BulkEcho(tcp.Connection):
         skt = self.socket
         try:
             count = skt.recv_into(_scratch, 0, socket.MSG_PEEK)
+            if not count:
+                return CONNECTION_LOST if self._broken else CONNECTION_DONE
             try:
                 sent = skt.send(_scratch[:count])
             except OSError as error:
@@ -229,8 +231,6 @@ class BulkEcho(tcp.Connection):
         if sent and not self._takeOut(sent):
             # It would be sent twice.  A reset alone could take it away.
             return CONNECTION_LOST
-        if not count:
-            return CONNECTION_LOST if self._broken else CONNECTION_DONE
         if sent:
             self.protocol.echoed(sent)
         if sent != count and self.producer is not None:

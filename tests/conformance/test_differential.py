@@ -5,6 +5,9 @@ Same bytes, same callbacks in the same order once adjacent ``dataReceived`` are 
 end.  The worlds: an imitated kernel (`KernelSocket`), UNIX socket pairs, which deliver at
 once, and loopback TCP; ours on a poll-like reactor (`Loop`) and on the nested poller.
 
+A bounded echo is also compared with ours where that echoes unseen, through a pipe or in place;
+its sessions are larger, as bulk begins where reads come back full.
+
 What is left out, and why, by name:
 
 * ``PRODUCER``: with a paused producer registered Twisted neither closes nor
@@ -56,15 +59,19 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from echod.testing import Loop, MemorySocket
+from echod.transports.bulk_echo import LARGEST_READ
 from echod.transports.facade import Facade
 from echod.transports.tcp import Server
+from tests.unit.counted_pipes import CountedMemoryPipes, CountedPipes
 from tests.unit.outer import Outer, reset, tcpPair
 
-Kind = Literal["record", "echo", "bounded"]
+Kind = Literal["record", "echo", "bounded", "piped", "in place"]
 World = Literal["memory", "unix", "tcp"]
 
 #: What is sent looks different everywhere.
 STREAM = random.Random(0).randbytes(1 << 21)
+#: How ours echoes bulk.
+KINDS_OF_BULK: tuple[Kind, ...] = ("piped", "in place")
 #: Turns without an end are a fault.
 TURNS = 100_000
 
@@ -117,6 +124,7 @@ class Session:
     :ivar racing: whether it goes on before all that a step brings about has happened.
     :ivar steps: what to do, and how much, if that is a question.
     :ivar onEOF: what the protocol does about the client's FIN.
+    :ivar pipe: bytes that an imitated pipe takes.
     """
 
     seed: int
@@ -124,11 +132,22 @@ class Session:
     racing: bool
     buffers: int
     onEOF: str
+    pipe: int = 0
     steps: list[tuple[str, int]] = field(default_factory=list)
 
     def has(self, *names: str) -> bool:
         """Whether one of the steps is one of these."""
         return any(step in names for step, _ in self.steps)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it stops to read while its echo waits."""
+        return self.kind not in ("record", "echo")
+
+    @property
+    def unseen(self) -> bool:
+        """Whether it is bulk, echoed unseen by ours."""
+        return self.bounded and self.kind != "bounded"
 
     @property
     def cut(self) -> bool:
@@ -143,33 +162,49 @@ class Session:
 
 
 SIZES = (0, 1, 100, 2048, 2049, 5000, 65536, 70_000, 140_000)
+#: Those of the buffers and of an imitated pipe where bulk goes.
+BULK_BUFFERS = (16385, 65521, 150_001)
+PIPES = (100, 12_287, 16_385, 65_536, 262_144)
 
 
-def makeSession(seed: int, world: World, *, racing: bool) -> Session:
-    """A session, the same for the same ``seed``."""
+def makeSession(seed: int, world: World, *, racing: bool, bulk: Kind | None = None) -> Session:
+    """
+    A session, the same for the same ``seed``.
+
+    :param bulk: its kind, if it is to be echoed unseen.
+    """
     rng = random.Random(seed)
-    kind: Kind = rng.choice(("record", "echo", "bounded"))
+    kinds: tuple[Kind, ...] = (bulk,) if bulk else ("record", "echo", "bounded")
+    kind = rng.choice(kinds)
     session = Session(
         seed=seed,
         kind=kind,
         racing=racing,
-        buffers=rng.choice((1, 7, 4093, 65521)) if world == "memory" else rng.choice((4096, 65536)),
+        buffers=rng.choice(_buffers(world, bulk)),
         onEOF=rng.choice(("lose", "loseWrite") if world == "tcp" else ("lose", "loseWrite", "")),
     )
+    if bulk:
+        session.pipe = rng.choice(PIPES)
     steps = ["send", "send", "read", "read", "turns"]
     if kind == "record":
         steps += ["write", "write"]
-    if kind != "bounded":
+    if not session.bounded:
         steps += ["pause", "resume"]
     if not racing:
         steps.append("loseWrite")
     largest = 500 if session.buffers < 100 else 150_000
+    turns = 4
+    if bulk:
+        largest = 300_000
+        turns = 12
+        session.steps += [("send", rng.randrange(50_000, largest)), ("turns", rng.randrange(turns))]
+        steps += ["send", "read"]
     for _ in range(rng.randrange(1, 14)):
         step = rng.choice(steps)
-        if step == "loseWrite" and (kind == "bounded" or world == "unix"):
+        if step == "loseWrite" and (session.bounded or world == "unix"):
             session.steps.append(("read", -1))  # READ_AHEAD, KERNEL_ROOM
         size = min(rng.choice((rng.choice(SIZES), rng.randrange(largest))), largest)
-        session.steps.append((step, rng.randrange(4) if step == "turns" else size))
+        session.steps.append((step, rng.randrange(turns) if step == "turns" else size))
     ends = ["finish"]
     if world == "tcp":
         # In a kernel that takes its time FIN and RST would race: one or the other.
@@ -186,9 +221,9 @@ def makeSession(seed: int, world: World, *, racing: bool) -> Session:
     if racing and rng.random() < 0.5:
         session.steps.insert(rng.randrange(len(session.steps) + 1), ("loseWrite", 0))
     end = rng.choice(ends)
-    if world == "memory" and end != "finish" and kind != "bounded" and rng.random() < 0.3:
+    if world == "memory" and end != "finish" and not session.bounded and rng.random() < 0.3:
         session.steps.insert(rng.randrange(len(session.steps) + 1), ("finish", 0))
-    if (end == "lose" and kind == "bounded") or (world == "unix" and not racing):
+    if (end == "lose" and session.bounded) or (world == "unix" and not racing):
         session.steps.append(("read", -1))  # READ_AHEAD, KERNEL_ROOM
     if world == "unix" and end in ("reset", "sendReset", "close") and session.onEOF == "loseWrite":
         session.onEOF = "lose"  # WRITE_NOTHING
@@ -197,6 +232,12 @@ def makeSession(seed: int, world: World, *, racing: bool) -> Session:
     if not racing and kind == "record" and end:
         session.steps.append(("write", 5))
     return session
+
+
+def _buffers(world: World, bulk: Kind | None) -> tuple[int, ...]:
+    if bulk:
+        return BULK_BUFFERS
+    return (1, 7, 4093, 65521) if world == "memory" else (4096, 65536)
 
 
 # -- The server ------------------------------------------------------------------------------
@@ -218,17 +259,30 @@ class Recorder(Protocol):
         self.finishing = False
         self.inputEnded = False
         self.lost = False
+        self._taken = 0
 
     def connectionMade(self) -> None:
-        if self.session.kind == "bounded":
+        if self.session.bounded:
             self.transport.registerProducer(self.transport, True)
+        if self.session.unseen and isinstance(self.transport, Server):
+            self.transport.echoUnseen(True, self.session.kind == "in place")
 
-    def dataReceived(self, data: bytes) -> None:
-        assert data
+    def echoed(self, count: int) -> None:
+        """Unseen, but known."""
+        assert count
+        assert not self.finishing
+        self._record(STREAM[self._taken : self._taken + count])
+
+    def _record(self, data: bytes) -> None:
+        self._taken += len(data)
         before = b""
         if self.events and self.events[-1][0] == "data":
             before = self.events.pop()[1]
         self.events.append(("data", before + data))
+
+    def dataReceived(self, data: bytes) -> None:
+        assert data
+        self._record(data)
         if self.session.kind != "record" and not self.finishing:
             self.transport.write(data)
 
@@ -287,9 +341,18 @@ class Run:
 
     :param transport: the class that serves it.
     :param nested: whether its descriptor is in a nested poller.
+    :param pipes: those of a transport that has any.
     """
 
-    def __init__(self, session: Session, world: World, transport: Any, *, nested: bool) -> None:
+    def __init__(
+        self,
+        session: Session,
+        world: World,
+        transport: Any,
+        *,
+        nested: bool,
+        pipes: CountedPipes | None = None,
+    ) -> None:
         self.session = session
         self.world = world
         ours, self.client = self._sockets()
@@ -297,6 +360,9 @@ class Run:
         self.reactor = reactor
         self.protocol = Recorder(session)
         self.server = transport(ours, self.protocol, ("127.0.0.1", 1), None, 0, reactor)
+        if pipes is not None:
+            self.server.pipes = pipes
+        self._pipes = pipes
         self.protocol.makeConnection(self.server)
         self.received = bytearray()
         self.end = "open"
@@ -336,6 +402,7 @@ class Run:
         self.reactor.advance(0)
         assert self.protocol.lost
         assert self.reactor.getReaders() == self.reactor.getWriters() == []
+        assert not (self._pipes and self._pipes._count)
         self.client.close()
 
     # The client's.
@@ -485,7 +552,7 @@ def compare(session: Session, world: World, stock: Outcome, ours: Outcome, *, ne
     stockInput, ourInput = stock.input(), ours.input()
     unsettled = (
         world != "memory"  # KERNEL_ROOM
-        or session.kind == "bounded"
+        or session.bounded
         or session.meetsReset
     )
     if session.cut and unsettled:
@@ -542,6 +609,29 @@ def differ(world: World, seeds: range, *, racing: bool, nested: bool = False) ->
     return len(seeds)
 
 
+def differUnseen(world: World, seeds: range, *, racing: bool, nested: bool = False) -> None:
+    """
+    Play all sessions as Twisted does, through a pipe, and in place.
+
+    Bulk goes through a pipe in a third of them at least, and a rest waits there in a sixth.
+    """
+    piped = kept = 0
+    for seed in seeds:
+        for kind in KINDS_OF_BULK:
+            session = makeSession(seed, world, racing=racing, bulk=kind)
+            pipes = CountedMemoryPipes(size=session.pipe) if world == "memory" else CountedPipes()
+            try:
+                stock = Run(session, world, tcp.Server, nested=False).play()
+                ours = Run(session, world, Server, nested=nested, pipes=pipes).play()
+            except AssertionError as error:
+                raise AssertionError(f"{world}, {session}: {error}") from error
+            compare(session, world, stock, ours, nested=nested)
+            assert kind == "piped" or not pipes.moved
+            piped += pipes.moved > LARGEST_READ
+            kept += pipes.refused > 0
+    assert 3 * piped > len(seeds) < 6 * kept, (piped, kept)
+
+
 def batches(count: int, size: int) -> list[Any]:
     """Ranges of seeds, each one test."""
     return [
@@ -575,3 +665,25 @@ def test_uNIX(seeds: range, racing: bool, nested: bool) -> None:
 def test_tCP(seeds: range, nested: bool) -> None:
     """300 sessions over loopback, RST in the middle of writing among them."""
     assert differ("tcp", seeds, racing=True, nested=nested) == 150
+
+
+@pytest.mark.parametrize("racing", [False, True], ids=["settled", "racing"])
+@pytest.mark.parametrize("seeds", batches(2, 150))
+def test_memoryUnseen(seeds: range, racing: bool) -> None:
+    """600 sessions of bulk that ours echoes unseen, through pipes of all sizes and in place."""
+    differUnseen("memory", seeds, racing=racing)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["loop", "poller"])
+@pytest.mark.parametrize("racing", [False, True], ids=["settled", "racing"])
+@pytest.mark.parametrize("seeds", batches(1, 150))
+def test_uNIXUnseen(seeds: range, racing: bool, nested: bool) -> None:
+    """600 sessions of bulk over socket pairs, each through a pipe and in place."""
+    differUnseen("unix", seeds, racing=racing, nested=nested)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["loop", "poller"])
+@pytest.mark.parametrize("seeds", batches(1, 75))
+def test_tCPUnseen(seeds: range, nested: bool) -> None:
+    """150 sessions of bulk over loopback, RST while a rest waits in a pipe among them."""
+    differUnseen("tcp", seeds, racing=True, nested=nested)

@@ -465,6 +465,20 @@ def test_urgentByteOverUNIX(bulk: Bulk) -> None:
             assert link.answer[got:] == bytes([number])
 
 
+def test_closedAfterBulk(bulk: Bulk) -> None:
+    """
+    A UNIX client that has all of its bulk and closes has ended, and reset nothing.
+
+    Whoever sends to it from then on, be it no byte, is told of a broken connection.
+    """
+    with bulk(socket.AF_UNIX) as link:
+        link.exchange(noise(1_000_000))
+        assert link.transport._readSize > link.transport._largestCopy
+        link.client.close()
+        waitUntil(link.outer.turn, lambda: link.protocol.ends)
+        assert link.protocol.ends == ["EOF", "FIN"]
+
+
 def test_forbidden(bulk: Bulk) -> None:
     """Once it is not allowed any more, everything is shown."""
     with bulk() as link:
