@@ -71,9 +71,6 @@ class IConnectionProtocol(IProtocol, IHalfCloseableProtocol):
         :param reason: an `echod.connection.states.Reason`.
         """
 
-    def echoed(count: int) -> None:
-        """So many bytes were read and written unseen (`IConnectionTransport.echoUnseen`)."""
-
     def caughtUp() -> None:
         """All that was `IConnectionTransport.unread` when that was asked has been delivered."""
 
@@ -119,7 +116,7 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     failure: str | None = Attribute(
         "What went wrong with TLS or a header, in a few words, or ``None``."
     )
-    echoedBytes: int = Attribute("Bytes echoed unseen that ``echoed`` was not told of.")
+    echoedBytes: int = Attribute("Bytes that were echoed unseen.")
     echoedAt: float = Attribute("When the last of them were, by the clock of `echoUnseen`; or 0.")
     overhead: int = Attribute("Bytes written besides the protocol's: what TLS adds to them.")
     # Any: their types are of rooms above this one.
@@ -175,14 +172,12 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         """
         Say whether input may be echoed without being shown.
 
-        The protocol's ``echoed`` is then called with the number of bytes that were read and
-        written, none of which ``dataReceived`` gets.  What comes after something that waits
-        to be sent is shown all the same.
+        What is echoed so is counted (`echoedBytes`), and ``dataReceived`` is not called for it.
+        What comes after something that waits to be sent is shown all the same.
 
         :param inPlace: whether bulk is to stay in the socket's queue until it is sent back; it
             costs more than what a transport does otherwise, but nothing of it is ever ours.
-        :param clock: with one, short messages in a row are counted here alone, in `echoedBytes` and
-            `echoedAt`: they cost no call.
+        :param clock: tells when something was echoed (`echoedAt`).
         """
 
     def closeNow() -> None:

@@ -82,7 +82,7 @@ class Connection(HalfClose):
     cut = 0
     openedAt = 0.0
 
-    # Bytes given to the protocol or to echoed; written by dataReceived, _lateData and echoed.
+    # Bytes given to the protocol; written by dataReceived and _lateData.
     _seen = 0
     # Whether to drain as soon as it is OPEN; written by drain.
     _drainsLater = False
@@ -249,12 +249,6 @@ class Connection(HalfClose):
             self._raised()
         if self._metered and 0 < self.owner.limits.maxBytes <= self.bytesIn:
             self.end(Reason.MAX_BYTES)
-
-    def echoed(self, count: int) -> None:
-        """Input went back unseen (`verbatim`)."""
-        self._seen += count
-        self._replied += count
-        self._progressAt = self._sweep.now
 
     def readConnectionLost(self) -> None:
         """The peer's FIN.  Twisted may say so twice."""

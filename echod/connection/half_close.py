@@ -22,7 +22,7 @@ _ACKNOWLEDGED = Event.ACKNOWLEDGED
 class HalfClose(FlowControl):
     """What is owed, and the ends of both directions."""
 
-    # Bytes of replies given to the transport; written by reply and echoed.
+    # Bytes of replies given to the transport; written by reply.
     _replied = 0
     # Whether the protocol knows of the connection; written by _beginProtocol.
     _protocolKnows = False

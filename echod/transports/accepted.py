@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from echod.insight.fault_log import tellFault
 from echod.interfaces import IDescriptorReactor
 from echod.transports.loop.poller import QUICK
-from echod.transports.socket_stream import FIRST_READ, SocketStream, require
+from echod.transports.socket_stream import SocketStream, require
 
 __all__ = ["Accepted"]
 
@@ -82,9 +82,7 @@ class Accepted(SocketStream, tcp.Server):
         """
         if not self._fresh:
             return
-        if self._echoes:
-            # The first read is taken to be short.
-            self._short = self._clock is not None and self._readSize == FIRST_READ
+        if self._mayEcho:
             why = self.doRead()
             if why is QUICK:
                 why = self.doRead()

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
-from echod.interfaces import IConnectionProtocol
+from echod.interfaces import IClock, IConnectionProtocol
 from echod.transports.loop.poller import QUICK
 from echod.transports.pipes import FLAGS, LARGEST_SPLICE, Pipe, Pipes
 
@@ -54,6 +54,12 @@ LARGEST_ECHO = 512 * 1024
 _scratch = memoryview(bytearray(LARGEST_ECHO))
 
 
+class _NoClock:
+    """Where nobody asks for the time."""
+
+    now = 0.0
+
+
 def _after(error: OSError) -> ConnectionLost | None:
     """What a reactor is told after an error: nothing, if it passes."""
     return None if error.errno in TRY_AGAIN else CONNECTION_LOST
@@ -69,6 +75,8 @@ class BulkEcho(tcp.Connection):
 
     # Twisted's.
     socket: socket.socket
+    dataBuffer: bytes
+    _tempDataLen: int
     producer: IPushProducer | None
     protocol: IConnectionProtocol
 
@@ -79,10 +87,16 @@ class BulkEcho(tcp.Connection):
     # Bytes that the next read asks for; the largest that is no bulk.
     _readSize: int
     _largestCopy = LARGEST_COPY
-    # Whether what is read may be echoed unseen; and whether that may be done now, as nothing
-    # waits in a pipe.
+    #: Bytes that were echoed unseen; and when the last of them were, by the clock of
+    #: `SocketStream.echoUnseen`, or 0.
+    echoedBytes = 0
+    echoedAt = 0.0
+    # Whether what is read may be echoed unseen; and whether it may be now, as nothing waits to be
+    # sent, and how much may be read is not limited.  `SocketStream.doRead` finds the second one;
+    # whatever changes one of these makes it false.
     _mayEcho = False
-    _echoes = False
+    _echoesNow = False
+    _clock: IClock = _NoClock()
     # Whether bulk is to be echoed in place; whether it is one of those that use pipes.
     _inPlace = False
     _usesPipes = False
@@ -91,12 +105,18 @@ class BulkEcho(tcp.Connection):
     # Whether a write was told of a broken connection, which the kernel tells only once.
     _broken = False
 
-    def _allowEcho(self, allowed: bool, inPlace: bool = False) -> None:
+    def _allowEcho(self, allowed: bool, inPlace: bool = False, clock: IClock | None = None) -> None:
         self._mayEcho = allowed
-        self._echoes = allowed and self._pipe is None
+        self._echoesNow = False
+        if clock is not None:
+            self._clock = clock
         if inPlace:
             self._inPlace = True
             self._largestCopy = LARGEST_COPY_IN_PLACE
+
+    def _waits(self) -> bool:
+        """Whether anything waits to be sent, in user space or in a pipe."""
+        return bool(self._tempDataLen or self.dataBuffer or self._pipe is not None)
 
     def _echoBulk(self) -> ConnectionDone | ConnectionLost | Literal[False] | None:
         """
@@ -124,11 +144,10 @@ class BulkEcho(tcp.Connection):
                 rest -= splice(pipe.exit, number, size, None, None, FLAGS)
         except OSError as error:
             self._keep(pipe, rest)
-            self.protocol.echoed(count)
-            self._pauseProducer()
+            self._count(count)
             return _after(error)
         pipes.idle.append(pipe)
-        self.protocol.echoed(count)
+        self._count(count)
         if count > LARGEST_READ:
             self.readsMuch = True
             return None
@@ -166,13 +185,18 @@ class BulkEcho(tcp.Connection):
         self._readSize = LARGEST_COPY
         return self.doRead()
 
+    def _count(self, count: int) -> None:
+        """So many bytes were echoed."""
+        self.echoedBytes += count
+        self.echoedAt = self._clock.now
+
     def _keep(self, pipe: Pipe, rest: int) -> None:
         """Wait until the peer takes the rest that is in the pipe."""
         pipe.held = rest
         self._pipe = pipe
         # What comes meanwhile has to wait behind it.
-        self._echoes = False
-        self.startWriting()
+        self._echoesNow = False
+        self._pauseProducer()
 
     def _inPipe(self) -> int:
         """Bytes that wait in a pipe."""
@@ -199,7 +223,6 @@ class BulkEcho(tcp.Connection):
             count = min(pipe.held, self._largestPortion)
             pipe.held -= self.pipes.splice(pipe.exit, self.fileno(), count, None, None, FLAGS)
         self._pipe = None
-        self._echoes = self._mayEcho
         self.pipes.idle.append(pipe)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -232,11 +255,10 @@ class BulkEcho(tcp.Connection):
             # It would be sent twice.  A reset alone could take it away.
             return CONNECTION_LOST
         if sent:
-            self.protocol.echoed(sent)
-        if sent != count and self.producer is not None:
+            self._count(sent)
+        if sent != count:
             # doWrite, with nothing to write, will resume it.
             self._pauseProducer()
-            self.startWriting()
         elif 2 * count < LARGEST_READ:
             self._readSize = self._largestCopy
         return None
@@ -249,10 +271,12 @@ class BulkEcho(tcp.Connection):
             return False
 
     def _pauseProducer(self) -> None:
-        """As _maybePauseProducer does, however little waits."""
-        if self.producer is not None:
-            self.producerPaused = True
-            self.producer.pauseProducing()
+        """As _maybePauseProducer does, however little waits; and ask for room."""
+        # There is one: else bulk is not echoed so.
+        assert self.producer is not None
+        self.producerPaused = True
+        self.producer.pauseProducing()
+        self.startWriting()
 
     def _sentNothing(self, error: OSError) -> int:
         """

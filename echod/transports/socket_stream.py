@@ -74,9 +74,6 @@ _closed = Failure(CONNECTION_DONE)
 # Where the kernel writes an int.  Given bytes, ioctl first makes the text of an error.
 _count = array("i", [0])
 
-# Where bytes are that are being echoed unseen; free again when doRead returns.
-_scratch = memoryview(bytearray(LARGEST_READ))
-
 
 @implementer(IConnectionTransport)
 class SocketStream(BulkEcho):
@@ -102,15 +99,6 @@ class SocketStream(BulkEcho):
     _ending = False
     # How many bytes may be read now, where that is limited; written by meterReads.
     _allowed: Callable[[], int] | None = None
-    # Whether what is read may be echoed unseen, nothing waits to be sent, and the last read was
-    # short; then the next is taken to be another.  Written by doRead, and by whatever changes one
-    # of these.
-    _short = False
-    # Tells the time of a short echo; written by echoUnseen.
-    _clock: IClock | None = None
-    #: See `IConnectionTransport`.
-    echoedBytes = 0
-    echoedAt = 0.0
     # Closing ends both directions by itself: descriptors are not inherited (FD_CLOEXEC).
     _shouldShutdown = False
     #: See `IConnectionTransport`.
@@ -138,13 +126,13 @@ class SocketStream(BulkEcho):
 
     def limitReads(self, size: int) -> None:
         """See `IConnectionTransport.limitReads`."""
-        self._short = False
+        self._echoesNow = False
         self._largestRead = size
         self._readSize = min(self._readSize, size)
 
     def meterReads(self, allowed: Callable[[], int] | None) -> None:
         """See `IConnectionTransport.meterReads`."""
-        self._short = False
+        self._echoesNow = False
         self._allowed = allowed
         if allowed is None:
             # It refers to this one, which would wait for the collector.
@@ -163,9 +151,7 @@ class SocketStream(BulkEcho):
 
     def echoUnseen(self, allowed: bool, inPlace: bool = False, clock: IClock | None = None) -> None:
         """See `IConnectionTransport.echoUnseen`."""
-        self._short = False
-        self._clock = clock
-        self._allowEcho(allowed and not self._ending, inPlace)
+        self._allowEcho(allowed and not self._ending, inPlace, clock)
 
     # The base that it differs from has its doRead and doWrite exchanged at an abort.
     def doRead(  # type: ignore[override]
@@ -176,11 +162,17 @@ class SocketStream(BulkEcho):
 
         :returns: why it ended, if it did; `QUICK` for a short echo.
         """
-        if self._short:
+        size = self._readSize
+        if not self._echoesNow:
+            # True until something changes one of these.
+            self._echoesNow = self._mayEcho and self._allowed is None and not self._waits()
+        if self._echoesNow:
+            if size > self._largestCopy and self.producer is not None:
+                return self._echoBulk()
             # As little as can be: all that a short message costs is here, and in the kernel.
             skt = self.socket
             try:
-                data = skt.recv(FIRST_READ)
+                data = skt.recv(size)
             except OSError as error:
                 return None if error.errno in TRY_AGAIN else CONNECTION_LOST
             if not data:
@@ -191,41 +183,20 @@ class SocketStream(BulkEcho):
                 sent = self._sentNothing(error)
             length = len(data)
             self.echoedBytes += length
-            self.echoedAt = self._clock.now  # type: ignore[union-attr]  # there is one
-            if sent == length < FIRST_READ:
+            self.echoedAt = self._clock.now
+            if sent == length < size and (size == FIRST_READ or size <= 4 * length):
+                self.readsMuch = False
                 return QUICK
-            self._short = False
-            self._adaptReads(FIRST_READ, length)
             if sent != length:
                 self._buffer(data[sent:])
-            return None
-        size = self._readSize
-        unseen = self._echoes and not (self._tempDataLen or self.dataBuffer)
-        if unseen and size > self._largestCopy and self.producer is not None:
-            return self._echoBulk()
-        data = b""
-        try:
-            if unseen:
-                length = self.socket.recv_into(_scratch, size)
-            else:
-                data = self.socket.recv(size)
-                length = len(data)
-        except OSError as error:
-            return None if error.errno in TRY_AGAIN else CONNECTION_LOST
-        if not length:
-            return CONNECTION_LOST if self._broken else CONNECTION_DONE
-        if unseen:
-            seen = _scratch[:length]
-            try:
-                sent = self.socket.send(seen)
-            except OSError as error:
-                sent = self._sentNothing(error)
-            if sent != length:
-                self._buffer(seen[sent:])
-            elif length < size == FIRST_READ:
-                self._short = self._clock is not None and self._allowed is None
-            self.protocol.echoed(length)
         else:
+            try:
+                data = self.socket.recv(size)
+            except OSError as error:
+                return None if error.errno in TRY_AGAIN else CONNECTION_LOST
+            if not data:
+                return CONNECTION_LOST if self._broken else CONNECTION_DONE
+            length = len(data)
             self.protocol.dataReceived(data)
         self.readsMuch = full = length == size
         # Most reads change nothing: no call for each.
@@ -251,6 +222,7 @@ class SocketStream(BulkEcho):
             or not self.connected
             or type(data) is not bytes  # which Twisted refuses
         ):
+            self._echoesNow = False
             super().write(data)
         else:
             try:
@@ -263,12 +235,12 @@ class SocketStream(BulkEcho):
 
     def writeSequence(self, iovec: Iterable[bytes]) -> None:
         """See ``ITransport``: all of it waits for a turn."""
-        self._short = False
+        self._echoesNow = False
         super().writeSequence(iovec)
 
     def _buffer(self, data: bytes | memoryview) -> None:
         """Keep what could not be sent; nothing waits yet."""
-        self._short = False
+        self._echoesNow = False
         self.dataBuffer = bytes(data)
         self._maybePauseProducer()
         self.startWriting()
@@ -280,7 +252,6 @@ class SocketStream(BulkEcho):
     def _end(self) -> None:
         """From here on all goes Twisted's way."""
         self._ending = True
-        self._short = False
         self._allowEcho(False)
 
     # Any: Twisted's own says no types.
@@ -304,9 +275,7 @@ class SocketStream(BulkEcho):
             return
         self._end()
         if (
-            self._tempDataLen
-            or self.dataBuffer
-            or self._pipe is not None
+            self._waits()
             or self.producer is not None
             or self.disconnecting
             or self._writeDisconnecting

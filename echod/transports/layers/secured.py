@@ -136,7 +136,7 @@ class Secured(SecuredOutput):
             self.readsMuch = self.readsMuch or self.opening
         else:
             self._incoming.write(data)
-            plain = self._echo(self._tls) if self._echoes else self._decrypt(self._tls, length)
+            plain = self._echo(self._tls) if self._mayEcho else self._decrypt(self._tls, length)
             if 2 * plain < length:
                 self._readLess(length)
             elif self._bare:
@@ -241,7 +241,7 @@ class Secured(SecuredOutput):
             failure = error
         if echoed:
             self._sendRecords(echoed)
-            self.protocol.echoed(echoed)
+            self._count(echoed)
         if failure is not None:
             self._fail(failure)
         elif self._outgoing.pending:

@@ -574,7 +574,12 @@ def test_bulkIsProgress() -> None:
 
     link = connect(raw)
     link.advance(5.0)
-    link.connection.echoed(7)
+    for _ in range(8):
+        assert link.send(bytes(65536)) == 65536
+        link.pump()
+        while link.receive():
+            link.pump()
+    assert link.connection.bytesIn == 8 * 65536
     assert link.connection.idleSince() == link.connection.owner.sweep.now
     assert link.connection.owner.sweep.now == pytest.approx(5.0)
 

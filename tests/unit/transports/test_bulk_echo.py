@@ -21,7 +21,7 @@ from typing import Any
 from typing import Protocol as TypingProtocol
 
 import pytest
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -59,7 +59,6 @@ class Echo(Protocol):
 
     :ivar seen: bytes shown; ``unseen``: bytes that were not.
     :ivar ended: whether it echoes no more.
-    :ivar onEchoed: what it does in place of counting these.
     """
 
     transport: Any
@@ -67,10 +66,9 @@ class Echo(Protocol):
 
     def __init__(self, inPlace: bool) -> None:
         self.inPlace = inPlace
-        self.seen = self.unseen = self.pauses = 0
+        self.seen = self.pauses = 0
         self.ends: list[Any] = []
         self.ended = False
-        self.onEchoed: Callable[[], None] | None = None
 
     def connectionMade(self) -> None:
         self.transport.registerProducer(self, True)
@@ -85,11 +83,10 @@ class Echo(Protocol):
         self.transport.unregisterProducer()
         self.transport.abortConnection()
 
-    def echoed(self, count: int) -> None:
-        if self.onEchoed is not None:
-            self.onEchoed()
-        else:
-            self.unseen += count
+    @property
+    def unseen(self) -> int:
+        count: int = self.transport.echoedBytes
+        return count
 
     def readConnectionLost(self) -> None:
         self.ends.append("EOF")
@@ -322,33 +319,6 @@ def test_reset(bulk: Bulk, reads: bool) -> None:
     waitUntil(link.outer.turn, lambda: link.transport.disconnected)
     assert link.protocol.ends == ["stop", ConnectionLost]
     assert descriptors() == before
-
-
-def test_endedWhileCounted(bulk: Bulk) -> None:
-    """A protocol that aborts as it is told of an echo, of a part too, is not spoken to again."""
-    link = bulk()
-    # So that not all can be sent at one go.
-    link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)
-    link.stall()
-    pauses = link.protocol.pauses
-    link.protocol.onEchoed = link.protocol.end
-    waitUntil(link.outer.turn, lambda: link.receive(1 << 18))
-    waitUntil(link.outer.turn, lambda: link.transport.disconnected)
-    link.client.close()
-    assert link.protocol.ends == [ConnectionAborted]
-    assert link.protocol.pauses == pauses
-
-
-def test_closedWhileCounted(bulk: Bulk) -> None:
-    """A protocol may close the transport as it is told of an echo, which is sent by then."""
-    link = bulk()
-    link.protocol.onEchoed = link.transport.closeNow
-    link.client.send(b"12345")
-    waitUntil(link.outer.turn, lambda: link.transport.disconnected)
-    waitUntil(link.outer.turn, link.receive)
-    link.client.close()
-    assert link.answer == b"12345"
-    assert link.protocol.ends == ["stop", ConnectionDone]
 
 
 def test_afterWhatWaits(bulk: Bulk) -> None:

@@ -49,7 +49,7 @@ def test_errorsThatStay() -> None:
 
 def test_takenOutOnce() -> None:
     """What was echoed in place and cannot be taken out of the queue is not sent twice."""
-    link = memoryLink(raw.makeFactory(RawOptions()).buildProtocol(None))  # type: ignore[arg-type]  # no address
+    link = memoryLink(raw.makeFactory(RawOptions(in_place=True)).buildProtocol(None))  # type: ignore[arg-type]  # no address
     skt: Any = link.connection.transport.socket  # type: ignore[attr-defined]  # an imitated one
     got = b""
     for _ in range(20):
