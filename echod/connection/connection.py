@@ -72,7 +72,7 @@ class Connection(HalfClose):
     :ivar truncated: 1 if the peer finished in the middle of a message.
     :ivar pauses: how often reading stopped because the peer did not read.
     :ivar broken: whether it ended with the peer's RST, or as a lost route does.
-    :ivar cut: bytes that the peer was still owed when we gave up.
+    :ivar cut: bytes that the peer was still owed when we gave up; none if it gave up.
     """
 
     discarded = 0
@@ -145,7 +145,8 @@ class Connection(HalfClose):
             if self.state in GONE:
                 # That has aborted it.
                 return
-            self.cut = self.transport.unsent() + self._quota + waits
+            if reason is not Reason.RESET:
+                self.cut = self.transport.unsent() + self._quota + waits
         elif self._drainsLater and reason is Reason.DRAIN:
             # There may have been something to answer.
             self.cut = self.transport.unread()

@@ -273,9 +273,12 @@ def test_resetAfterBothEnds(makeLink: MakeLink) -> None:
     link.pump()
     assert link.connection.state is State.FINISHING
     link.reset()
+    # The sweep may see it first, or the poller.
     settle(link)
     assert link.gone
     assert link.connection.reason is Reason.RESET
+    # The peer gave up, not we.
+    assert link.connection.cut == 0
 
 
 def test_stallEnds(makeLink: MakeLink) -> None:
