@@ -259,7 +259,8 @@ class Recorder(Protocol):
         self.finishing = False
         self.inputEnded = False
         self.lost = False
-        self._taken = 0
+        # Bytes of input in the events; of them, those that were echoed unseen.
+        self._taken = self._unseen = 0
 
     def connectionMade(self) -> None:
         if self.session.bounded:
@@ -267,11 +268,12 @@ class Recorder(Protocol):
         if self.session.unseen and isinstance(self.transport, Server):
             self.transport.echoUnseen(True, self.session.kind == "in place")
 
-    def echoed(self, count: int) -> None:
-        """Unseen, but known."""
-        assert count
-        assert not self.finishing
-        self._record(STREAM[self._taken : self._taken + count])
+    def catchUp(self) -> None:
+        """Write down what was echoed unseen since the last event; Twisted's has nothing of that."""
+        count = getattr(self.transport, "echoedBytes", 0) - self._unseen
+        if count:
+            self._unseen += count
+            self._record(STREAM[self._taken : self._taken + count])
 
     def _record(self, data: bytes) -> None:
         self._taken += len(data)
@@ -282,22 +284,26 @@ class Recorder(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         assert data
+        self.catchUp()
         self._record(data)
         if self.session.kind != "record" and not self.finishing:
             self.transport.write(data)
 
     def readConnectionLost(self) -> None:
         self.inputEnded = True
+        self.catchUp()
         self.transport.unregisterProducer()  # RESUME_AFTER_EOF
         self.events.append(("EOF", b""))
         if self.session.onEOF:
             getattr(self, self.session.onEOF)()
 
     def writeConnectionLost(self) -> None:
+        self.catchUp()
         self.events.append(("FIN", b""))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = True
+        self.catchUp()
         assert reason.type is not None
         self.events.append((reason.type.__name__, b""))
 
@@ -393,6 +399,7 @@ class Run:
                     self._settle()
             self._resume(0)
             self._last()
+            self.protocol.catchUp()
             return Outcome(self.protocol.events, bytes(self.received), self.end, self.protocol.lost)
         finally:
             self._cleanUp()
