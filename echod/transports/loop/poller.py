@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from echod.insight.fault_log import tellFault
+from echod.transports.loop.spin import Spin
 
 __all__ = ["BATCH", "QUICK", "Poller", "available"]
 
@@ -118,6 +119,7 @@ class Poller:
         # Numbers let go within the running batch: what it still holds for them is not meant
         # for whoever has them now.
         self._stale: set[int] = set()
+        self._spin = Spin()
         # Those with much to do that are ready and wait for their turn, the longest first; by
         # number, and what epoll said of them.
         self._waiting: dict[int, int] = {}
@@ -248,14 +250,32 @@ class Poller:
         reactor costs as much as several short messages (8 µs).
         """
         left = BATCH
-        again = True
-        while again and left and self._epoll is not None:
-            self._stale.clear()
-            events = self._epoll.poll(0, left)
+        events = self._epoll.poll(0, left)
+        self._stale.clear()
+        while events and self._serve(events) and self._epoll is not None:
             left -= len(events)
-            again = bool(events) and self._serve(events)
+            if not left:
+                break
+            self._stale.clear()
+            alone = len(events) == 1
+            events = self._epoll.poll(0, left)
+            if alone and not events:
+                events = self._lookOn(left)
         if self._waiting:
             self._serveBetween()
+
+    def _lookOn(self, most: int) -> list[tuple[int, int]]:
+        """Look for the answer of the one client that there is, where that pays (`Spin`)."""
+        events: list[tuple[int, int]] = []
+        looks = self._spin.looks()
+        if looks:
+            poll = self._epoll.poll
+            for _ in range(looks):
+                events = poll(0, most)
+                if events:
+                    break
+            self._spin.tell(bool(events))
+        return events
 
     def _serveBetween(self) -> None:
         """

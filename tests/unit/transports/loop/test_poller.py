@@ -20,6 +20,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from echod.transports.loop.poller import BATCH, LOOK, PASSED, QUICK, TURN, Poller, available
+from echod.transports.loop.spin import LOOKS
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
 
 
@@ -736,6 +737,58 @@ def test_quickOnesGoOn(rig: Rig) -> None:
     rig.outer.turn()
     assert other.calls == [b"y"]
     assert len(quick.calls) == 1
+
+
+class Looks:
+    """An epoll object that counts how often it is asked, and does something before one of them."""
+
+    def __init__(self, epoll: Any, before: int, act: Callable[[], object]) -> None:
+        self._epoll = epoll
+        self._before = before
+        self._act = act
+        self.count = 0
+
+    def poll(self, seconds: float, most: int) -> Any:
+        self.count += 1
+        if self.count == self._before:
+            self._act()
+        return self._epoll.poll(seconds, most)
+
+    def fileno(self) -> int:
+        return int(self._epoll.fileno())
+
+
+@pytest.mark.parametrize("look", [2, 3, 2 + LOOKS])
+def test_loneClientIsWaitedFor(rig: Rig, look: int) -> None:
+    """What a lone client answers while it is looked for is served in the same turn."""
+    ((quick, peer),) = quickOnes(rig, 1)
+    epoll, poller = rig.poller._epoll, rig.poller
+    poller._epoll = looks = Looks(epoll, look, lambda: peer.send(b"x"))
+    rig.outer.turn()
+    poller._epoll = epoll
+    assert quick.calls == ["read"] * 3
+    assert looks.count == look + 1 + LOOKS
+
+
+def test_noAnswerNoLook(rig: Rig) -> None:
+    """Nobody is looked for after a look in vain, nor while there are others."""
+    ((quick, peer),) = quickOnes(rig, 1)
+    epoll, poller = rig.poller._epoll, rig.poller
+    counts = []
+    for _ in range(3):
+        poller._epoll = looks = Looks(epoll, 0, list)
+        rig.outer.turn()
+        counts.append(looks.count)
+        peer.send(b"x")
+    assert counts == [2 + LOOKS, 2, 2 + LOOKS]
+    poller._epoll = epoll
+    rig.outer.rest()
+    quickOnes(rig, 2)
+    poller._epoll = looks = Looks(epoll, 0, list)
+    rig.outer.turn()
+    poller._epoll = epoll
+    assert looks.count == 2
+    assert quick.calls == ["read"] * 5
 
 
 def test_quickOneThatEnds(rig: Rig) -> None:
