@@ -34,7 +34,7 @@ from zope.interface import implementer
 
 from echod.interfaces import IClock, IConnectionProtocol, IConnectionTransport, IDescriptorReactor
 from echod.tls.facts import TLSFacts
-from echod.transports.bulk_echo import LARGEST_READ, TRY_AGAIN, BulkEcho
+from echod.transports.bulk_echo import LARGEST_COPY, LARGEST_READ, TRY_AGAIN, BulkEcho
 from echod.transports.loop.poller import QUICK
 from echod.wire.proxy_values import ProxyHeader
 
@@ -166,8 +166,10 @@ class SocketStream(BulkEcho):
         if not self._echoesNow:
             # True until something changes one of these.
             self._echoesNow = self._mayEcho and self._allowed is None and not self._waits()
+            # What an object has itself is found sooner than what its class has.
+            self._readSize = size
         if self._echoesNow:
-            if size > self._largestCopy and self.producer is not None:
+            if size > LARGEST_COPY and size > self._largestCopy and self.producer is not None:
                 return self._echoBulk()
             # As little as can be: all that a short message costs is here, and in the kernel.
             skt = self.socket
