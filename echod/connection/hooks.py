@@ -7,7 +7,7 @@ that raises ends its own connection and nothing else (`ProtocolHooks.attempt`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from twisted.internet.protocol import Protocol as TwistedProtocol
@@ -48,6 +48,14 @@ class ProtocolHooks(TwistedProtocol):
     #: Whether reading goes on while the peer does not read: for a protocol that answers nothing
     #: of what it reads, and must see the peer's FIN.  `readAlways` changes it later.
     alwaysReads: bool = False
+
+    #: Attributes that most connections are given later than as they are made: whoever accepts them
+    #: sets these of the first one, and all others then need less memory.
+    lateNames: ClassVar[Sequence[str]] = (
+        *("state", "reason", "openedAt", "_protocolKnows", "_metered", "_paused"),
+        *("_progressAt", "_deliveredAt", "_delivered", "_owing", "_seen", "_replied"),
+        *("_inputEnded", "_outputEnding", "_outputEnded", "_slices"),
+    )
 
     owner: Owner
     transport: IConnectionTransport

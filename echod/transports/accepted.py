@@ -10,6 +10,8 @@ call.  Private parts of Twisted known here: ``_tempDataBuffer`` (with ``_tempDat
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
+from typing import ClassVar
 
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
@@ -43,6 +45,13 @@ class Accepted(SocketStream, tcp.Server):
     client: tuple[object, ...]
     sessionno: int
     _tempDataBuffer: list[bytes]
+
+    #: Attributes that most connections are given later than as they are made (`Accepting`).
+    lateNames: ClassVar[Sequence[str]] = (
+        *("_mayEcho", "_echoesNow", "_clock", "echoedBytes", "echoedAt"),
+        *("producer", "streamingProducer", "producerPaused", "readsMuch", "_readSize"),
+        *("dataBuffer", "offset", "disconnected"),
+    )
 
     # Whether nobody has been told yet to watch it, or not to: it waits for `begin`.
     _fresh = False

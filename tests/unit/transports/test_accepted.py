@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import select
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from echod.testing import Loop
 from echod.transports.accepted import Accepted
 from echod.transports.resting import PAUSE
 from echod.transports.socket_stream import FIRST_READ
-from echod.transports.tcp import Port
+from echod.transports.tcp import Port, Server
 from tests.unit.outer import reset, waitUntil
 from tests.unit.served import Served
 
@@ -230,3 +232,28 @@ def test_addresses(address: tuple[str, int] | tuple[str, int, int, int]) -> None
     expected = kind("TCP", *address)
     assert made == expected
     assert (repr(made), hash(made), vars(made)) == (repr(expected), hash(expected), vars(expected))
+
+
+def test_attributesNeedNoDictionary() -> None:
+    """However many are accepted before one has had a message: none has a dictionary of its own."""
+
+    class Echoing(Connection):
+        verbatim = True
+
+    class Fresh(Server):
+        pass
+
+    maker = ConnectionMaker("echoing", "echoes", Echoing)
+    with Served(None, (maker, None)) as served, ExitStack() as stack:
+        served.listener._port.transport = Fresh
+        clients = [
+            stack.enter_context(socket.create_connection(served.address, 20)) for _ in range(60)
+        ]
+        served.until(lambda: len(served.connections) == len(clients))
+        for client in clients:
+            client.send(b"hello")
+        served.until(lambda: served.counters()["bytes_in"] == 5 * len(clients))
+        served.advance(1.1)
+        objects = [each for one in served.connections for each in (one, one.transport)]
+        found = [one for one in objects if dict in map(type, gc.get_referents(one))]
+        assert found == []
