@@ -600,6 +600,21 @@ def test_smallPipe(least: int, opens: bool) -> None:
     assert descriptors() == before
 
 
+def test_readsMuchInPlaceToo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no pipe is left bulk waits in line as well, however small the last turn's was."""
+    with Link() as link, monkeypatch.context() as none:
+        transport = link.transport
+        link.exchange(noise(BULK))
+        for size, much in ((20_000, False), (200_000, True)):
+            assert link.client.send(noise(size)) == size
+            waitUntil(lambda _: None, lambda: transport.unread() == size)  # noqa: B023  # called before the next one
+            transport._readSize = LARGEST_READ
+            transport.doRead()
+            assert transport.readsMuch is much
+            none.setattr(pipesOf(link), "idle", [])
+            none.setattr(pipesOf(link), "_most", 0)
+
+
 def test_smallPipes() -> None:
     """Pipes of 64 KiB, and links that stall: all comes back."""
     with Link() as link:
