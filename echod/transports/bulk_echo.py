@@ -254,6 +254,7 @@ class BulkEcho(tcp.Connection):
         if sent and not self._takeOut(sent):
             # It would be sent twice.  A reset alone could take it away.
             return CONNECTION_LOST
+        self.readsMuch = count > LARGEST_READ
         if sent:
             self._count(sent)
         if sent != count:
