@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from errno import EAGAIN, EINTR, ENOBUFS, ENOMEM, EPERM
+from typing import Any, ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -32,10 +33,13 @@ from echod.kit.stream import Stream
 from echod.protocols.raw import RawOptions, raw
 from echod.testing import Link, memoryLink
 from echod.wire.framing import fixed
+from tests.unit.counted_pipes import CountedMemoryPipes
 
 POOL = random.Random(5).randbytes(1 << 20)
 LIMITS = Limits(stallTimeout=30, lingerTimeout=5)
 HELD = 384 * 1024
+#: Bytes that come back before all else, where a client sends bulk.
+BULK = 100_000
 
 
 async def _echo(stream: Stream) -> None:
@@ -85,6 +89,19 @@ class Client(RuleBasedStateMachine):
         limits = Limits(stallTimeout=30, lingerTimeout=5, bytesPerSecond=rate)
         self.link = memoryLink(echo(), limits=limits, sendBuffer=buffers, receiveBuffer=buffers)
 
+    def sendAll(self, data: bytes) -> int:
+        """Send what is taken, a buffer at a time; returns how much that is."""
+        rest = memoryview(data)
+        while taken := self.link.send(rest):
+            rest = rest[taken:]
+        return len(data) - len(rest)
+
+    def receiveAll(self) -> bytes | None:
+        """Read all that is there; returns what was last: ``b""`` is FIN, ``None`` is no more."""
+        while piece := self.link.receive(1 << 20):
+            self.got += piece
+        return piece
+
     def cutOff(self) -> None:
         """Only a deadline may do this: to who did not read, or did not end after our FIN."""
         assert self.link.connection.state in (State.ABORTED, State.CLOSED)
@@ -95,10 +112,10 @@ class Client(RuleBasedStateMachine):
         return not (self.vanished or self.ended)
 
     @precondition(lambda self: self.connected() and not self.finished)
-    @rule(size=st.sampled_from([1, 2, 100, 5000, 70_000]))
+    @rule(size=st.sampled_from([1, 100, 5000, 70_000, 250_000]))
     def send(self, size: int) -> None:
         try:
-            taken = self.link.send(POOL[self.sent : self.sent + size])
+            taken = self.sendAll(POOL[self.sent : self.sent + size])
         except (ConnectionResetError, BrokenPipeError):
             self.cutOff()
             return
@@ -161,7 +178,16 @@ class Client(RuleBasedStateMachine):
         if hasattr(self, "link") and not self.link.gone:
             transport: Any = self.link.connection.transport
             held = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-            assert held <= HELD
+            assert held + transport._inPipe() <= HELD
+
+    @invariant()
+    def counted(self) -> None:
+        """What was written is with the client, or is known to be on its way; no byte is both."""
+        if hasattr(self, "link") and not (self.link.gone or self.vanished):
+            connection = self.link.connection
+            arrived = len(self.link._client._incoming.arrived)
+            known = len(self.got) + arrived + connection.transport.unsent()
+            assert connection.bytesOut == known
 
     def teardown(self) -> None:
         if not hasattr(self, "link"):
@@ -173,7 +199,7 @@ class Client(RuleBasedStateMachine):
             for _ in range(3000):
                 link.pump()
                 try:
-                    piece = link.receive(1 << 20)
+                    piece = self.receiveAll()
                 except ConnectionResetError:
                     self.cutOff()
                     break
@@ -181,7 +207,6 @@ class Client(RuleBasedStateMachine):
                     break
                 if piece is None:
                     link.advance(0.5)
-                self.got += piece or b""
             else:
                 raise AssertionError(f"no end: {link.connection.state}")
             assert bytes(self.got) == POOL[: len(self.got)]
@@ -194,10 +219,87 @@ class Client(RuleBasedStateMachine):
         assert link.gone, link.connection.state
 
 
-def test_whateverAClientDoes() -> None:
-    """A Hypothesis state machine over the connection, in each way to write an echo."""
+#: Those that are echoed unseen.
+UNSEEN = [_raw, _raw, lambda: _raw(in_place=True)]
+
+
+class BulkClient(Client):
+    """One that has had much echoed: reads are as large as they become, and pipes are in use."""
+
+    #: Those of all examples.
+    allPipes: ClassVar[list[CountedMemoryPipes]] = []
+
+    @initialize(
+        echo=st.sampled_from(UNSEEN),
+        sendBuffer=st.sampled_from([1000, 20_000]),
+        receiveBuffer=st.sampled_from([20_000, 100_000]),
+        pipe=st.sampled_from([50, 16_385, 65_536, 262_144]),
+    )
+    def connect(
+        self, echo: Callable[[], IProtocol], sendBuffer: int, receiveBuffer: int, pipe: int
+    ) -> None:
+        limits = Limits(stallTimeout=30, lingerTimeout=5)
+        self.link = memoryLink(
+            echo(), limits=limits, sendBuffer=sendBuffer, receiveBuffer=receiveBuffer
+        )
+        # Any: one that has pipes, and an imitated socket.
+        transport: Any = self.link.connection.transport
+        transport.pipes = self.pipes = CountedMemoryPipes(size=pipe)
+        self.allPipes.append(self.pipes)
+        self.faults = transport.socket.faults
+        while len(self.got) < BULK:
+            self.sent += self.sendAll(POOL[self.sent : BULK])
+            self.link.pump()
+            self.receiveAll()
+
+    @precondition(lambda self: self.connected() and not self.finished)
+    @rule(size=st.sampled_from([20_000, 70_000, 300_000]))
+    def flood(self, size: int) -> None:
+        """Send, and never read, until no more is taken."""
+        before = self.sent - 1
+        limit = self.sent + size
+        while before < self.sent < limit and self.connected():
+            before = self.sent
+            self.send(limit - self.sent)
+            self.link.pump()
+
+    @rule(
+        call=st.sampled_from(["splice", "send", "MSG_PEEK"]),
+        errors=st.lists(st.sampled_from([EAGAIN, ENOBUFS, ENOMEM]), min_size=1, max_size=3),
+    )
+    def fail(self, call: str, errors: list[int]) -> None:
+        """The kernel does not do what it said, for a moment."""
+        self.faults[call] = errors
+
+    @rule(error=st.sampled_from([EINTR, EPERM]))
+    def failToSplice(self, error: int) -> None:
+        self.faults["splice"] = [error]
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "pipes"):
+            assert self.pipes._count == 0
+
+
+def play(machine: type[Client]) -> int:
+    """Play sessions; returns how many."""
     # A whole session is one example: three times as many as of anything else.
     examples = 3 * settings().max_examples
     run_state_machine_as_test(
-        Client, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None)
+        machine, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None)
     )
+    return examples
+
+
+def test_whateverAClientDoes() -> None:
+    """A Hypothesis state machine over the connection, in each way to write an echo."""
+    play(Client)
+
+
+def test_whateverAClientOfBulkDoes() -> None:
+    """The same where bulk goes through pipes and in place, and the kernel fails now and then."""
+    examples = play(BulkClient)
+    pipes = BulkClient.allPipes
+    assert sum(one.moved for one in pipes) > 10_000 * examples
+    # A rest has waited in a pipe.
+    assert sum(one.refused > 0 for one in pipes) > examples / 20
