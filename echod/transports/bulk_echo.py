@@ -60,6 +60,9 @@ class _NoClock:
     now = 0.0
 
 
+_noClock = _NoClock()
+
+
 def _after(error: OSError) -> ConnectionLost | None:
     """What a reactor is told after an error: nothing, if it passes."""
     return None if error.errno in TRY_AGAIN else CONNECTION_LOST
@@ -96,7 +99,9 @@ class BulkEcho(tcp.Connection):
     # whatever changes one of these makes it false.
     _mayEcho = False
     _echoesNow = False
-    _clock: IClock = _NoClock()
+    # Tells echoedAt; written by _allowEcho, before it is asked.  An object of a class of ours as
+    # the default would have CPython look at both each time.
+    _clock: IClock = None  # type: ignore[assignment]  # see above
     # Whether bulk is to be echoed in place; whether it is one of those that use pipes.
     _inPlace = False
     _usesPipes = False
@@ -108,8 +113,8 @@ class BulkEcho(tcp.Connection):
     def _allowEcho(self, allowed: bool, inPlace: bool = False, clock: IClock | None = None) -> None:
         self._mayEcho = allowed
         self._echoesNow = False
-        if clock is not None:
-            self._clock = clock
+        if allowed:
+            self._clock = _noClock if clock is None else clock
         if inPlace:
             self._inPlace = True
             self._largestCopy = LARGEST_COPY_IN_PLACE

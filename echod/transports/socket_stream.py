@@ -186,7 +186,7 @@ class SocketStream(BulkEcho):
             length = len(data)
             self.echoedBytes += length
             self.echoedAt = self._clock.now
-            if sent == length < size and (size == FIRST_READ or size <= 4 * length):
+            if sent == length and length < size and (size == FIRST_READ or size <= 4 * length):
                 self.readsMuch = False
                 return QUICK
             if sent != length:
