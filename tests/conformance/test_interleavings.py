@@ -203,9 +203,10 @@ class BulkClient(Client):
         )
         super().__init__(link, _BULK, _BULK)
         # Any: one that has pipes, and an imitated socket.
-        self.transport: Any = link.connection.transport
-        self.transport.pipes = self.pipes = pipes or CountedMemoryPipes(size=pipe)
-        self.faults: dict[str, list[int]] = self.transport.socket.faults
+        transport: Any = link.connection.transport
+        self.transport = transport
+        transport.pipes = self.pipes = pipes or CountedMemoryPipes(size=pipe)
+        self.faults: dict[str, list[int]] = transport.socket.faults
         while self.got < WARM:
             self.send(WARM - self.sent)
             link.pump()
