@@ -143,16 +143,15 @@ class BulkEcho(tcp.Connection):
         if not count:
             pipes.idle.append(pipe)
             return self._copyNext()
+        self.echoedBytes += count
+        self.echoedAt = self._clock.now
         try:
             while rest:
-                size = min(portion, rest)
-                rest -= splice(pipe.exit, number, size, None, None, FLAGS)
+                rest -= splice(pipe.exit, number, portion, None, None, FLAGS)
         except OSError as error:
             self._keep(pipe, rest)
-            self._count(count)
             return _after(error)
         pipes.idle.append(pipe)
-        self._count(count)
         if count > LARGEST_READ:
             self.readsMuch = True
             return None
@@ -225,8 +224,9 @@ class BulkEcho(tcp.Connection):
         :raises OSError: not all of it, for this reason.
         """
         while pipe.held:
-            count = min(pipe.held, self._largestPortion)
-            pipe.held -= self.pipes.splice(pipe.exit, self.fileno(), count, None, None, FLAGS)
+            pipe.held -= self.pipes.splice(
+                pipe.exit, self.fileno(), self._largestPortion, None, None, FLAGS
+            )
         self._pipe = None
         self.pipes.idle.append(pipe)
 
