@@ -60,6 +60,7 @@ class Room(Owner):
         connection._sweep.discard(connection)
         connection.owner = self
         connection._sweep = self.sweep
+        connection.transport.echoUnseen(True, clock=self.sweep)
         self.opened(connection)
         talk(link)
         return link
