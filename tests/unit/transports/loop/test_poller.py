@@ -687,11 +687,11 @@ class Quick(Descriptor):
     def __init__(self, skt: socket.socket) -> None:
         super().__init__(skt)
         self.onRead = self.read
-        self.spend: Callable[[float], None] = lambda _: None
+        self.passTime: Callable[[float], None] = lambda _: None
 
     def read(self) -> Any:
         self.socket.recv(10)
-        self.spend(0.001)
+        self.passTime(0.001)
         return QUICK
 
 
@@ -699,7 +699,7 @@ def quickOnes(rig: Rig, count: int) -> list[tuple[Any, socket.socket]]:
     """Some that have had a read, and have another before them."""
     found = [rig.reading(Quick) for _ in range(count)]
     for descriptor, peer in found:
-        descriptor.spend = rig.outer.advance
+        descriptor.passTime = rig.outer.advance
         peer.send(b"x")
     rig.outer.rest()
     for descriptor, peer in found:
