@@ -18,13 +18,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fcntl import F_GETPIPE_SZ, F_SETPIPE_SZ, fcntl
 
-__all__ = ["DESCRIPTORS", "FLAGS", "LARGEST_SPLICE", "MOST", "Pipe", "Pipes"]
+__all__ = ["DESCRIPTORS", "FLAGS", "LARGEST_SPLICE", "MOST", "PATIENCE", "Pipe", "Pipes"]
 
 #: Pipes there are at most, and descriptors that they take.
 MOST = 16
 DESCRIPTORS = 2 * MOST
 #: Bytes that one turn takes at most.
 LARGEST_SPLICE = 256 * 1024
+#: Turns after which a pipe is asked for again when there was none to be had: to ask costs 20 µs.
+PATIENCE = 8
 #: How splice(2) is to be called.
 FLAGS = getattr(os, "SPLICE_F_MOVE", 0) | getattr(os, "SPLICE_F_NONBLOCK", 0)
 
@@ -66,6 +68,8 @@ class Pipes:
         self._least = least
         self._count = 0
         self._users = 0
+        # How often none is asked for, as there was none a moment ago; written by open.
+        self._refrain = 0
 
     def join(self) -> None:
         """One connection more uses them."""
@@ -88,15 +92,18 @@ class Pipes:
         Have an idle one more, if there may be; returns whether that was done.
 
         The system may have no descriptor left, or give a user who has many pipes only small ones
-        (``pipe-user-pages-soft``, pipe(7)).
+        (``pipe-user-pages-soft``, pipe(7)).  Then the next `PATIENCE` calls do not ask it.
         """
         if self._count >= self._most:
             return False
-        try:
-            pipe = self._make()
-        except OSError:
+        if self._refrain:
+            self._refrain -= 1
             return False
+        pipe = None
+        with suppress(OSError):
+            pipe = self._make()
         if pipe is None:
+            self._refrain = PATIENCE
             return False
         self._count += 1
         self.idle.append(pipe)

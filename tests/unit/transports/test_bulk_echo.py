@@ -34,7 +34,7 @@ from echod.testing import memoryLink
 from echod.testing.memory_pipes import MemoryPipes
 from echod.transports.bulk_echo import LARGEST_READ
 from echod.transports.facade import Facade
-from echod.transports.pipes import LARGEST_SPLICE, MOST, Pipes
+from echod.transports.pipes import LARGEST_SPLICE, MOST, PATIENCE, Pipes
 from echod.transports.socket_stream import FIRST_READ
 from echod.transports.tcp import Server
 from echod.transports.unix import UNIXServer
@@ -614,6 +614,21 @@ def test_readsMuchInPlaceToo() -> None:
             while pipes.idle or pipes.open():
                 taken.append(pipes.idle.pop())
         pipes.idle.extend(taken)
+
+
+def test_noneToBeHad(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there is none to be had that is not asked in each turn."""
+    pipes = Pipes()
+    asked = []
+    with monkeypatch.context() as none:
+        none.setattr(pipes, "_make", lambda: asked.append(1))
+        for _ in range(2 * (PATIENCE + 1)):
+            assert not pipes.open()
+        assert len(asked) == 2
+    pipes.join()
+    waitUntil(lambda _: None, pipes.open)
+    assert len(pipes.idle) == 1
+    pipes.leave(None)
 
 
 def test_smallPipes() -> None:
