@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 from twisted.internet import tcp
@@ -98,9 +99,11 @@ class Accepted(SocketStream, tcp.Server):
             if why is CONNECTION_DONE:
                 self._tellEnd()
                 if self._fresh:
-                    # It waits for its last bytes to arrive.  A reset shall be told all the same.
-                    self.startReading()
-                    self.stopReading()
+                    # It waits for its last bytes to arrive.  A reset shall be told all the same:
+                    # by the sweep if it cannot be watched, a tick later.
+                    with suppress(OSError):
+                        self.startReading()
+                        self.stopReading()
             elif why:
                 self.connectionLost(Failure(why))
         if self._fresh:

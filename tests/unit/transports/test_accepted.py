@@ -160,6 +160,28 @@ def test_lastBytesAreOnTheirWay() -> None:
         assert served.closed == {"eof": 1}
 
 
+def test_lastBytesCannotBeWatched() -> None:
+    """ENOSPC of epoll_ctl(2) takes nothing from who only waits for its last bytes."""
+    data = b"x" * (FIRST_READ - 1)
+    with Served(None) as served:
+        Watched(served).full = True
+        with arrived(served, data=data, end="FIN", room=1) as client:
+            served.turn()
+            assert served.connection.transport.unsent() > 0
+            assert not served.listener._port.resting
+            got = b""
+            while more := client.recv(65536):
+                got += more
+            assert got == data
+            served.gone()
+        with arrived(served, data=data, end="FIN", room=1) as client:
+            served.turn()
+            # The sweep tells of it.
+            reset(client)
+            served.gone()
+        assert served.closed == {"eof": 1, "reset": 1}
+
+
 def test_holdsAsItBegins() -> None:
     """Who wants to read nothing yet is not read."""
     maker = ConnectionMaker("holding", "reads later", Holding)
