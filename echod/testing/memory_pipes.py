@@ -28,12 +28,13 @@ class MemoryPipes(Pipes):
 
     def __init__(self, most: int = MOST, size: int = 65536) -> None:
         super().__init__(most)
+        self.splice = self._splice
         self._size = size
         self._numbers = count(1 << 40)
         # By the number of either end.
         self._held: dict[int, bytearray] = {}
 
-    def splice(self, source: int, target: int, limit: int, *_: int | None) -> int:
+    def _splice(self, source: int, target: int, limit: int, *_: int | None) -> int:
         """Move bytes as the system call does; one end is a pipe's, the other a socket's."""
         if target in self._held:
             held = self._held[target]

@@ -85,8 +85,8 @@ class BulkEcho(tcp.Connection):
 
     pipes = Pipes()
     readsMuch = False
-    # Bytes that go from a pipe to the socket at a time.
-    _largestPortion = LARGEST_SPLICE
+    #: Bytes that go from a pipe to the socket at a time, at most.
+    largestPortion = LARGEST_SPLICE
     # Bytes that the next read asks for; the largest that is no bulk.
     _readSize: int
     _largestCopy = LARGEST_COPY
@@ -102,9 +102,11 @@ class BulkEcho(tcp.Connection):
     # Tells echoedAt; written by _allowEcho, before it is asked.  An object of a class of ours as
     # the default would have CPython look at both each time.
     _clock: IClock = None  # type: ignore[assignment]  # see above
-    # Whether bulk is to be echoed in place; whether it is one of those that use pipes.
+    # Whether bulk is to be echoed in place.
     _inPlace = False
-    _usesPipes = False
+    # The pipes, once it uses them, and `largestPortion`: attributes of one's own are read faster.
+    _joined: Pipes | None = None
+    _portion: int
     # What the peer has not taken; written by _keep and _emptyPipe.
     _pipe: Pipe | None = None
     # Whether a write was told of a broken connection, which the kernel tells only once.
@@ -129,12 +131,12 @@ class BulkEcho(tcp.Connection):
 
         :returns: why it ended, if it did; `QUICK` if that was little.
         """
-        pipes = self.pipes
-        if not (self._usesPipes or self._usePipes()) or not (pipes.idle or pipes.open()):
+        pipes = self._joined or self._join()
+        if pipes is None or not (pipes.idle or pipes.open()):
             return self._echoInPlace()
         # Back there only when it is known to be empty: it is everybody's.
         pipe = pipes.idle.pop()
-        number, splice, portion = self.fileno(), pipes.splice, self._largestPortion
+        number, splice, portion = self.fileno(), pipes.splice, self._portion
         try:
             count = rest = splice(number, pipe.entry, LARGEST_SPLICE, None, None, FLAGS)
         except OSError as error:
@@ -160,13 +162,14 @@ class BulkEcho(tcp.Connection):
             self._readSize = LARGEST_COPY
         return QUICK
 
-    def _usePipes(self) -> bool:
-        """Begin to use pipes, if it may; returns whether it does."""
+    def _join(self) -> Pipes | None:
+        """Begin to use pipes, if it may; returns them."""
         # What is put before a socket wants to see what passes.
         if not self._inPlace and isinstance(self.socket, self.pipes.sockets):
-            self._usesPipes = True
-            self.pipes.join()
-        return self._usesPipes
+            self._joined = self.pipes
+            self._portion = self.largestPortion
+            self._joined.join()
+        return self._joined
 
     def _notSpliced(
         self, error: OSError
@@ -225,7 +228,7 @@ class BulkEcho(tcp.Connection):
         """
         while pipe.held:
             pipe.held -= self.pipes.splice(
-                pipe.exit, self.fileno(), self._largestPortion, None, None, FLAGS
+                pipe.exit, self.fileno(), self._portion, None, None, FLAGS
             )
         self._pipe = None
         self.pipes.idle.append(pipe)
@@ -236,10 +239,9 @@ class BulkEcho(tcp.Connection):
         super().connectionLost(reason)
 
     def _leavePipes(self) -> None:
-        if self._usesPipes:
-            self._usesPipes = False
-            self.pipes.leave(self._pipe)
-            self._pipe = None
+        if self._joined is not None:
+            self._joined.leave(self._pipe)
+            self._joined = self._pipe = None
 
     def _echoInPlace(self) -> ConnectionDone | ConnectionLost | None:
         """Read and write at one go; what cannot be sent now stays unread."""

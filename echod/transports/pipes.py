@@ -55,15 +55,17 @@ class Pipes:
     :param least: bytes that one must take to be of use.
     :ivar idle: those that nobody keeps, all of them empty.
     :cvar sockets: the kind of socket whose number is the kernel's.
-    :cvar splice: ``os.splice``.
+    :ivar splice: ``os.splice``.
     """
 
     sockets: type = socket.socket
-    splice: Callable[..., int] = staticmethod(getattr(os, "splice", None))  # type: ignore[arg-type]  # then none is opened
+    splice: Callable[..., int]
 
     def __init__(self, most: int = MOST, size: int = 256 * 1024, least: int = 64 * 1024) -> None:
         self.idle: list[Pipe] = []
         self._most = most if hasattr(os, "splice") else 0
+        if self._most:
+            self.splice = os.splice
         self._size = size
         self._least = least
         self._count = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Any
 
 from echod.testing.memory_pipes import MemoryPipes
 from echod.transports.pipes import Pipes
@@ -22,11 +23,16 @@ class CountedPipes(Pipes):
     moved = 0
     refused = 0
 
-    def splice(self, source: int, target: int, limit: int, *more: int | None) -> int:
-        """As splice(2)."""
+    # Any: whatever those that are counted take.
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._uncounted = self.splice
+        self.splice = self._counted
+
+    def _counted(self, source: int, target: int, limit: int, *more: int | None) -> int:
         filling = self._isPipe(target)
         try:
-            count = super().splice(source, target, limit, *more)
+            count = self._uncounted(source, target, limit, *more)
         except OSError:
             self.refused += not filling
             raise

@@ -34,7 +34,7 @@ from echod.testing import memoryLink
 from echod.testing.memory_pipes import MemoryPipes
 from echod.transports.bulk_echo import LARGEST_READ
 from echod.transports.facade import Facade
-from echod.transports.pipes import LARGEST_SPLICE, MOST, PATIENCE, Pipes
+from echod.transports.pipes import LARGEST_SPLICE, MOST, PATIENCE, Pipe, Pipes
 from echod.transports.socket_stream import FIRST_READ
 from echod.transports.tcp import Server
 from echod.transports.unix import UNIXServer
@@ -616,15 +616,28 @@ def test_readsMuchInPlaceToo() -> None:
         pipes.idle.extend(taken)
 
 
-def test_noneToBeHad(monkeypatch: pytest.MonkeyPatch) -> None:
+class ScarcePipes(Pipes):
+    """
+    Such as are not to be had for a while.
+
+    :ivar asked: how often one was asked for.
+    """
+
+    asked = 0
+    lacking = True
+
+    def _make(self) -> Pipe | None:
+        self.asked += 1
+        return None if self.lacking else super()._make()
+
+
+def test_noneToBeHad() -> None:
     """When there is none to be had that is not asked in each turn."""
-    pipes = Pipes()
-    asked = []
-    with monkeypatch.context() as none:
-        none.setattr(pipes, "_make", lambda: asked.append(1))
-        for _ in range(2 * (PATIENCE + 1)):
-            assert not pipes.open()
-        assert len(asked) == 2
+    pipes = ScarcePipes()
+    for _ in range(2 * (PATIENCE + 1)):
+        assert not pipes.open()
+    assert pipes.asked == 2
+    pipes.lacking = False
     pipes.join()
     waitUntil(lambda _: None, pipes.open)
     assert len(pipes.idle) == 1
