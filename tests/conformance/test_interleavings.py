@@ -425,6 +425,8 @@ def isWrittenTo(client: BulkClient) -> None:
     """What is written then comes after it, and before what is echoed later."""
     echoed = client.link.connection.bytesOut
     client.expected = _BULK[:echoed] + b"written" + _BULK[echoed:]
+    # Now there is room, and nobody has told the server.
+    client.receive(500)
     client.link.connection.reply(b"written")
     client.readOn()
     client.finish()

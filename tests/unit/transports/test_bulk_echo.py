@@ -17,6 +17,7 @@ import termios
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EACCES, ECONNRESET, EINTR, EINVAL, EIO, ENOBUFS, ENOMEM, ENOSYS, EPERM
+from pathlib import Path
 from typing import Any
 from typing import Protocol as TypingProtocol
 
@@ -598,6 +599,31 @@ def test_smallPipe(least: int, opens: bool) -> None:
         assert len(pipes.idle) == opens
         pipes.leave(None)
     assert descriptors() == before
+
+
+@contextmanager
+def allPipePages() -> Iterator[None]:
+    """This user's pipes have as many pages as they may (``pipe-user-pages-soft``, pipe(7))."""
+    pages = int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text())
+    if not pages:
+        pytest.skip("this kernel has no limit of the pages in a user's pipes")
+    with ExitStack() as stack:
+        while pages > 0:
+            for number in os.pipe():
+                stack.callback(os.close, number)
+            pages -= fcntl.fcntl(number, fcntl.F_SETPIPE_SZ, 1 << 20) // resource.getpagesize()
+        yield
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have that many pages, to begin with")
+def test_noPagesForAPipe() -> None:
+    """A user whose pipes have all pages they may have gets tiny ones: bulk is echoed in place."""
+    with Link() as link:
+        with allPipePages(), unprivileged():
+            link.exchange(noise(BULK))
+            assert (link.protocol.seen, pipesOf(link).idle) == (0, [])
+        link.exchange(noise(BULK))
+        assert len(pipesOf(link).idle) == 1
 
 
 def test_readsMuchInPlaceToo() -> None:
