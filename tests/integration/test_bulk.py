@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from echod.transports.pipes import LARGEST_SPLICE, MOST
-from tests.integration.daemon import TWISTD, receiveAll, waitFor
+from tests.integration.daemon import PATIENCE, TWISTD, receiveAll, waitFor
 from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.integration.namespaces import withoutSplice
 from tests.integration.peers import (
@@ -168,6 +168,33 @@ def test_drainOfStalledBulk(way: tuple[str, ...], count: int) -> None:
             assert answer == MORE_THAN_IS_TAKEN[: len(answer)]
             unread = sender.sent - len(answer)
             assert 0 <= unread < IN_THE_SENDERS_KERNEL
+            sender.client.close()
+        assert daemon.wait() == 0
+
+
+def test_drainOfStalledBulkOverUNIX(way: tuple[str, ...], tmp_path: Path) -> None:
+    """O1: the same over a UNIX socket, where the daemon's kernel has every byte that was sent."""
+    path = tmp_path / "echod.sock"
+    with (
+        Daemon("--listen", f"raw=unix:{path}", *way) as daemon,
+        contextlib.ExitStack() as stack,
+    ):
+        others = set(keptPipes(daemon, set()))
+        senders = []
+        for _ in range(20):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.settimeout(PATIENCE)
+            client.connect(str(path))
+            # Pieces of bulk: a sender's buffer is what a UNIX socket may hold.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200_000)
+            senders.append(Sender(client, MORE_THAN_IS_TAKEN))
+        stall(senders)
+        waiting = keptPipes(daemon, others)
+        assert (sum(waiting.values()) > 0) is not bool(way)
+        assert len(waiting) <= MOST
+        daemon.signal(signal.SIGTERM)
+        for sender in senders:
+            assert receiveAll(sender.client) == MORE_THAN_IS_TAKEN[: sender.sent]
             sender.client.close()
         assert daemon.wait() == 0
 
