@@ -65,7 +65,7 @@ class UNIXServer(Accepted, unix.Server):
 
     # What is sent at a time counts as unread until all of it is read (unix(7)).  Of a slow reader
     # nothing would be seen for so long that it looked stalled: docs/configuration.md has a rate.
-    largestPortion = 48 * 1024
+    largestPortion = 36 * 1024
 
     def __init__(
         self,
