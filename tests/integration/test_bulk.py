@@ -22,6 +22,7 @@ from tests.integration.peers import (
     HARM,
     Sender,
     assertUnharmed,
+    configured,
     connect,
     noise,
     ping,
@@ -197,6 +198,28 @@ def test_drainOfStalledBulkOverUNIX(way: tuple[str, ...], tmp_path: Path) -> Non
             assert receiveAll(sender.client) == MORE_THAN_IS_TAKEN[: sender.sent]
             sender.client.close()
         assert daemon.wait() == 0
+
+
+def test_drainOfStalledBulkCutShort(way: tuple[str, ...]) -> None:
+    """A second signal ends it at once, whatever waits in pipes: status 3, and RST to those."""
+    with Daemon("--port", "0", *way) as daemon, stalledClients(daemon, 3) as senders:
+        assert daemon.hurry() == 3
+        for sender in senders:
+            assert 0 < arrivedBytes(sender.client) < sender.sent
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_reloadBesideStalledBulk(way: tuple[str, ...], tmp_path: Path, stays: bool) -> None:
+    """What waits in pipes arrives when the configuration is read again, gone listener or not."""
+    here, there = (f"tcp:0:interface=127.0.0.{number}" for number in (1, 2))
+    words = configured(tmp_path, {"protocol": "raw", "endpoint": here})
+    with Daemon(words, *way) as daemon, stalledClients(daemon, 3) as senders:
+        configured(tmp_path, {"protocol": "raw", "endpoint": here if stays else there})
+        daemon.signal(signal.SIGHUP)
+        daemon.waitForLine("reloaded: ")
+        for sender in senders:
+            finish(sender)
+        assertUnharmed(daemon)
 
 
 def test_roomBesideStalledBulk(way: tuple[str, ...]) -> None:
