@@ -257,17 +257,20 @@ def test_kernelFiles() -> None:
 
 def test_pipeBytes() -> None:
     """A pipe counts whole, once for both of its ends, as soon as there is a byte in it."""
-    before = pipeBytes(os.getpid())
-    reading, writing = os.pipe()
-    try:
-        assert pipeBytes(os.getpid()) == before
-        os.write(writing, b"x")
-        assert pipeBytes(os.getpid()) == before + fcntl.fcntl(reading, fcntl.F_GETPIPE_SZ)
-        os.read(reading, 1)
-        assert pipeBytes(os.getpid()) == before
-    finally:
-        os.close(reading)
-        os.close(writing)
+    # A process of its own: what else the tests' has in pipes comes and goes.
+    program = "import os; r, w = os.pipe(); print(); input(); os.write(w, b'x'); print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-uc", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert pipeBytes(child.pid) == 0
+        child.stdin.write("\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        assert pipeBytes(child.pid) == fcntl.fcntl(child.stdout, fcntl.F_GETPIPE_SZ)
+        child.stdin.write("\n")
 
 
 def test_pipesOfNobody() -> None:
