@@ -37,15 +37,9 @@ __all__ = ["Connection"]
 # Looked up for each read and each connection: EnumType has a __getattr__, so that its members cost
 # ten times as much as other attributes (CPython 3.11).
 _OPEN, _ABORTED = State.OPEN, State.ABORTED
-_CONNECTED, _LAYERED, _PEER_FIN, _LOST = (
-    Event.CONNECTED,
-    Event.LAYERED,
-    Event.PEER_FIN,
-    Event.LOST,
-)
-_EOF = Reason.EOF
-# What a transport reads at most unless it is told.
-_LARGEST_READ = HalfClose.largestRead
+_CONNECTED, _LAYERED = Event.CONNECTED, Event.LAYERED
+_PEER_FIN, _LOST, _EOF = Event.PEER_FIN, Event.LOST, Reason.EOF
+_LARGEST_READ = HalfClose.largestRead  # what a transport reads at most unless it is told
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener)

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from echod.insight.fault_log import tellFault
 from echod.interfaces import IDescriptorReactor
-from echod.transports.loop.poller import QUICK
+from echod.transports.loop.entry import QUICK
 from echod.transports.socket_stream import SocketStream, require
 
 __all__ = ["Accepted"]

@@ -26,7 +26,7 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
 from echod.interfaces import IClock, IConnectionProtocol
-from echod.transports.loop.poller import QUICK
+from echod.transports.loop.entry import QUICK
 from echod.transports.pipes import FLAGS, LARGEST_SPLICE, Pipe, Pipes
 
 __all__ = ["LARGEST_COPY_IN_PLACE", "LARGEST_READ", "TRY_AGAIN", "BulkEcho"]

@@ -35,7 +35,7 @@ from zope.interface import implementer
 from echod.interfaces import IClock, IConnectionProtocol, IConnectionTransport, IDescriptorReactor
 from echod.tls.facts import TLSFacts
 from echod.transports.bulk_echo import LARGEST_COPY, LARGEST_READ, TRY_AGAIN, BulkEcho
-from echod.transports.loop.poller import QUICK
+from echod.transports.loop.entry import QUICK
 from echod.wire.proxy_values import ProxyHeader
 
 __all__ = ["TRY_AGAIN", "SocketStream", "require"]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import select
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
@@ -35,9 +35,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from echod.insight.fault_log import tellFault
+from echod.transports.loop.entry import QUICK, Entry
 from echod.transports.loop.spin import Spin
 
-__all__ = ["BATCH", "QUICK", "Poller", "available"]
+__all__ = ["BATCH", "Poller", "available"]
 
 _log = Logger()
 
@@ -55,37 +56,13 @@ PASSED = 10e-6
 TURN = 2e-3
 #: Seconds that one descriptor may have in one turn before somebody is told.
 SLOW = 0.1
-
-#: What a ``doRead`` returns, in place of ``None``, that has done next to nothing: it has read and
-#: written a little, and called nobody who may take long.  The next one goes the shortest way.
-QUICK: Final = False
-
-_IN = 1  # EPOLLIN, in numbers so that the module imports where there is no epoll
-_OUT = 4  # EPOLLOUT
-_ERR = 8  # EPOLLERR
+# EPOLLIN, EPOLLOUT, EPOLLERR: in numbers, so that the module imports where there is no epoll.
+_IN, _OUT, _ERR = 1, 4, 8
 
 
 def available() -> bool:
     """Whether this system has epoll."""
     return hasattr(select, "epoll")
-
-
-class _Entry:
-    """
-    What is known of a number.
-
-    :ivar mask: what epoll is asked for.
-    :ivar quick: whether that is input alone, and the last read of it was `QUICK`; it is not
-        waiting then, nor is its number stale.
-    """
-
-    __slots__ = ("descriptor", "mask", "quick")
-
-    # Any: a reader, a writer, or both.
-    def __init__(self, descriptor: Any, mask: int) -> None:
-        self.descriptor = descriptor
-        self.mask = mask
-        self.quick = False
 
 
 @implementer(IReactorFDSet, IReadDescriptor)
@@ -115,7 +92,7 @@ class Poller:
         # Any: an epoll object while somebody is watched, and ``None`` is asked for nothing.
         self._epoll: Any = None
         # By number.  Written by _add and _forget, always together with epoll itself.
-        self._entries: dict[int, _Entry] = {}
+        self._entries: dict[int, Entry] = {}
         # Numbers let go within the running batch: what it still holds for them is not meant
         # for whoever has them now.
         self._stale: set[int] = set()
@@ -177,7 +154,7 @@ class Poller:
             except OSError:
                 self._closeIfEmpty()
                 raise
-            self._entries[number] = _Entry(descriptor, bit)
+            self._entries[number] = Entry(descriptor, bit)
         elif not entry.mask & bit:
             self._epoll.modify(number, entry.mask | bit)
             entry.mask |= bit
@@ -197,7 +174,7 @@ class Poller:
         elif rest != entry.mask:
             self._modify(number, entry, rest)
 
-    def _modify(self, number: int, entry: _Entry, mask: int) -> None:
+    def _modify(self, number: int, entry: Entry, mask: int) -> None:
         try:
             self._epoll.modify(number, mask)
         except OSError:
@@ -245,7 +222,6 @@ class Poller:
         Serve what is ready: those with little to do first, and again between those with much.
 
         So a message waits for a turn or a few of a flood, not for one of each that floods.
-
         While all that is ready is `QUICK` the turn goes on, up to a batch: a turn of Twisted's
         reactor costs as much as several short messages (8 µs).
         """
@@ -268,12 +244,11 @@ class Poller:
         """Look for the answer of the one client that there is, where that pays (`Spin`)."""
         events: list[tuple[int, int]] = []
         looks = self._spin.looks()
+        for _ in range(looks):
+            events = self._epoll.poll(0, most)
+            if events:
+                break
         if looks:
-            poll = self._epoll.poll
-            for _ in range(looks):
-                events = poll(0, most)
-                if events:
-                    break
             self._spin.tell(bool(events))
         return events
 

@@ -19,7 +19,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from echod.transports.loop.poller import BATCH, LOOK, PASSED, QUICK, TURN, Poller, available
+from echod.transports.loop.entry import QUICK
+from echod.transports.loop.poller import BATCH, LOOK, PASSED, TURN, Poller, available
 from echod.transports.loop.spin import LOOKS
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
 

@@ -1,0 +1,29 @@
+"""What the poller knows of a descriptor (`Entry`), and a word that a read may say (`QUICK`)."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+__all__ = ["QUICK", "Entry"]
+
+#: What a ``doRead`` returns, in place of ``None``, that has done next to nothing: it has read and
+#: written a little, and called nobody who may take long.  The next one goes the shortest way.
+QUICK: Final = False
+
+
+class Entry:
+    """
+    What is known of a number.
+
+    :ivar mask: what epoll is asked for.
+    :ivar quick: whether that is input alone, and the last read of it was `QUICK`; it is not
+        waiting then, nor is its number stale.
+    """
+
+    __slots__ = ("descriptor", "mask", "quick")
+
+    # Any: a reader, a writer, or both.
+    def __init__(self, descriptor: Any, mask: int) -> None:
+        self.descriptor = descriptor
+        self.mask = mask
+        self.quick = False
