@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.certificates import Certificates
 from tests.integration.daemon import TWISTD, exchange, receiveAll
 from tests.integration.loaded import LoadedDaemon as Daemon
 from tests.ports import freePort
+from tests.unit.outer import waitUntil
 
 
 class Reloaded:
@@ -362,5 +364,9 @@ def test_elsewhere(tmp_path: Path, certificates: Certificates) -> None:
         assert line.endswith("reloaded: 0 listeners are new, 1 changed, 0 gone")
         assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == 0o600
         it.reload(text.replace("unix:socket", "unix:other"))
-        assert [each.name for each in tmp_path.iterdir() if each.is_socket()] == ["other"]
+        # What is gone is retired once that has been said.
+        waitUntil(
+            time.sleep,
+            lambda: [each.name for each in tmp_path.iterdir() if each.is_socket()] == ["other"],
+        )
     assert list(run.iterdir()) == []
