@@ -300,6 +300,6 @@ def test_whateverAClientOfBulkDoes() -> None:
     """The same where bulk goes through pipes and in place, and the kernel fails now and then."""
     examples = play(BulkClient)
     pipes = BulkClient.allPipes
-    assert sum(one.moved for one in pipes) > 10_000 * examples
+    assert sum(one.moved for one in pipes) > 1000 * examples
     # A rest has waited in a pipe.
     assert sum(one.refused > 0 for one in pipes) > examples / 20
