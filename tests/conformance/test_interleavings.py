@@ -337,8 +337,8 @@ def test_everyInterleavingOfBulkEnds() -> None:
     """
     seen: list[CountedMemoryPipes] = []
     _playBulk(seen)
-    assert 4 * sum(pipes.moved > 0 for pipes in seen) > len(seen)
-    assert 10 * sum(pipes.refused > 0 for pipes in seen) > len(seen)
+    assert any(pipes.moved for pipes in seen)
+    assert any(pipes.refused for pipes in seen)
 
 
 # -- What happens while a rest waits in a pipe ---------------------------------------------------
