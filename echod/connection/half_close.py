@@ -71,9 +71,7 @@ class HalfClose(FlowControl):
     def owes(self) -> bool:
         """Whether something that was answered has not arrived yet."""
         return self._protocolKnows and (
-            self._slices is not None
-            or (self._answersLater and self._waits())
-            or self.transport.unsent() > 0
+            self._slices is not None or self._waits() or self.transport.unsent() > 0
         )
 
     def writeConnectionLost(self) -> None:

@@ -40,7 +40,7 @@ class ProtocolHooks(TwistedProtocol):
     verbatim: ClassVar[bool] = False
 
     #: Whether bulk is then to stay in the socket's queue until it is sent back.
-    inPlace: ClassVar[bool] = False
+    inPlace: bool = False
 
     #: Whether any byte is progress, or only what the subclass calls `progressed` for.
     bytesAreProgress: ClassVar[bool] = True

@@ -22,9 +22,7 @@ class RawOptions(ProtocolOptions, frozen=True):
     quit: Annotated[
         str, Meta(max_length=256, description="bytes (UTF-8) that end the connection; empty: none")
     ] = ""
-    in_place: Annotated[
-        bool, Meta(description="bulk is copied, and stays in its socket until it is sent back")
-    ] = False
+    in_place: Annotated[bool, Meta(description="bulk is copied, and stays in its socket")] = False
 
 
 class _Raw(Connection):
@@ -34,15 +32,10 @@ class _Raw(Connection):
         self.reply(data)
 
 
-class _RawInPlace(_Raw):
-    inPlace = True
-
-
 class _RawUntilQuit(Connection):
     def __init__(self, word: bytes) -> None:
         self._quit = word
-        # The last len(quit) - 1 bytes echoed: where a split quit has its beginning.
-        self._carry = b""
+        self._carry = b""  # the last len(quit) - 1 bytes echoed: where a split quit begins
 
     def received(self, data: bytes) -> None:
         carry, word = self._carry, self._quit
@@ -57,9 +50,9 @@ class _RawUntilQuit(Connection):
 
 
 def _connection(settings: RawOptions) -> Connection:
-    if settings.quit:
-        return _RawUntilQuit(settings.quit.encode())
-    return _RawInPlace() if settings.in_place else _Raw()
+    connection = _RawUntilQuit(settings.quit.encode()) if settings.quit else _Raw()
+    connection.inPlace = settings.in_place
+    return connection
 
 
 raw = ConnectionMaker("raw", "every byte comes back (RFC 862)", _connection, RawOptions)

@@ -53,10 +53,8 @@ class ConnectionLimit:
     def opened(self, connection: Connection) -> None:
         """One came; if that makes too many in all, the oldest that we ended is aborted."""
         self.open[connection] = None
-        if not self.lingering:
-            return
         total = len(self.open) + len(self.lingering)
-        if total > self.maximum + extraFor(self.maximum):
+        if self.lingering and total > self.maximum + extraFor(self.maximum):
             oldest = next(iter(self.lingering))
             del self.lingering[oldest]
             oldest.attempt(oldest.abort, oldest.reason or Reason.EVICTED)

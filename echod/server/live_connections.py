@@ -54,8 +54,7 @@ class LiveConnections:
         del self.hosts[connection]
         self.admission.closed(connection)
         self.totals.add(connection)
-        if self._ended is not None:
-            self._fireIfEmpty()
+        self._fireIfEmpty()
 
     def drain(self) -> Deferred[None]:
         """Have all of them end; fires when the last is gone."""

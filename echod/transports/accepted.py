@@ -174,8 +174,7 @@ class Accepted(SocketStream, tcp.Server):
         if watched:
             self.reactor.removeReader(self)
             self.reactor.removeWriter(self)
-        if self._joined is not None:
-            self._leavePipes()
+        self._leavePipes()
         if isinstance(reason.value, ConnectionAborted):
             # With RST.
             self._closeSocket(False)

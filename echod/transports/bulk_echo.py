@@ -145,6 +145,7 @@ class BulkEcho(tcp.Connection):
         if not count:
             pipes.idle.append(pipe)
             return self._copyNext()
+        # As _count, without a call.
         self.echoedBytes += count
         self.echoedAt = self._clock.now
         try:
@@ -212,26 +213,24 @@ class BulkEcho(tcp.Connection):
     # The base that it differs from has its doRead and doWrite exchanged at an abort.
     def doWrite(self) -> Exception | None:  # type: ignore[override]
         """Send what waits: what is in a pipe came before all else."""
-        if self._pipe is not None:
+        if self._pipe is not None and self._joined is not None:
             try:
-                self._emptyPipe(self._pipe)
+                self._emptyPipe(self._pipe, self._joined)
             except OSError as error:
                 return _after(error)
         why: Exception | None = super().doWrite()
         return why
 
-    def _emptyPipe(self, pipe: Pipe) -> None:
+    def _emptyPipe(self, pipe: Pipe, pipes: Pipes) -> None:
         """
         Send what is in the pipe, and give it back.
 
         :raises OSError: not all of it, for this reason.
         """
         while pipe.held:
-            pipe.held -= self.pipes.splice(
-                pipe.exit, self.fileno(), self._portion, None, None, FLAGS
-            )
+            pipe.held -= pipes.splice(pipe.exit, self.fileno(), self._portion, None, None, FLAGS)
         self._pipe = None
-        self.pipes.idle.append(pipe)
+        pipes.idle.append(pipe)
 
     def connectionLost(self, reason: Failure) -> None:
         """See ``IReadDescriptor``; what waits in a pipe is lost too."""

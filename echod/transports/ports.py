@@ -125,7 +125,7 @@ class Accepting(Resting, tcp.Port):
                 # SystemExit too, as Twisted does: it must not end the port.
                 tellFault(Failure(), f"{self!r} could not set up a connection")
                 skt.close()
-            if self._resume is not None and self.resting:
+            if self.resting:
                 break
         return None
 

@@ -367,17 +367,23 @@ def isClosed(client: BulkClient) -> None:
     assert client.link.connection.reason is Reason.RESET
 
 
+def comesToItsEnd(client: BulkClient, due: int, reason: Reason) -> None:
+    """So many bytes come, and FIN after them; then the client ends too."""
+    connection = client.link.connection
+    client.readOn()
+    assert client.got == connection.bytesOut == due
+    assert client.ended
+    client.link.finish()
+    client.link.advance(1)
+    assert (connection.reason, connection.cut) == (reason, 0)
+
+
 def isEnded(client: BulkClient) -> None:
     """What was echoed by then comes, and FIN after it."""
     connection = client.link.connection
     echoed = connection.bytesOut
     connection.end(Reason.MAX_AGE)
-    client.readOn()
-    assert client.got == connection.bytesOut == echoed
-    assert client.ended
-    client.link.finish()
-    client.link.advance(1)
-    assert (connection.reason, connection.cut) == (Reason.MAX_AGE, 0)
+    comesToItsEnd(client, echoed, Reason.MAX_AGE)
 
 
 def isDrained(client: BulkClient) -> None:
@@ -385,12 +391,7 @@ def isDrained(client: BulkClient) -> None:
     connection = client.link.connection
     due = connection.bytesOut + client.transport.unread()
     connection.drain()
-    client.readOn()
-    assert client.got == connection.bytesOut == due
-    assert client.ended
-    client.link.finish()
-    client.link.advance(1)
-    assert (connection.reason, connection.cut) == (Reason.DRAIN, 0)
+    comesToItsEnd(client, due, Reason.DRAIN)
 
 
 def isCut(client: BulkClient, reason: Reason) -> None:

@@ -13,7 +13,7 @@ ROOT = Path(echod.__file__).parent
 
 #: Lines of the package that have ``: Any`` or ``-> Any``.  There were 194; lower it when there are
 #: fewer.
-MOST = 47
+MOST = 46
 #: How many lines above the reason may begin.
 ABOVE = 5
 

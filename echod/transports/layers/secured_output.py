@@ -80,8 +80,7 @@ class SecuredOutput(SocketStream):
         """See ``ITransport``: Twisted's would send what it is given."""
         self.write(b"".join(iovec))
 
-    # Any: as SocketStream.
-    def startTLS(self, *arguments: Any, **keywords: Any) -> None:
+    def startTLS(self, *arguments: object, **keywords: object) -> None:
         """See ``ITLSTransport``."""
         raise RuntimeError("this is TLS already")
 
