@@ -73,7 +73,7 @@ class BulkEcho(tcp.Connection):
     A transport that can echo bulk.
 
     :cvar pipes: those that bulk goes through.
-    :ivar readsMuch: whether the last read brought much: for `Poller`, which lets others go first.
+    :ivar readsMuch: whether the last reads brought much: for `Poller`, which lets others go first.
     """
 
     # Twisted's.
@@ -158,8 +158,8 @@ class BulkEcho(tcp.Connection):
         if count > LARGEST_READ:
             self.readsMuch = True
             return None
-        self.readsMuch = False
         if count < LEAST_SPLICE:
+            self.readsMuch = False
             self._readSize = LARGEST_COPY
         return QUICK
 
@@ -260,13 +260,15 @@ class BulkEcho(tcp.Connection):
         if sent and not self._takeOut(sent):
             # It would be sent twice.  A reset alone could take it away.
             return CONNECTION_LOST
-        self.readsMuch = count > LARGEST_READ
+        if count > LARGEST_READ:
+            self.readsMuch = True
         if sent:
             self._count(sent)
         if sent != count:
             # doWrite, with nothing to write, will resume it.
             self._pauseProducer()
         elif 2 * count < LARGEST_READ:
+            self.readsMuch = False
             self._readSize = self._largestCopy
         return None
 

@@ -24,7 +24,8 @@ from echod.interfaces import IDescriptorReactor
 from echod.tls.record_pump import TLSSide
 from echod.transports.adopted import AdoptedUNIXPort, examine
 from echod.transports.layers.secured_client import TLSConnector
-from echod.transports.loop.poller import Poller, available
+from echod.transports.loop.nested_epoll import available
+from echod.transports.loop.poller import Poller
 from echod.transports.socket_stream import require
 from echod.transports.tcp import Connector, Port
 from echod.transports.unix import UNIXConnector, UNIXPort

@@ -23,9 +23,9 @@ __all__ = ["DESCRIPTORS", "FLAGS", "LARGEST_SPLICE", "MOST", "PATIENCE", "Pipe",
 #: Pipes there are at most, and descriptors that they take.
 MOST = 16
 DESCRIPTORS = 2 * MOST
-#: Bytes that one turn takes at most.  Of 64 to 256 KiB this cost least where bbr paces much that is
-#: under way, and hardly more elsewhere (docs/performance.md).
-LARGEST_SPLICE = 96 * 1024
+#: Bytes that one turn takes at most: less than two segments of a loopback (2 * 65483), as a turn
+#: that leaves a short third one may cost half as much again (docs/performance.md).
+LARGEST_SPLICE = 112 * 1024
 #: Turns after which a pipe is asked for again when there was none to be had: to ask costs 20 µs.
 PATIENCE = 8
 #: How splice(2) is to be called.

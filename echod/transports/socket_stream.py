@@ -189,6 +189,9 @@ class SocketStream(BulkEcho):
             if sent == length and length < size and (size == FIRST_READ or size <= 4 * length):
                 self.readsMuch = False
                 return QUICK
+            full = length == size
+            # Much is what a pipe would take, if it might.
+            self.readsMuch = full and size >= self._largestRead
             if sent != length:
                 self._buffer(data[sent:])
         else:
@@ -200,7 +203,7 @@ class SocketStream(BulkEcho):
                 return CONNECTION_LOST if self._broken else CONNECTION_DONE
             length = len(data)
             self.protocol.dataReceived(data)
-        self.readsMuch = full = length == size
+            self.readsMuch = full = length == size
         # Most reads change nothing: no call for each.
         if size < self._largestRead if full else size > FIRST_READ and 4 * length < size:
             self._adaptReads(size, length)
@@ -208,8 +211,7 @@ class SocketStream(BulkEcho):
 
     def _adaptReads(self, size: int, length: int) -> None:
         """Ask for twice as much after a full read, for half after one that was mostly empty."""
-        self.readsMuch = length >= size
-        if self.readsMuch:
+        if length >= size:
             self._readSize = min(2 * size, self._largestRead)
         elif 4 * length < size and size > FIRST_READ:
             self._readSize = max(size // 2, FIRST_READ)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from echod.transports.loop.nested_epoll import NestedEpoll
+
 __all__ = ["QUICK", "Entry"]
 
 #: What a ``doRead`` returns, in place of ``None``, that has done next to nothing: it has read and
@@ -16,14 +18,16 @@ class Entry:
     What is known of a number.
 
     :ivar mask: what epoll is asked for.
-    :ivar quick: whether that is input alone, and the last read of it was `QUICK`; it is not
-        waiting then, nor is its number stale.
+    :ivar polled: which epoll that is.
+    :ivar quick: whether that is input alone, and the last read of it was `QUICK`; its number is
+        not stale then.
     """
 
-    __slots__ = ("descriptor", "mask", "quick")
+    __slots__ = ("descriptor", "mask", "polled", "quick")
 
     # Any: a reader, a writer, or both.
-    def __init__(self, descriptor: Any, mask: int) -> None:
+    def __init__(self, descriptor: Any, mask: int, polled: NestedEpoll) -> None:
         self.descriptor = descriptor
         self.mask = mask
+        self.polled = polled
         self.quick = False

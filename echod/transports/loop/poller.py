@@ -1,11 +1,14 @@
 """
-A reactor's descriptors, polled apart: one epoll inside the other.
+A reactor's descriptors, polled apart: epoll objects inside the reactor's own.
 
-`Poller` is an ``IReactorFDSet`` that owns an epoll object (epoll(7)) and is itself one reader
-of the real reactor.  When anything of its is ready it takes a bounded batch and calls
-``doRead`` and ``doWrite`` straight, without the logging context that Twisted's reactors push
-and pop around each event.  Everything else, timers, threads and signals, stays the real
-reactor's, which may be any that can watch a descriptor.
+`Poller` is an ``IReactorFDSet``.  It has two epoll objects, each of which is one reader of the real
+reactor (`NestedEpoll`): one for those with little to do, another for those with much.  When
+anything is ready it takes a bounded batch and calls ``doRead`` and ``doWrite`` straight, without
+the logging context that Twisted's reactors push and pop around each event.  Everything else,
+timers, threads and signals, stays the real reactor's, which may be any that can watch a descriptor.
+
+A descriptor may say that its last read brought much (``readsMuch``).  Such ones have a turn each,
+in the order in which the kernel has them, and whoever has little to do goes first and in between.
 
 Kept as in Twisted's own reactors: an exception costs the descriptor that raised it and is
 logged; a descriptor may vanish, or be closed and its number be given to another, within one
@@ -16,10 +19,9 @@ errors unasked: a peer's RST ends a paused connection at once.
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
@@ -36,9 +38,10 @@ from zope.interface import implementer
 
 from echod.insight.fault_log import tellFault
 from echod.transports.loop.entry import QUICK, Entry
+from echod.transports.loop.nested_epoll import NestedEpoll
 from echod.transports.loop.spin import Spin
 
-__all__ = ["BATCH", "Poller", "available"]
+__all__ = ["BATCH", "FEW", "SLOW", "TURN", "Poller"]
 
 _log = Logger()
 
@@ -46,13 +49,9 @@ _done = Failure(CONNECTION_DONE)
 
 #: Events taken in one turn at most, so that timers, signals and others get their turn.
 BATCH = 128
-
-#: Seconds after which those with much to do wait for others, at least; and for each of them: a look
-#: passes them over at 0.3 µs each, or 1.4 µs amid handshakes, which leave nothing in the caches,
-#: and shall take a small part of the time.
-LOOK = 50e-6
-PASSED = 10e-6
-#: Seconds after which those with much to do wait for timers and signals, if each had a turn.
+#: Of those with much to do, served before it is looked which are ready now.
+FEW = 8
+#: Seconds after which those with much to do wait for timers and signals.
 TURN = 2e-3
 #: Seconds that one descriptor may have in one turn before somebody is told.
 SLOW = 0.1
@@ -60,17 +59,10 @@ SLOW = 0.1
 _IN, _OUT, _ERR = 1, 4, 8
 
 
-def available() -> bool:
-    """Whether this system has epoll."""
-    return hasattr(select, "epoll")
-
-
-@implementer(IReactorFDSet, IReadDescriptor)
+@implementer(IReactorFDSet)
 class Poller:
     """
-    Polls descriptors by an epoll of its own, which the real reactor reads.
-
-    The epoll object lives from the first descriptor to the last.
+    Polls descriptors by epoll objects of its own, which live from the first one to the last.
 
     :param reactor: the real one, an ``IReactorFDSet`` too.
     :param slow: told of a descriptor that held everybody else up for more than `SLOW`, and for how
@@ -78,28 +70,22 @@ class Poller:
     :param clock: monotonic seconds, by which turns are measured.
     """
 
-    connected = True
-
     def __init__(
         self,
         reactor: IReactorFDSet,
         slow: Callable[[object, float], None] | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._reactor = reactor
+        self._little = NestedEpoll(reactor, self._serveLittle, self._lost)
+        self._much = NestedEpoll(reactor, self._serveMuch, self._lost)
         self._slow = slow
         self._clock = clock
-        # Any: an epoll object while somebody is watched, and ``None`` is asked for nothing.
-        self._epoll: Any = None
         # By number.  Written by _add and _forget, always together with epoll itself.
         self._entries: dict[int, Entry] = {}
         # Numbers let go within the running batch: what it still holds for them is not meant
         # for whoever has them now.
         self._stale: set[int] = set()
         self._spin = Spin()
-        # Those with much to do that are ready and wait for their turn, the longest first; by
-        # number, and what epoll said of them.
-        self._waiting: dict[int, int] = {}
 
     # -- IReactorFDSet -----------------------------------------------------------------------
 
@@ -142,21 +128,23 @@ class Poller:
         entry = self._entries.get(number)
         if entry is not None and entry.descriptor is not descriptor:
             # The former bearer of the number was closed without a word; epoll knows.
-            self._waiting.pop(number, None)
             self._stale.add(number)
+            entry.polled.count -= 1
             entry = None
         if entry is None:
+            polled = self._much if getattr(descriptor, "readsMuch", False) else self._little
             try:
-                if self._epoll is None:
-                    self._epoll = select.epoll()
-                    self._reactor.addReader(self)
-                self._epoll.register(number, bit)
+                if polled.epoll is None:
+                    self._little.open()
+                    self._much.open()
+                polled.epoll.register(number, bit)
             except OSError:
                 self._closeIfEmpty()
                 raise
-            self._entries[number] = Entry(descriptor, bit)
+            polled.count += 1
+            self._entries[number] = Entry(descriptor, bit, polled)
         elif not entry.mask & bit:
-            self._epoll.modify(number, entry.mask | bit)
+            entry.polled.epoll.modify(number, entry.mask | bit)
             entry.mask |= bit
             entry.quick = False
 
@@ -176,7 +164,7 @@ class Poller:
 
     def _modify(self, number: int, entry: Entry, mask: int) -> None:
         try:
-            self._epoll.modify(number, mask)
+            entry.polled.epoll.modify(number, mask)
         except OSError:
             # Closed too, but it did not say so.
             self._forget(number)
@@ -191,169 +179,178 @@ class Poller:
         return -1
 
     def _forget(self, number: int) -> None:
-        del self._entries[number]
-        self._waiting.pop(number, None)
+        polled = self._entries.pop(number).polled
+        polled.count -= 1
         self._stale.add(number)
         try:
-            self._epoll.unregister(number)
+            polled.epoll.unregister(number)
         except OSError:
             # It was closed before it was removed.
             _log.debug("descriptor {number} was gone already", number=number)
         self._closeIfEmpty()
 
     def _closeIfEmpty(self) -> None:
-        if not self._entries and self._epoll is not None:
-            self._reactor.removeReader(self)
-            self._epoll.close()
-            self._epoll = None
+        if not self._entries:
+            self._little.close()
+            self._much.close()
 
-    # -- IReadDescriptor, for the real reactor -------------------------------------------------
+    # -- What the real reactor calls -----------------------------------------------------------
 
-    def fileno(self) -> int:
-        """The epoll object's number."""
-        return -1 if self._epoll is None else int(self._epoll.fileno())
-
-    def logPrefix(self) -> str:
-        """See ``ILoggingContext``."""
-        return "Poller"
-
-    def doRead(self) -> None:
+    def _serveLittle(self) -> None:
         """
-        Serve what is ready: those with little to do first, and again between those with much.
+        Serve those with little to do that are ready.
 
-        So a message waits for a turn or a few of a flood, not for one of each that floods.
         While all that is ready is `QUICK` the turn goes on, up to a batch: a turn of Twisted's
         reactor costs as much as several short messages (8 µs).
         """
-        left = BATCH
-        events = self._epoll.poll(0, left)
+        little, left = self._little, BATCH
+        events = little.epoll.poll(0, left)
         self._stale.clear()
-        while events and self._serve(events) and self._epoll is not None:
+        while events and self._serve(events) and little.epoll is not None:
             left -= len(events)
             if not left:
                 break
             self._stale.clear()
             alone = len(events) == 1
-            events = self._epoll.poll(0, left)
-            if alone and not events:
-                events = self._lookOn(left)
-        if self._waiting:
-            self._serveBetween()
+            events = little.epoll.poll(0, left)
+            if alone and not events and not self._much.count:
+                events = self._spin.look(little.epoll.poll, left)
 
-    def _lookOn(self, most: int) -> list[tuple[int, int]]:
-        """Look for the answer of the one client that there is, where that pays (`Spin`)."""
-        events: list[tuple[int, int]] = []
-        looks = self._spin.looks()
-        for _ in range(looks):
-            events = self._epoll.poll(0, most)
-            if events:
-                break
-        if looks:
-            self._spin.tell(bool(events))
-        return events
-
-    def _serveBetween(self) -> None:
+    def _serveMuch(self) -> None:
         """
-        Serve those with much to do one by one, a batch at most, and others in between.
+        Serve those with much to do one by one, and before each of them whoever has little to do.
 
-        Where they are few they have more turns, until `TURN` is over: a turn of Twisted's reactor
-        has a price too.
+        So a message waits for one turn of a flood, not for one of each that floods.  A batch is
+        finished always: the kernel has put its events behind all others.
         """
-        waiting = self._waiting
-        few = min(len(waiting), BATCH)
-        wait = max(LOOK, few * PASSED)
-        clock = self._clock
-        began = looked = clock()
-        for served in range(1, BATCH + 1):
-            # The one that waits longest.
-            number = next(iter(waiting))
-            self._serve(((number, waiting.pop(number)),), all_=True)
-            if self._epoll is None:
-                return
-            now = clock()
-            if now - looked > wait:
-                self._serve(self._epoll.poll(0, BATCH))
-                looked = clock()
-            if not waiting or (served >= few and now - began > TURN):
+        little, much, entries, clock = self._little, self._much, self._entries, self._clock
+        before = clock()
+        end = before + TURN
+        for _ in range(BATCH // FEW):
+            events = much.epoll.poll(0, FEW)
+            for number, entry, event in [(n, entries.get(n), event) for n, event in events]:
+                ready = little.epoll.poll(0, BATCH)
+                if ready:
+                    self._stale.clear()
+                    self._serve(ready)
+                    before = clock()
+                # It may have gone, and its number be another's.
+                if entry is not None and entries.get(number) is entry:
+                    self._turn(number, entry, event)
+                    before = self._time(entry, before)
+                if little.epoll is None:
+                    return
+            if not events or before > end:
                 return
 
-    def _serve(self, events: Iterable[tuple[int, int]], *, all_: bool = False) -> bool:
+    def _serve(self, events: Iterable[tuple[int, int]]) -> bool:
         """
-        Serve a batch; returns whether all of them were `QUICK`.
+        Serve a batch of those with little to do; returns whether all of them were `QUICK`.
 
         The clock is not read after one that was `QUICK`: the next that is not has a few
         microseconds of others in its time, and none of them can have held anybody up.
-
-        :param all_: whether to serve also descriptors that have much to read, and not have them
-            wait.
         """
-        entries, stale, waiting, clock = self._entries, self._stale, self._waiting, self._clock
+        entries, stale = self._entries, self._stale
         allQuick = True
-        before = clock()
+        before = self._clock()
         for number, event in events:
             try:
                 entry = entries[number]
             except KeyError:
                 # Closed before it was removed, and kept alive by a duplicate.
                 continue
-            descriptor = entry.descriptor
-            reading = True
-            try:
-                if entry.quick and event == _IN:
-                    why = descriptor.doRead()
-                    if why is QUICK:
-                        continue
-                    entry.quick = False
-                elif waiting and number in waiting:
-                    # First, and without a look at the descriptor, which is in no cache by now.
-                    waiting[number] = event
-                    allQuick = False
+            if entry.quick and event == _IN:
+                # The shortest way.
+                try:
+                    why = entry.descriptor.doRead()
+                except BaseException as error:
+                    why = self._raised(entry.descriptor, error)
+                if why is QUICK:
                     continue
-                elif stale and number in stale:
-                    continue
-                elif event & _IN and entry.mask & _IN:
-                    if not all_ and getattr(descriptor, "readsMuch", False):
-                        waiting[number] = event
-                        allQuick = False
-                        continue
-                    why = descriptor.doRead()
-                    if why is QUICK:
-                        entry.quick = entry.mask == _IN
-                    # Both, and still so: it may have waited since epoll said it.
-                    if not why and event & _OUT and number not in stale and entry.mask & _OUT:
-                        reading = False
-                        why = descriptor.doWrite()
-                elif event & _OUT and entry.mask & _OUT:
+                entry.quick = False
+                self._settle(number, entry, why, reading=True)
+            elif number in stale:
+                continue
+            else:
+                self._turn(number, entry, event)
+            allQuick = False
+            before = self._time(entry, before)
+        return allQuick
+
+    def _turn(self, number: int, entry: Entry, event: int) -> None:
+        """Have one read, or write, or both, as it asks for and epoll has said."""
+        descriptor = entry.descriptor
+        reading = True
+        try:
+            if event & _IN and entry.mask & _IN:
+                why = descriptor.doRead()
+                entry.quick = why is QUICK and entry.mask == _IN
+                if (
+                    not why
+                    and event & _OUT
+                    and entry.mask & _OUT
+                    and self._entries.get(number) is entry
+                ):
                     reading = False
                     why = descriptor.doWrite()
-                elif event & _ERR:
-                    reading = False
-                    why = CONNECTION_LOST
-                elif event & (_IN | _OUT):
-                    # Another one's turn in this batch has stopped it.
-                    continue
-                elif entry.mask & _IN:
-                    why = CONNECTION_DONE
-                elif entry.mask & _OUT:
-                    reading = False
-                    why = CONNECTION_LOST
-                else:
-                    # EPOLLHUP alone, nothing asked for: both directions have ended, and
-                    # would be reported for ever.
-                    self._forget(number)
-                    continue
-            except BaseException as error:
-                # SystemExit too, as Twisted's reactors do: it must not end the poller.
-                tellFault(Failure(), f"{descriptor!r} raised")
-                why = error
-            if why:
-                self._disconnect(number, descriptor, why, reading)
-            allQuick = False
-            after = clock()
-            if after - before > SLOW and self._slow is not None:
-                self._slow(descriptor, after - before)
-            before = after
-        return allQuick
+            elif event & _OUT and entry.mask & _OUT:
+                reading = False
+                why = descriptor.doWrite()
+            elif event & _ERR:
+                reading = False
+                why = CONNECTION_LOST
+            elif event & (_IN | _OUT):
+                # Another one's turn in this batch has stopped it.
+                return
+            elif entry.mask & _IN:
+                why = CONNECTION_DONE
+            elif entry.mask & _OUT:
+                reading = False
+                why = CONNECTION_LOST
+            else:
+                # EPOLLHUP alone, nothing asked for: both directions have ended, and
+                # would be reported for ever.
+                self._forget(number)
+                return
+        except BaseException as error:
+            why = self._raised(descriptor, error)
+        self._settle(number, entry, why, reading)
+
+    def _raised(self, descriptor: object, error: BaseException) -> BaseException:
+        """Tell it; SystemExit too, as Twisted's reactors do: it must not end the poller."""
+        tellFault(Failure(), f"{descriptor!r} raised")
+        return error
+
+    def _settle(
+        self,
+        number: int,
+        entry: Entry,
+        why: BaseException | Literal[False] | None,
+        reading: bool,
+    ) -> None:
+        """After a turn: end it, if there is a reason; or put it to those that it is one of now."""
+        descriptor = entry.descriptor
+        if why:
+            self._disconnect(number, descriptor, why, reading)
+        polled = self._much if getattr(descriptor, "readsMuch", False) else self._little
+        if polled is entry.polled or self._entries.get(number) is not entry:
+            return
+        try:
+            polled.epoll.register(number, entry.mask)
+            entry.polled.epoll.unregister(number)
+        except OSError:
+            # There is no room, or it is closed: it stays where it is.
+            return
+        entry.polled.count -= 1
+        polled.count += 1
+        entry.polled = polled
+
+    def _time(self, entry: Entry, before: float) -> float:
+        """Tell of one that has held everybody up since then; returns the time."""
+        now = self._clock()
+        if now - before > SLOW and self._slow is not None:
+            self._slow(entry.descriptor, now - before)
+        return now
 
     def _disconnect(
         self, number: int, descriptor: IFileDescriptor, why: BaseException, reading: bool
@@ -391,7 +388,7 @@ class Poller:
             if self._entries.get(number) is entry:
                 self._modify(number, entry, entry.mask)
 
-    def connectionLost(self, reason: Failure) -> None:
+    def _lost(self, reason: Failure) -> None:
         """The reactor is going down: so is everybody here."""
         for descriptor in self.removeAll():
             try:

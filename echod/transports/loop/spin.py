@@ -9,7 +9,12 @@ for it each time costs 15 µs a message.  So whether it pays is learnt from whet
 
 from __future__ import annotations
 
-__all__ = ["LONGEST_PAUSE", "LOOKS", "Spin"]
+from collections.abc import Callable
+
+__all__ = ["LONGEST_PAUSE", "LOOKS", "Events", "Spin"]
+
+#: What a look brings: descriptors and what has come about with them.
+Events = list[tuple[int, int]]
 
 #: Looks in a row: 10 µs in all, half of what going to sleep and being woken costs.
 LOOKS = 20
@@ -21,13 +26,30 @@ class Spin:
     """
     Learns whether it pays to look for an answer.
 
-    Each look in vain doubles the pause before the next; a hit ends all pauses.
+    A row of looks in vain doubles the pause before the next; a hit ends all pauses.
     """
 
     def __init__(self) -> None:
         # Chances to be passed over after the next miss; and still to be passed over.
         self._pause = 1
         self._left = 0
+
+    def look(self, poll: Callable[[float, int], Events], most: int) -> Events:
+        """
+        Look for what the only client sends meanwhile, if that pays.
+
+        :param poll: that of an epoll object.
+        :param most: events that it may return.
+        """
+        events: Events = []
+        looks = self.looks()
+        for _ in range(looks):
+            events = poll(0, most)
+            if events:
+                break
+        if looks:
+            self.tell(bool(events))
+        return events
 
     def looks(self) -> int:
         """How often to look at this chance: `LOOKS`, or 0."""

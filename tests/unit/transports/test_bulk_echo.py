@@ -368,14 +368,35 @@ def test_afterASequence(bulk: Bulk) -> None:
 
 
 def test_readsMuch(bulk: Bulk) -> None:
-    """The transport says whether its last read came back full."""
+    """The transport says whether others shall go first: while reads bring more than 64 KiB."""
     with bulk() as link:
-        link.client.send(bytes(FIRST_READ + 5))
-        link.transport.doRead()
-        assert link.transport.readsMuch
-        link.transport.doRead()
-        assert not link.transport.readsMuch
-        link.receive()
+        transport = link.transport
+        link.exchange(noise(BULK))
+        for asked, size, much in (
+            (FIRST_READ, 100, False),
+            (FIRST_READ, FIRST_READ, False),
+            (LARGEST_READ, 80_000, True),
+            (LARGEST_READ, 40_000, True),
+            (LARGEST_READ, 10_000, False),
+            (LARGEST_READ, 40_000, False),
+        ):
+            assert link.client.send(bytes(size)) == size
+            waitUntil(lambda _: None, lambda: transport.unread() == size)  # noqa: B023  # called before the next one
+            transport._readSize = asked
+            transport.doRead()
+            assert transport.readsMuch is much, size
+            link.receive()
+
+
+def test_readsMuchOfALittle(bulk: Bulk) -> None:
+    """Where reads are limited to a little, they are much once they come back full."""
+    with bulk() as link:
+        link.transport.limitReads(FIRST_READ)
+        for size, much in ((FIRST_READ, True), (FIRST_READ - 1, False)):
+            link.client.send(bytes(size))
+            link.transport.doRead()
+            assert link.transport.readsMuch is much
+            link.receive()
 
 
 def test_afterOurEnd(bulk: Bulk) -> None:
@@ -632,7 +653,7 @@ def test_readsMuchInPlaceToo() -> None:
     with Link() as link:
         transport, pipes, taken = link.transport, pipesOf(link), []
         link.exchange(noise(BULK))
-        for size, much in ((20_000, False), (200_000, True)):
+        for size, much in ((10_000, False), (200_000, True)):
             assert link.client.send(noise(size)) == size
             waitUntil(lambda _: None, lambda: transport.unread() == size)  # noqa: B023  # called before the next one
             transport._readSize = LARGEST_READ

@@ -43,7 +43,7 @@ from echod.testing import Loop, MemorySocket
 from echod.transports import socket_stream as stream
 from echod.transports.bulk_echo import LARGEST_READ
 from echod.transports.facade import Facade
-from echod.transports.loop.poller import Poller
+from echod.transports.loop.nested_epoll import NestedEpoll
 from echod.transports.ports import ACCEPTS
 from echod.transports.resting import PAUSE
 from echod.transports.socket_stream import FIRST_READ
@@ -1136,8 +1136,7 @@ class Net:
         served: Any = protocol.transport
         assert type(served) is transport
         assert served.reactor is self.facade
-        (reader,) = self.outer.readers
-        assert type(reader) is Poller
+        assert {type(reader) for reader in self.outer.readers} == {NestedEpoll}
         assert set(self.facade.getReaders()) == {port, served}
         client.sendall(b"hello")
         waitUntil(self.outer.turn, lambda: protocol.received)

@@ -7,6 +7,7 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from errno import ENOSPC
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from echod.transports.loop.entry import QUICK
-from echod.transports.loop.poller import BATCH, LOOK, PASSED, TURN, Poller, available
+from echod.transports.loop.nested_epoll import available
+from echod.transports.loop.poller import BATCH, FEW, TURN, Poller
 from echod.transports.loop.spin import LOOKS
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
 
@@ -121,7 +123,15 @@ class Rig:
     @property
     def empty(self) -> bool:
         """Whether nobody is known, and no epoll object is left."""
-        return not self.poller._entries and self.poller.fileno() == -1 and self.outer.readers == []
+        poller = self.poller
+        return (
+            not poller._entries
+            and self.outer.readers == []
+            and all(
+                polled.fileno() == -1 and not polled.count
+                for polled in (poller._little, poller._much)
+            )
+        )
 
 
 @pytest.fixture
@@ -151,10 +161,13 @@ def drain(skt: socket.socket) -> None:
 
 
 def test_interfaces(rig: Rig) -> None:
-    """An IReactorFDSet that is one reader of the real reactor."""
+    """An IReactorFDSet that is two readers of the real reactor."""
     verifyObject(IReactorFDSet, rig.poller)
-    verifyObject(IReadDescriptor, rig.poller)
-    assert rig.poller.logPrefix() == "Poller"
+    rig.reading()
+    assert len(rig.outer.readers) == 2
+    for reader in rig.outer.readers:
+        verifyObject(IReadDescriptor, reader)
+        assert reader.logPrefix() == "Poller"
     assert available()
 
 
@@ -225,7 +238,7 @@ def test_removeAll(rig: Rig) -> None:
 
 
 def test_epollLivesFromFirstToLast(rig: Rig) -> None:
-    """The epoll object goes with the last descriptor: an idle poller holds nothing."""
+    """The epoll objects go with the last descriptor: an idle poller holds nothing."""
     before = len(os.listdir("/proc/self/fd"))
     assert rig.empty
     for _ in range(100):
@@ -233,8 +246,8 @@ def test_epollLivesFromFirstToLast(rig: Rig) -> None:
         two, _ = rig.over(socket.socketpair())
         rig.poller.addReader(one)
         rig.poller.addReader(two)
-        assert rig.poller.fileno() >= 0
-        assert rig.outer.readers == [rig.poller]
+        assert len(rig.outer.readers) == 2
+        assert all(reader.fileno() >= 0 for reader in rig.outer.readers)
         for descriptor in (one, two):
             descriptor.connected = False
             assert not rig.empty
@@ -763,10 +776,11 @@ class Looks:
 def test_loneClientIsWaitedFor(rig: Rig, look: int) -> None:
     """What a lone client answers while it is looked for is served in the same turn."""
     ((quick, peer),) = quickOnes(rig, 1)
-    epoll, poller = rig.poller._epoll, rig.poller
-    poller._epoll = looks = Looks(epoll, look, lambda: peer.send(b"x"))
+    little = rig.poller._little
+    epoll = little.epoll
+    little.epoll = looks = Looks(epoll, look, lambda: peer.send(b"x"))
     rig.outer.turn()
-    poller._epoll = epoll
+    little.epoll = epoll
     assert quick.calls == ["read"] * 3
     assert looks.count == look + 1 + LOOKS
 
@@ -774,20 +788,21 @@ def test_loneClientIsWaitedFor(rig: Rig, look: int) -> None:
 def test_noAnswerNoLook(rig: Rig) -> None:
     """Nobody is looked for after a look in vain, nor while there are others."""
     ((quick, peer),) = quickOnes(rig, 1)
-    epoll, poller = rig.poller._epoll, rig.poller
+    little = rig.poller._little
+    epoll = little.epoll
     counts = []
     for _ in range(3):
-        poller._epoll = looks = Looks(epoll, 0, list)
+        little.epoll = looks = Looks(epoll, 0, list)
         rig.outer.turn()
         counts.append(looks.count)
         peer.send(b"x")
     assert counts == [2 + LOOKS, 2, 2 + LOOKS]
-    poller._epoll = epoll
+    little.epoll = epoll
     rig.outer.rest()
     quickOnes(rig, 2)
-    poller._epoll = looks = Looks(epoll, 0, list)
+    little.epoll = looks = Looks(epoll, 0, list)
     rig.outer.turn()
-    poller._epoll = epoll
+    little.epoll = epoll
     assert looks.count == 2
     assert quick.calls == ["read"] * 5
 
@@ -904,13 +919,12 @@ def test_littleGoesFirst(rig: Rig) -> None:
     assert order == ["Descriptor 1", "Descriptor 3", "Flood 0", "Flood 2"]
 
 
-@pytest.mark.parametrize(("count", "turns"), [(3, 1), (BATCH - 1, 13)])
-def test_littleGoesBetween(rig: Rig, count: int, turns: int) -> None:
+@pytest.mark.parametrize("count", [1, 3, FEW, FEW + 3, BATCH])
+def test_littleGoesBetween(rig: Rig, count: int) -> None:
     """
-    What becomes ready during the turn of one flood does not wait for all.
+    What becomes ready during the turn of one flood waits for no other.
 
-    The more a look passes over, the longer the next one waits.  A few have more than one turn each,
-    as long as all together take no time.
+    A few floods have more than one turn each, until others than these shall have theirs.
     """
     order: list[str] = []
     floods = [rig.reading(Flood) for _ in range(count)]
@@ -919,7 +933,7 @@ def test_littleGoesBetween(rig: Rig, count: int, turns: int) -> None:
     def flood() -> None:
         order.append("much")
         peerOfLittle.send(b"x")
-        rig.outer.advance(2 * LOOK)
+        rig.outer.advance(TURN / 20)
 
     def read() -> None:
         order.append("little")
@@ -930,17 +944,24 @@ def test_littleGoesBetween(rig: Rig, count: int, turns: int) -> None:
         descriptor.onRead = flood
         peer.send(b"x")
     rig.outer.turn()
-    assert turns == int(count * PASSED / (2 * LOOK)) + 1
-    served = max(count, round(TURN / (2 * LOOK)))
-    assert order.count("much") in (served, served + 1)
-    rest = order.count("much") % turns
-    assert order == (["much"] * turns + ["little"]) * (served // turns) + ["much"] * rest
+    batch = min(count, FEW)
+    served = batch * min(20 // batch + 1, BATCH // FEW)
+    assert order == ["much", "little"] * (served - 1) + ["much"]
 
 
-@pytest.mark.parametrize("count", [BATCH + 1, 2 * BATCH, 3 * BATCH, 4 * BATCH])
-@pytest.mark.parametrize("seconds", [0.2 * LOOK, 0.7 * LOOK, 2 * LOOK])
+def test_floodsThatTakeNoTime(rig: Rig) -> None:
+    """A turn ends even so."""
+    flood, peer = rig.reading(Flood)
+    flood.onRead = lambda: None
+    peer.send(b"x")
+    rig.outer.turn()
+    assert len(flood.calls) == BATCH // FEW
+
+
+@pytest.mark.parametrize("count", [FEW + 1, BATCH + 1, 3 * BATCH])
+@pytest.mark.parametrize("seconds", [TURN / 1000, TURN / 10, 2 * TURN])
 def test_floodsTakeTurns(rig: Rig, count: int, seconds: float) -> None:
-    """Of more than a batch none is passed over for ever, however looks fall."""
+    """None is passed over for ever, wherever a turn ends."""
 
     def flood() -> None:
         rig.outer.advance(seconds)
@@ -949,11 +970,11 @@ def test_floodsTakeTurns(rig: Rig, count: int, seconds: float) -> None:
     for descriptor, peer in floods:
         descriptor.onRead = flood
         peer.send(b"x")
-    for _ in range(3 * count // BATCH):
+    for _ in range(50):
         rig.outer.turn()
-    turns = [len(descriptor.calls) for descriptor, _ in floods]
-    assert sum(turns) == 3 * count // BATCH * BATCH
-    assert max(turns) - min(turns) <= 1
+        turns = [len(descriptor.calls) for descriptor, _ in floods]
+        assert max(turns) - min(turns) <= 1
+    assert sum(turns) >= 50 * FEW
 
 
 def test_writerThatStopsWhileItWaits(rig: Rig) -> None:
@@ -964,24 +985,88 @@ def test_writerThatStopsWhileItWaits(rig: Rig) -> None:
     second.onRead = lambda: None
     for descriptor, peer in floods:
         rig.poller.addWriter(descriptor)
+        descriptor.onWrite = partial(rig.poller.removeReader, descriptor)
         peer.send(b"x")
-    rig.outer.turn()
-    assert (first.calls, second.calls) == (["read", "write"], ["read"])
+    rig.poller._serveMuch()
+    assert first.calls[:2] == ["read", "write"]
+    assert set(second.calls) == {"read"}
 
 
 def test_floodsNumberForAnother(rig: Rig) -> None:
-    """One that waits and is gone is not served, nor is who has its number then."""
-    floods = [rig.reading(Flood) for _ in range(BATCH + 1)]
-    for descriptor, peer in floods:
-        descriptor.onRead = lambda: None
+    """One that is gone before its turn in a batch is not served, nor is who has its number then."""
+    floods = [rig.reading(Flood) for _ in range(FEW)]
+    (first, _), (last, _) = floods[0], floods[-1]
+    newcomer, newPeer = rig.pair(Flood)
+
+    def replace() -> None:
+        first.socket.recv(10)
+        number = last.fileno()
+        last.connected = False
+        rig.poller.removeReader(last)
+        os.dup2(newcomer.fileno(), number)
+        last.number, newcomer.number = -1, number
+        rig.poller.addReader(newcomer)
+
+    for _, peer in floods:
         peer.send(b"x")
+    first.onRead = replace
     rig.outer.turn()
-    (last,) = [descriptor for descriptor, _ in floods if not descriptor.calls]
-    last.connected = False
-    rig.poller.removeReader(last)
+    assert all(descriptor.calls for descriptor, _ in floods[:-1])
+    assert (last.calls, newcomer.calls) == ([], [])
+    newPeer.send(b"y")
     rig.outer.turn()
-    assert last.calls == []
-    assert all(descriptor.calls for descriptor, _ in floods if descriptor is not last)
+    assert newcomer.calls == [b"y"]
+
+
+def test_muchAndLittleByTurns(rig: Rig) -> None:
+    """After each turn it is with those that it is one of then."""
+    descriptor, peer = rig.reading()
+    poller = rig.poller
+    for much in (True, False, True):
+        descriptor.readsMuch = much
+        peer.send(b"x")
+        rig.outer.turn()
+        assert (poller._little.count, poller._much.count) == (not much, much)
+    assert descriptor.calls == [b"x"] * 3
+    descriptor.connected = False
+    poller.removeReader(descriptor)
+    assert rig.empty
+
+
+def test_noRoomAmongThoseWithMuch(rig: Rig) -> None:
+    """Where the kernel has no room for one more (ENOSPC) it stays where it is, and is served."""
+    descriptor, peer = rig.reading()
+    epoll = rig.poller._much.epoll
+    rig.poller._much.epoll = Full()
+    descriptor.readsMuch = True
+    for _ in range(2):
+        peer.send(b"x")
+        rig.poller._serveLittle()
+    assert descriptor.calls == [b"x"] * 2
+    rig.poller._much.epoll = epoll
+    peer.send(b"x")
+    rig.poller._serveLittle()
+    assert (rig.poller._little.count, rig.poller._much.count) == (0, 1)
+
+
+class Full:
+    """An epoll object that takes nobody."""
+
+    def register(self, number: int, mask: int) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+
+def test_nobodyIsLookedForBesideFloods(rig: Rig) -> None:
+    """A lone client's answer is not waited for while somebody has much to do."""
+    ((quick, _),) = quickOnes(rig, 1)
+    rig.reading(Flood)
+    little = rig.poller._little
+    epoll = little.epoll
+    little.epoll = looks = Looks(epoll, 0, list)
+    little.doRead()
+    little.epoll = epoll
+    assert quick.calls == ["read"] * 2
+    assert looks.count == 2
 
 
 def test_floodGoneMeanwhile(rig: Rig) -> None:
@@ -1022,7 +1107,10 @@ def test_reactorGoesDown(rig: Rig, loggedErrors: Any) -> None:
     one, _ = rig.reading()
     paused, _ = rig.reading()
     rig.poller.removeReader(paused)
-    rig.poller.connectionLost(Failure(ConnectionLost()))
+    flood, _ = rig.reading(Flood)
+    for reader in rig.outer.readers:
+        reader.connectionLost(Failure(ConnectionLost()))
+    assert flood.calls == [ConnectionLost]
     assert bad.calls == one.calls == paused.calls == [ConnectionLost]
     assert rig.empty
     assert "at the end" in loggedErrors.flush()[0]
