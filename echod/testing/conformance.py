@@ -30,6 +30,7 @@ from echod.kit.context_parameter import callMaker
 from echod.server.registry import verify
 from echod.testing.links import Link, memoryLink
 from echod.testing.plain_context import PlainContext
+from echod.testing.tls_socket import RECORD
 
 __all__ = ["SAMPLE", "checkProtocol"]
 
@@ -42,6 +43,9 @@ HELD = 384 * 1024
 _LIMITS = Limits(stallTimeout=60.0, lingerTimeout=5.0)
 #: Small enough to fill, and not a multiple of anything.
 _BUFFER = 4099
+#: Large enough for large reads: what is echoed unseen goes through a pipe then, and if the peer
+#: stalls, waits there (`echod.transports.bulk_echo`).
+_BULK_BUFFER = 49999
 #: What a slow reader takes at once; no multiple of anything either.
 _SIP = 997
 #: Seconds in which the sweep, which comes once a second, has seen everything.
@@ -171,35 +175,35 @@ class _Kit:
 
     def halfCloseWithPendingOutput(self) -> None:
         """EOF is not close: what is owed at the peer's FIN still comes."""
-        link, sent = self._stall()
-        link.finish()
-        link.pump()
-        self._same("halfCloseWithPendingOutput", self._readAll(link), self._expected(sent))
+        for link, sent in self._stalls():
+            link.finish()
+            link.pump()
+            self._same("halfCloseWithPendingOutput", self._readAll(link), self._expected(sent))
 
     def stalledReader(self) -> None:
         """A peer that does not read for a while loses nothing, and costs a bounded memory."""
-        link, sent = self._stall()
-        waiting = link.connection.transport.unsent()
-        assert waiting <= HELD + 2 * _BUFFER, f"stalledReader: {waiting} bytes wait for it"
-        if link.connection.state is State.OPEN:
-            link.advance(_LIMITS.stallTimeout / 2)
-            state = link.connection.state
-            assert state is State.OPEN, f"stalledReader: {state} after half of the stall timeout"
-        pieces = []
-        while piece := link.receive():
-            pieces.append(piece)
-            link.pump()
-        link.finish()
-        got = b"".join(pieces) + self._readAll(link)
-        self._same("stalledReader", got, self._expected(sent))
+        for link, sent in self._stalls():
+            connection = link.connection
+            waiting = connection.transport.unsent()
+            assert waiting <= HELD + 2 * _BUFFER, f"stalledReader: {waiting} bytes wait for it"
+            if connection.state is State.OPEN:
+                link.advance(_LIMITS.stallTimeout / 2)
+                state = connection.state
+                assert state is State.OPEN, f"stalledReader: {state} after half the stall timeout"
+            got = self._allCounted(link)
+            while piece := link.receive(3 * _BUFFER):
+                got += piece
+                link.pump()
+            link.finish()
+            self._same("stalledReader", got + self._readAll(link), self._expected(sent))
 
     def neverReads(self) -> None:
         """One that never reads is gone after its deadline."""
-        link, _ = self._stall()
-        owed = link.connection.owes()
-        link.finish()
-        link.advance(_LIMITS.stallTimeout + _LIMITS.lingerTimeout + 3)
-        assert link.gone, f"neverReads: still there, {link.connection.state}, owing: {owed}"
+        for link, _ in self._stalls():
+            owed = link.connection.owes()
+            link.finish()
+            link.advance(_LIMITS.stallTimeout + _LIMITS.lingerTimeout + 3)
+            assert link.gone, f"neverReads: still there, {link.connection.state}, owing: {owed}"
 
     def slowReader(self) -> None:
         """Reading in sips gives the same bytes: pausing and resuming loses and repeats nothing."""
@@ -218,8 +222,8 @@ class _Kit:
         """RST, before anything, in the middle, and while output is pending."""
         fresh, busy = self._open(), self._open()
         self._send(busy, self._sample[: len(self._sample) // 2])
-        stalled, _ = self._stall()
-        for link in (fresh, busy, stalled):
+        stalled = [link for link, _ in self._stalls()]
+        for link in (fresh, busy, *stalled):
             link.reset()
             link.pump()
             link.advance(_SETTLED)
@@ -295,18 +299,37 @@ class _Kit:
             if data:
                 self._early += link.receive() or b""
 
-    def _stall(self) -> tuple[Link, bytes]:
-        """A link whose client sent all that it could, and read nothing; and what it sent."""
-        link = self._open(_BUFFER)
+    def _stalls(self) -> Iterator[tuple[Link, bytes]]:
+        """Links whose clients sent all that they could, and read nothing; and what they sent."""
+        link, sent = self._stall(_BUFFER)
+        yield link, sent
+        if link.connection.verbatim:
+            yield self._stall(_BULK_BUFFER)
+
+    def _stall(self, buffers: int) -> tuple[Link, bytes]:
+        link = self._open(buffers)
         data = self._repeated(FLOOD)
         sent = 0
         while sent < len(data) and link.connection.state is State.OPEN:
-            taken = link.send(data[sent : sent + _BUFFER])
+            taken = link.send(data[sent : sent + buffers])
             link.pump()
             if not taken and not link.send(data[sent : sent + 1]):
                 break
             sent += taken or 1
         return link, data[:sent]
+
+    def _allCounted(self, link: Link) -> bytes:
+        """Read what is under way, and see that all else that was answered counts as unsent."""
+        transport, answered = link.connection.transport, link.connection.bytesOut
+        got, unsent = b"", transport.unsent()
+        while piece := link.receive():
+            got += piece
+            unsent = transport.unsent()
+        missing = answered - len(got) - unsent
+        # A part of a record has arrived, and cannot be read yet.
+        incomplete = RECORD if transport.tls else 0
+        assert missing <= incomplete, f"stalledReader: {missing} bytes wait that are not counted"
+        return got
 
     def _readAll(self, link: Link, limit: int = 65536) -> bytes:
         """Read to the end, and see that the connection is gone then."""

@@ -40,6 +40,7 @@ from echod.testing.memory_socket import MemorySocket
 from echod.testing.stepped_loop import Loop
 from echod.testing.tls_socket import RECORD, TLSSocket
 from echod.tls.context import ServerTLS
+from echod.transports.bulk_echo import BulkEcho
 from echod.transports.layers import Layer, ProxyLayer, TLSLayer
 from echod.transports.layers.proxied import Proxied
 from echod.transports.ports import layered
@@ -55,6 +56,8 @@ Security = tuple[ServerTLS, ssl.SSLContext]
 
 #: Bytes that one read of a client takes at most.
 CHUNK = 65536
+#: Bytes that wait at the sender, and at the receiver, of a link in memory.
+QUEUE = 65536
 #: Seconds that bytes, FIN or RST may be on their way over loopback TCP.  A UNIX socket has them at
 #: the other end when the call returns.
 TCP_PATIENCE = 0.01
@@ -125,8 +128,10 @@ class Link:
 
     @property
     def gone(self) -> bool:
-        """Whether the server's end has let go of its descriptor."""
-        return self._owner.openConnections == 0
+        """Whether the server's end has let go of its descriptor, and of its pipe if it had one."""
+        transport = self.connection.transport
+        keeps = isinstance(transport, BulkEcho) and transport._inPipe()
+        return self._owner.openConnections == 0 and not keeps
 
     def send(self, data: bytes | memoryview) -> int:
         """Send what the queues take now; returns how many bytes that was."""
@@ -237,8 +242,8 @@ def memoryLink(
     protocol: IProtocol,
     *,
     limits: Limits | None = None,
-    sendBuffer: int = 65536,
-    receiveBuffer: int = 65536,
+    sendBuffer: int = QUEUE,
+    receiveBuffer: int = QUEUE,
     header: bytes = b"",
 ) -> Link:
     """
@@ -251,12 +256,36 @@ def memoryLink(
     :param header: a PROXY header, or how it begins, if the server is to expect one: sent before all
         else, and not read yet.
     """
+    kind = _ProxiedMemoryServer if header else _MemoryServer
+    return _imitatedLink(
+        kind,
+        protocol,
+        limits=limits,
+        sendBuffer=sendBuffer,
+        receiveBuffer=receiveBuffer,
+        header=header,
+    )
+
+
+def _imitatedLink(
+    kind: Callable[..., SocketStream],
+    protocol: IProtocol,
+    *,
+    limits: Limits | None = None,
+    sendBuffer: int = QUEUE,
+    receiveBuffer: int = QUEUE,
+    header: bytes = b"",
+) -> Link:
+    """
+    A link in memory.
+
+    :param kind: the server's transport.
+    """
     loop = Loop()
     owner = _LinkOwner(loop, limits or Limits())
     connection = asConnection(protocol)
     ours, theirs = MemorySocket.pair(sendBuffer, receiveBuffer)
     connection.owner = owner
-    kind: Callable[..., SocketStream] = _ProxiedMemoryServer if header else _MemoryServer
     assert theirs.send(header) == len(header), "the buffers are too small for the header"
     connection.makeConnection(kind(ours, connection, ("127.0.0.1", 50000), None, 0, loop))
     return Link(connection, theirs, loop, owner)

@@ -1,5 +1,5 @@
 """
-Every protocol through the public conformance kit; and the kit through protocols that are broken.
+Every protocol through the public conformance kit; and the kit through what is broken.
 
 The three ways to write the same protocol (rot13, in ``examples/``) pass the same checks.
 """
@@ -7,12 +7,14 @@ The three ways to write the same protocol (rot13, in ``examples/``) pass the sam
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 from echod_rot13 import TABLE, rot13, rot13_lines, rot13_twisted
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol
 from twisted.internet.protocol import Factory
 from twisted.protocols.wire import Echo
 
@@ -25,9 +27,13 @@ from echod.kit.stream import Stream
 from echod.protocols.line import LineOptions
 from echod.protocols.prefixed import DNSOptions
 from echod.server.registry import BUILTIN
-from echod.testing import checkProtocol, tcpLink, unixLink
+from echod.testing import Link, checkProtocol, memoryLink, tcpLink, unixLink
 from echod.testing.conformance import SAMPLE
+from echod.testing.links import _imitatedLink, _MemoryServer
+from echod.testing.memory_pipes import MemoryPipes
+from echod.transports.pipes import Pipe, Pipes
 from echod.wire.framing import LengthPrefixed, netstring
+from tests.unit.counted_pipes import CountedMemoryPipes, CountedPipes
 
 MAKERS: dict[str, Any] = {maker.name: maker for maker in BUILTIN}
 LINES = b"Hello, world!\r\n\nthe end\n"
@@ -92,6 +98,13 @@ def test_conforms(case: str) -> None:
 def test_conformsOverAKernel(case: str, link: Any) -> None:
     """The same where a real kernel is between: each way to write a protocol."""
     maker, settings, sample, answer = CASES[case]
+    checkProtocol(maker, settings, sample=sample, answer=answer, link=link)
+
+
+def test_conformsOverTLS(certificates: Any) -> None:
+    """A part of a record has arrived at the client and cannot be read: nothing is missing."""
+    maker, settings, sample, answer = CASES["raw"]
+    link = partial(tcpLink, security=certificates.security("1.3"))
     checkProtocol(maker, settings, sample=sample, answer=answer, link=link)
 
 
@@ -203,3 +216,77 @@ def test_kitVerifies() -> None:
     maker = ConnectionMaker("No Name", "x", _Hoards)
     with pytest.raises(ConfigurationError, match="does not match"):
         checkProtocol(maker)
+
+
+# -- Bulk that waits in a pipe -----------------------------------------------------------------
+
+
+def checkRaw(makeLink: Callable[..., Link], makePipes: Callable[[], Pipes]) -> list[Any]:
+    """Put raw through the kit; returns the pipes of each of its links."""
+    used = []
+
+    def link(protocol: IProtocol, **keywords: Any) -> Link:
+        made = makeLink(protocol, **keywords)
+        # Any: one that has pipes.
+        transport: Any = made.connection.transport
+        transport.pipes = makePipes()
+        used.append(transport.pipes)
+        return made
+
+    checkProtocol(MAKERS["raw"], answer=lambda data: data, link=link)
+    return used
+
+
+@pytest.mark.parametrize(
+    ("makeLink", "makePipes"),
+    [(memoryLink, CountedMemoryPipes), (tcpLink, CountedPipes), (unixLink, CountedPipes)],
+    ids=["memory", "tcp", "unix"],
+)
+def test_bulkWaitsInPipes(
+    makeLink: Callable[..., Link], makePipes: Callable[[], CountedPipes]
+) -> None:
+    """In each of the four checks that stall a peer, a rest of what is echoed unseen waits so."""
+    assert sum(pipes.refused > 0 for pipes in checkRaw(makeLink, makePipes)) >= 4
+
+
+class _ForgetsTheRest(_MemoryServer):
+    def _keep(self, pipe: Pipe, rest: int) -> None:
+        super()._keep(pipe, rest)
+        pipe.held = 0
+
+
+class _LosesTheRest(_MemoryServer):
+    def _emptyPipe(self, pipe: Pipe, pipes: Pipes) -> None:
+        self._pipe = None
+        pipes._close(pipe)
+
+
+class _SendsNoRest(_MemoryServer):
+    def _emptyPipe(self, pipe: Pipe, pipes: Pipes) -> None:
+        pass
+
+
+class _CountsNoRest(_MemoryServer):
+    def _inPipe(self) -> int:
+        return 0
+
+
+class _LeavesThePipe(_MemoryServer):
+    def _leavePipes(self) -> None:
+        self._joined = None
+
+
+BROKEN_BULK: list[tuple[type[_MemoryServer], str]] = [
+    (_ForgetsTheRest, "halfCloseWithPendingOutput: [0-9]+ bytes came back instead of"),
+    (_LosesTheRest, "halfCloseWithPendingOutput: [0-9]+ bytes came back instead of"),
+    (_SendsNoRest, "still there after both FINs"),
+    (_CountsNoRest, "stalledReader: [0-9]+ bytes wait that are not counted"),
+    (_LeavesThePipe, "neverReads: still there"),
+]
+
+
+@pytest.mark.parametrize(("kind", "message"), BROKEN_BULK)
+def test_kitFindsItInBulk(kind: type[_MemoryServer], message: str) -> None:
+    """The same of a transport that breaks one promise once a rest is in a pipe."""
+    with pytest.raises(AssertionError, match=message):
+        checkRaw(partial(_imitatedLink, kind), MemoryPipes)
