@@ -163,12 +163,7 @@ class SocketStream(BulkEcho):
         :returns: why it ended, if it did; `QUICK` for a short echo.
         """
         size = self._readSize
-        if not self._echoesNow:
-            # True until something changes one of these.
-            self._echoesNow = self._mayEcho and self._allowed is None and not self._waits()
-            # What an object has itself is found sooner than what its class has.
-            self._readSize = size
-        if self._echoesNow:
+        if self._echoesNow or self._findEchoes(size):
             if size > LARGEST_COPY and size > self._largestCopy and self.producer is not None:
                 return self._echoBulk()
             # As little as can be: all that a short message costs is here, and in the kernel.
@@ -208,6 +203,13 @@ class SocketStream(BulkEcho):
         if size < self._largestRead if full else size > FIRST_READ and 4 * length < size:
             self._adaptReads(size, length)
         return None
+
+    def _findEchoes(self, size: int) -> bool:
+        """Whether it may echo unseen from now on, until something changes one of these."""
+        self._echoesNow = self._mayEcho and self._allowed is None and not self._waits()
+        # What an object has itself is found sooner than what its class has.
+        self._readSize = size
+        return self._echoesNow
 
     def _adaptReads(self, size: int, length: int) -> None:
         """Ask for twice as much after a full read, for half after one that was mostly empty."""

@@ -19,15 +19,12 @@ class Entry:
 
     :ivar mask: what epoll is asked for.
     :ivar polled: which epoll that is.
-    :ivar quick: whether that is input alone, and the last read of it was `QUICK`; its number is
-        not stale then.
     """
 
-    __slots__ = ("descriptor", "mask", "polled", "quick")
+    __slots__ = ("descriptor", "mask", "polled")
 
     # Any: a reader, a writer, or both.
     def __init__(self, descriptor: Any, mask: int, polled: NestedEpoll) -> None:
         self.descriptor = descriptor
         self.mask = mask
         self.polled = polled
-        self.quick = False

@@ -80,8 +80,12 @@ class Poller:
         self._much = NestedEpoll(reactor, self._serveMuch, self._lost)
         self._slow = slow
         self._clock = clock
-        # By number.  Written by _add and _forget, always together with epoll itself.
+        # By number.  Written by _add and _drop, always together with epoll itself.
         self._entries: dict[int, Entry] = {}
+        # Those of them that ask for input alone, and whose last read was `QUICK`, by number; else
+        # ``None``.  A list, and nothing of an entry, because that is in the caches.
+        # Any: a reader.
+        self._quick: list[Any] = []
         # Numbers let go within the running batch: what it still holds for them is not meant
         # for whoever has them now.
         self._stale: set[int] = set()
@@ -128,8 +132,7 @@ class Poller:
         entry = self._entries.get(number)
         if entry is not None and entry.descriptor is not descriptor:
             # The former bearer of the number was closed without a word; epoll knows.
-            self._stale.add(number)
-            entry.polled.count -= 1
+            self._drop(number)
             entry = None
         if entry is None:
             polled = self._much if getattr(descriptor, "readsMuch", False) else self._little
@@ -143,10 +146,11 @@ class Poller:
                 raise
             polled.count += 1
             self._entries[number] = Entry(descriptor, bit, polled)
+            self._quick.extend([None] * (number + 1 - len(self._quick)))
         elif not entry.mask & bit:
             entry.polled.epoll.modify(number, entry.mask | bit)
             entry.mask |= bit
-            entry.quick = False
+            self._quick[number] = None
 
     def _remove(self, descriptor: IFileDescriptor, bit: int) -> None:
         number = descriptor.fileno()
@@ -170,7 +174,7 @@ class Poller:
             self._forget(number)
         else:
             entry.mask = mask
-            entry.quick = False
+            self._quick[number] = None
 
     def _formerNumber(self, descriptor: IFileDescriptor) -> int:
         for number, entry in self._entries.items():
@@ -178,10 +182,16 @@ class Poller:
                 return number
         return -1
 
-    def _forget(self, number: int) -> None:
+    def _drop(self, number: int) -> NestedEpoll:
+        """Know a number no longer; returns where it may be registered."""
         polled = self._entries.pop(number).polled
         polled.count -= 1
+        self._quick[number] = None
         self._stale.add(number)
+        return polled
+
+    def _forget(self, number: int) -> None:
+        polled = self._drop(number)
         try:
             polled.epoll.unregister(number)
         except OSError:
@@ -237,7 +247,7 @@ class Poller:
                 # It may have gone, and its number be another's.
                 if entry is not None and entries.get(number) is entry:
                     self._turn(number, entry, event)
-                    before = self._time(entry, before)
+                    before = self._time(entry.descriptor, before)
                 if little.epoll is None:
                     return
             if not events or before > end:
@@ -250,31 +260,29 @@ class Poller:
         The clock is not read after one that was `QUICK`: the next that is not has a few
         microseconds of others in its time, and none of them can have held anybody up.
         """
-        entries, stale = self._entries, self._stale
+        entries, stale, quick = self._entries, self._stale, self._quick
         allQuick = True
         before = self._clock()
         for number, event in events:
-            try:
-                entry = entries[number]
-            except KeyError:
-                # Closed before it was removed, and kept alive by a duplicate.
-                continue
-            if entry.quick and event == _IN:
+            reader = quick[number]
+            if reader is not None and event == _IN:
                 # The shortest way.
                 try:
-                    why = entry.descriptor.doRead()
+                    why = reader.doRead()
                 except BaseException as error:
-                    why = self._raised(entry.descriptor, error)
+                    why = self._raised(reader, error)
                 if why is QUICK:
                     continue
-                entry.quick = False
-                self._settle(number, entry, why, reading=True)
-            elif number in stale:
-                continue
+                quick[number] = None
+                self._settle(number, reader, why, reading=True)
+            elif number in entries and number not in stale:
+                reader = entries[number].descriptor
+                self._turn(number, entries[number], event)
             else:
-                self._turn(number, entry, event)
+                # Gone; or closed before it was removed, and kept alive by a duplicate.
+                continue
             allQuick = False
-            before = self._time(entry, before)
+            before = self._time(reader, before)
         return allQuick
 
     def _turn(self, number: int, entry: Entry, event: int) -> None:
@@ -284,13 +292,10 @@ class Poller:
         try:
             if event & _IN and entry.mask & _IN:
                 why = descriptor.doRead()
-                entry.quick = why is QUICK and entry.mask == _IN
-                if (
-                    not why
-                    and event & _OUT
-                    and entry.mask & _OUT
-                    and self._entries.get(number) is entry
-                ):
+                there = self._entries.get(number) is entry
+                if there and why is QUICK and entry.mask == _IN:
+                    self._quick[number] = descriptor
+                elif there and not why and event & _OUT and entry.mask & _OUT:
                     reading = False
                     why = descriptor.doWrite()
             elif event & _OUT and entry.mask & _OUT:
@@ -314,7 +319,7 @@ class Poller:
                 return
         except BaseException as error:
             why = self._raised(descriptor, error)
-        self._settle(number, entry, why, reading)
+        self._settle(number, descriptor, why, reading)
 
     def _raised(self, descriptor: object, error: BaseException) -> BaseException:
         """Tell it; SystemExit too, as Twisted's reactors do: it must not end the poller."""
@@ -324,16 +329,18 @@ class Poller:
     def _settle(
         self,
         number: int,
-        entry: Entry,
+        descriptor: IFileDescriptor,
         why: BaseException | Literal[False] | None,
         reading: bool,
     ) -> None:
         """After a turn: end it, if there is a reason; or put it to those that it is one of now."""
-        descriptor = entry.descriptor
         if why:
             self._disconnect(number, descriptor, why, reading)
+        entry = self._entries.get(number)
+        if entry is None or entry.descriptor is not descriptor:
+            return
         polled = self._much if getattr(descriptor, "readsMuch", False) else self._little
-        if polled is entry.polled or self._entries.get(number) is not entry:
+        if polled is entry.polled:
             return
         try:
             polled.epoll.register(number, entry.mask)
@@ -345,11 +352,11 @@ class Poller:
         polled.count += 1
         entry.polled = polled
 
-    def _time(self, entry: Entry, before: float) -> float:
+    def _time(self, descriptor: object, before: float) -> float:
         """Tell of one that has held everybody up since then; returns the time."""
         now = self._clock()
         if now - before > SLOW and self._slow is not None:
-            self._slow(entry.descriptor, now - before)
+            self._slow(descriptor, now - before)
         return now
 
     def _disconnect(
@@ -381,7 +388,7 @@ class Poller:
             descriptor.readConnectionLost(failure)
             return
         entry.mask &= ~_IN
-        entry.quick = False
+        self._quick[number] = None
         try:
             descriptor.readConnectionLost(failure)
         finally:
