@@ -42,6 +42,9 @@ __all__ = ["TRY_AGAIN", "SocketStream", "require"]
 
 #: Bytes that the first read asks for.
 FIRST_READ = 2048
+#: Bytes that a read asks for after many short echoes.  With its header it is less than 512, up to
+#: which CPython has memory at hand: 0.15 µs cheaper than malloc(3) and realloc(3).
+LEAST_READ = 448
 
 _PRIVATE = (
     "dataBuffer",
@@ -181,8 +184,11 @@ class SocketStream(BulkEcho):
             length = len(data)
             self.echoedBytes += length
             self.echoedAt = self._clock.now
-            if sent == length and length < size and (size == FIRST_READ or size <= 4 * length):
+            if sent == length and length < size and (size <= FIRST_READ or size <= 4 * length):
                 self.readsMuch = False
+                if size > LEAST_READ and 4 * length < size:
+                    # Step by step: a longer one is read in two parts then.
+                    self._readSize = max(size - size // 8, LEAST_READ)
                 return QUICK
             full = length == size
             # Much is what a pipe would take, if it might.
@@ -214,7 +220,7 @@ class SocketStream(BulkEcho):
     def _adaptReads(self, size: int, length: int) -> None:
         """Ask for twice as much after a full read, for half after one that was mostly empty."""
         if length >= size:
-            self._readSize = min(2 * size, self._largestRead)
+            self._readSize = min(max(2 * size, FIRST_READ), self._largestRead)
         elif 4 * length < size and size > FIRST_READ:
             self._readSize = max(size // 2, FIRST_READ)
 

@@ -36,7 +36,7 @@ from echod.testing.memory_pipes import MemoryPipes
 from echod.transports.bulk_echo import LARGEST_READ
 from echod.transports.facade import Facade
 from echod.transports.pipes import LARGEST_SPLICE, MOST, PATIENCE, Pipe, Pipes
-from echod.transports.socket_stream import FIRST_READ
+from echod.transports.socket_stream import FIRST_READ, LEAST_READ
 from echod.transports.tcp import Server
 from echod.transports.unix import UNIXServer
 from tests.unit.outer import Outer, reset, tcpPair, waitUntil
@@ -365,6 +365,22 @@ def test_afterASequence(bulk: Bulk) -> None:
         link.transport.doRead()
         waitUntil(link.outer.turn, lambda: link.receive() or len(link.answer) == 13)
         assert link.answer == b"before, after"
+
+
+def test_readsOfShortMessages(bulk: Bulk) -> None:
+    """They ask for less and less; the first longer one is read in two parts, and no other is."""
+    with bulk() as link:
+        transport = link.transport
+        sizes = []
+        for count in (*[64] * 20, 1000, 1000, 64, 1000):
+            link.client.send(bytes(count))
+            sizes.append(transport._readSize)
+            transport.doRead()
+        assert sizes[:2] == [FIRST_READ, FIRST_READ * 7 // 8]
+        assert sizes[:20] == sorted(sizes[:20], reverse=True)
+        assert sizes[19:] == [LEAST_READ, LEAST_READ, FIRST_READ, FIRST_READ, FIRST_READ * 7 // 8]
+        link.receive()
+        assert link.answer == bytes(21 * 64 + 3000)
 
 
 def test_readsMuch(bulk: Bulk) -> None:
