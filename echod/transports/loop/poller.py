@@ -292,12 +292,12 @@ class Poller:
         try:
             if event & _IN and entry.mask & _IN:
                 why = descriptor.doRead()
-                there = self._entries.get(number) is entry
-                if there and why is QUICK and entry.mask == _IN:
-                    self._quick[number] = descriptor
-                elif there and not why and event & _OUT and entry.mask & _OUT:
-                    reading = False
-                    why = descriptor.doWrite()
+                if not why and self._entries.get(number) is entry:
+                    if event & _OUT and entry.mask & _OUT:
+                        reading = False
+                        why = descriptor.doWrite()
+                    elif why is QUICK and entry.mask == _IN:
+                        self._quick[number] = descriptor
             elif event & _OUT and entry.mask & _OUT:
                 reading = False
                 why = descriptor.doWrite()

@@ -1018,6 +1018,23 @@ def test_floodsNumberForAnother(rig: Rig) -> None:
     assert newcomer.calls == [b"y"]
 
 
+def test_allGoBeforeAFlood(rig: Rig) -> None:
+    """Who has little to do, and goes first, ends everybody: the turn ends."""
+    floods = [rig.reading(Flood) for _ in range(2)]
+    little, peerOfLittle = rig.reading()
+
+    def removeAll() -> None:
+        rig.poller.removeAll()
+
+    little.onRead = removeAll
+    for peer in (peerOfLittle, *(peer for _, peer in floods)):
+        peer.send(b"x")
+    rig.poller._serveMuch()
+    assert little.calls == ["read"]
+    assert [descriptor.calls for descriptor, _ in floods] == [[], []]
+    assert rig.empty
+
+
 def test_muchAndLittleByTurns(rig: Rig) -> None:
     """After each turn it is with those that it is one of then."""
     descriptor, peer = rig.reading()
