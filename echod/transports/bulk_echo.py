@@ -129,7 +129,7 @@ class BulkEcho(tcp.Connection):
         """
         Echo as much as a turn may have, through a pipe if there is one.
 
-        :returns: why it ended, if it did; `QUICK` if that was little.
+        :returns: why it ended, if it did; `QUICK` if that was 64 KiB or less.
         """
         pipes = self._joined or self._join()
         if pipes is None or not (pipes.idle or pipes.open()):
@@ -153,6 +153,7 @@ class BulkEcho(tcp.Connection):
                 rest -= splice(pipe.exit, number, portion, None, None, FLAGS)
         except OSError as error:
             self._keep(pipe, rest)
+            self.readsMuch = self.readsMuch or count > LARGEST_READ
             return _after(error)
         pipes.idle.append(pipe)
         if count > LARGEST_READ:

@@ -190,9 +190,6 @@ class SocketStream(BulkEcho):
                     # Step by step: a longer one is read in two parts then.
                     self._readSize = max(size - size // 8, LEAST_READ)
                 return QUICK
-            full = length == size
-            # Much is what a pipe would take, if it might.
-            self.readsMuch = full and size >= self._largestRead
             if sent != length:
                 self._buffer(data[sent:])
         else:
@@ -204,7 +201,9 @@ class SocketStream(BulkEcho):
                 return CONNECTION_LOST if self._broken else CONNECTION_DONE
             length = len(data)
             self.protocol.dataReceived(data)
-            self.readsMuch = full = length == size
+        full = length == size
+        # A read that grows is not much yet: to say so for a moment costs four calls of the kernel.
+        self.readsMuch = full and size >= self._largestRead
         # Most reads change nothing: no call for each.
         if size < self._largestRead if full else size > FIRST_READ and 4 * length < size:
             self._adaptReads(size, length)

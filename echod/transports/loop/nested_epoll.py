@@ -27,7 +27,7 @@ class NestedEpoll:
     :param serve: called when something is ready; may close it.
     :param lost: called when the reactor goes down.
     :ivar epoll: the epoll object, while it is open.
-    :ivar count: how many descriptors it has; written by the poller.
+    :ivar count: how many descriptors it has; written by the poller too.
     """
 
     connected = True
@@ -60,6 +60,27 @@ class NestedEpoll:
             self._reactor.removeReader(self)
             self.epoll.close()
             self.epoll = None
+
+    def takeOver(self, number: int, mask: int, other: NestedEpoll) -> bool:
+        """
+        Have a descriptor that another one has had; returns whether that was done.
+
+        :param mask: what it is asked for.
+        """
+        try:
+            self.epoll.register(number, mask)
+        except OSError:
+            # There is no room, or it is closed.
+            return False
+        try:
+            other.epoll.unregister(number)
+        except OSError:
+            # It was closed, and the number is another's, whom nobody has added yet.
+            self.epoll.unregister(number)
+            return False
+        other.count -= 1
+        self.count += 1
+        return True
 
     def fileno(self) -> int:
         """The epoll object's number."""

@@ -20,6 +20,7 @@ errors unasked: a peer's RST ends a paused connection at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Literal
 
@@ -132,7 +133,8 @@ class Poller:
         entry = self._entries.get(number)
         if entry is not None and entry.descriptor is not descriptor:
             # The former bearer of the number was closed without a word; epoll knows.
-            self._drop(number)
+            with suppress(OSError):
+                self._drop(number).epoll.unregister(number)
             entry = None
         if entry is None:
             polled = self._much if getattr(descriptor, "readsMuch", False) else self._little
@@ -231,7 +233,8 @@ class Poller:
         Serve those with much to do one by one, and before each of them whoever has little to do.
 
         So a message waits for one turn of a flood, not for one of each that floods.  A batch is
-        finished always: the kernel has put its events behind all others.
+        finished always: the kernel has put its events behind all others.  Once `TURN` is over it
+        is so without a look at others.
         """
         little, much, entries, clock = self._little, self._much, self._entries, self._clock
         before = clock()
@@ -239,7 +242,7 @@ class Poller:
         for _ in range(BATCH // FEW):
             events = much.epoll.poll(0, FEW)
             for number, entry, event in [(n, entries.get(n), event) for n, event in events]:
-                ready = little.epoll.poll(0, BATCH)
+                ready = little.epoll.poll(0, BATCH) if before <= end else None
                 if ready:
                     self._stale.clear()
                     self._serve(ready)
@@ -340,17 +343,8 @@ class Poller:
         if entry is None or entry.descriptor is not descriptor:
             return
         polled = self._much if getattr(descriptor, "readsMuch", False) else self._little
-        if polled is entry.polled:
-            return
-        try:
-            polled.epoll.register(number, entry.mask)
-            entry.polled.epoll.unregister(number)
-        except OSError:
-            # There is no room, or it is closed: it stays where it is.
-            return
-        entry.polled.count -= 1
-        polled.count += 1
-        entry.polled = polled
+        if polled is not entry.polled and polled.takeOver(number, entry.mask, entry.polled):
+            entry.polled = polled
 
     def _time(self, descriptor: object, before: float) -> float:
         """Tell of one that has held everybody up since then; returns the time."""

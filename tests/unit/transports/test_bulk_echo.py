@@ -404,6 +404,22 @@ def test_readsMuch(bulk: Bulk) -> None:
             link.receive()
 
 
+def test_readsMuchThoughLittleIsTaken() -> None:
+    """A turn that brought much was much, also if most of that waits in the pipe."""
+    with Link(socket.AF_UNIX) as link:
+        transport = link.transport
+        link.exchange(noise(BULK))
+        link.client.send(bytes(100))
+        transport.doRead()
+        assert not transport.readsMuch
+        link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+        assert link.client.send(bytes(100_000)) == 100_000
+        transport._readSize = LARGEST_READ
+        transport.doRead()
+        assert transport._inPipe()
+        assert transport.readsMuch
+
+
 def test_readsMuchOfALittle(bulk: Bulk) -> None:
     """Where reads are limited to a little, they are much once they come back full."""
     with bulk() as link:
@@ -612,24 +628,29 @@ def test_noDescriptorForAPipe() -> None:
 
 
 @contextmanager
-def unprivileged() -> Iterator[None]:
-    """As a user to whom the kernel's limits apply."""
-    if os.geteuid():
+def userOfItsOwn(*, privileged: bool) -> Iterator[None]:
+    """
+    As a user that no other test is: pages in pipes are counted for each (real) user.
+
+    :param privileged: whether the kernel's limits do not apply.
+    """
+    before = os.getresuid()
+    if before[1]:
         yield
         return
-    # Pages in pipes are counted for each user, and other tests use up those of nobody.
-    os.seteuid(60_000 + os.getpid() % 5000)
+    user = 60_000 + os.getpid() % 5000
+    os.setresuid(user, 0 if privileged else user, 0)
     try:
         yield
     finally:
-        os.seteuid(0)
+        os.setresuid(*before)
 
 
 @pytest.mark.parametrize(("least", "opens"), [(65536, True), (131_072, False)])
 def test_smallPipe(least: int, opens: bool) -> None:
     """A user may get a smaller pipe than was asked for; one that is too small is of no use."""
     before = descriptors()
-    with unprivileged():
+    with userOfItsOwn(privileged=False):
         # More than pipe-max-size (pipe(7)): it stays as it was made.
         pipes = Pipes(size=1 << 30, least=least)
         pipes.join()
@@ -657,7 +678,11 @@ def allPipePages() -> Iterator[None]:
 def test_noPagesForAPipe() -> None:
     """A user whose pipes have all pages they may have gets tiny ones: bulk is echoed in place."""
     with Link() as link:
-        with allPipePages(), unprivileged():
+        with (
+            userOfItsOwn(privileged=True),
+            allPipePages(),
+            userOfItsOwn(privileged=False),
+        ):
             link.exchange(noise(BULK))
             assert (link.protocol.seen, pipesOf(link).idle) == (0, [])
         link.exchange(noise(BULK))

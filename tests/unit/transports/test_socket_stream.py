@@ -753,6 +753,20 @@ def test_limitReads(largest: int) -> None:
     assert max(rig.sizes) == largest
 
 
+def test_readsThatGrowAreNotMuchYet() -> None:
+    """A full read is much when none can be larger: else a message would go back and forth."""
+    rig = Rig(sendBuffer=1 << 20)
+    for size in (FIRST_READ, 5000):
+        rig.client.send(bytes(size))
+        rig.transport.doRead()
+        assert not rig.transport.readsMuch
+        rig.rest()
+    rig.transport.limitReads(FIRST_READ)
+    rig.client.send(bytes(FIRST_READ))
+    rig.transport.doRead()
+    assert rig.transport.readsMuch
+
+
 def test_readErrors() -> None:
     """A spurious event is nothing; an error is the end."""
     rig = Rig()

@@ -924,7 +924,8 @@ def test_littleGoesBetween(rig: Rig, count: int) -> None:
     """
     What becomes ready during the turn of one flood waits for no other.
 
-    A few floods have more than one turn each, until others than these shall have theirs.
+    A few floods have more than one turn each, until others than these shall have theirs.  Then a
+    batch is only finished.
     """
     order: list[str] = []
     floods = [rig.reading(Flood) for _ in range(count)]
@@ -933,7 +934,7 @@ def test_littleGoesBetween(rig: Rig, count: int) -> None:
     def flood() -> None:
         order.append("much")
         peerOfLittle.send(b"x")
-        rig.outer.advance(TURN / 20)
+        rig.outer.advance(TURN / 20.5)
 
     def read() -> None:
         order.append("little")
@@ -945,8 +946,9 @@ def test_littleGoesBetween(rig: Rig, count: int) -> None:
         peer.send(b"x")
     rig.outer.turn()
     batch = min(count, FEW)
-    served = batch * min(20 // batch + 1, BATCH // FEW)
-    assert order == ["much", "little"] * (served - 1) + ["much"]
+    served = batch * min(-(-21 // batch), BATCH // FEW)
+    looks = min(served, 21)
+    assert order == ["much", "little"] * (looks - 1) + ["much"] * (served - looks + 1)
 
 
 def test_floodsThatTakeNoTime(rig: Rig) -> None:
@@ -1048,6 +1050,45 @@ def test_muchAndLittleByTurns(rig: Rig) -> None:
     descriptor.connected = False
     poller.removeReader(descriptor)
     assert rig.empty
+
+
+def test_closedInItsOwnTurn(rig: Rig) -> None:
+    """Closed without a word, and the number another's by then: that one is not watched twice."""
+    descriptor, peer = rig.reading()
+    newcomer, newPeer = rig.pair()
+    number = descriptor.fileno()
+
+    def close() -> None:
+        descriptor.socket.detach()
+        os.dup2(newcomer.fileno(), number)
+        descriptor.number = newcomer.number = number
+        descriptor.readsMuch = True
+
+    descriptor.onRead = close
+    peer.send(b"x")
+    rig.poller._serveLittle()
+    rig.poller.addReader(newcomer)
+    rig.poller.removeReader(newcomer)
+    newPeer.send(b"y")
+    assert rig.poller._much.epoll.poll(0, 9) == rig.poller._little.epoll.poll(0, 9) == []
+    os.close(number)
+
+
+def test_numberTakenOver(rig: Rig) -> None:
+    """A newcomer with the number of one that nobody removed takes its place in the kernel."""
+    former, _ = rig.reading()
+    newcomer, peer = rig.pair(Flood)
+    newcomer.number = former.fileno()
+    os.dup2(newcomer.fileno(), former.fileno())
+    rig.poller.addReader(newcomer)
+    other, otherPeer = rig.pair()
+    other.number = former.fileno()
+    rig.poller.addReader(other)
+    peer.send(b"x")
+    assert rig.poller._much.epoll.poll(0, 9) == []
+    assert rig.poller.getReaders() == [other]
+    assert (rig.poller._little.count, rig.poller._much.count) == (1, 0)
+    otherPeer.close()
 
 
 def test_noRoomAmongThoseWithMuch(rig: Rig) -> None:
