@@ -543,10 +543,10 @@ def fastest(data: bytes, times: int) -> float:
     """Seconds of the quickest of some runs of ``times`` calls."""
     found = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(times):
             parseHeader(data)
-        found.append(time.perf_counter() - began)
+        found.append(time.thread_time() - began)
     return min(found)
 
 
