@@ -56,8 +56,6 @@ Security = tuple[ServerTLS, ssl.SSLContext]
 
 #: Bytes that one read of a client takes at most.
 CHUNK = 65536
-#: Bytes that wait at the sender, and at the receiver, of a link in memory.
-QUEUE = 65536
 #: Seconds that bytes, FIN or RST may be on their way over loopback TCP.  A UNIX socket has them at
 #: the other end when the call returns.
 TCP_PATIENCE = 0.01
@@ -242,9 +240,10 @@ def memoryLink(
     protocol: IProtocol,
     *,
     limits: Limits | None = None,
-    sendBuffer: int = QUEUE,
-    receiveBuffer: int = QUEUE,
+    sendBuffer: int = 65536,
+    receiveBuffer: int = 65536,
     header: bytes = b"",
+    transport: Callable[..., SocketStream] | None = None,
 ) -> Link:
     """
     A link in memory.
@@ -255,31 +254,7 @@ def memoryLink(
     :param receiveBuffer: bytes that wait to be read, each side.
     :param header: a PROXY header, or how it begins, if the server is to expect one: sent before all
         else, and not read yet.
-    """
-    kind = _ProxiedMemoryServer if header else _MemoryServer
-    return _imitatedLink(
-        kind,
-        protocol,
-        limits=limits,
-        sendBuffer=sendBuffer,
-        receiveBuffer=receiveBuffer,
-        header=header,
-    )
-
-
-def _imitatedLink(
-    kind: Callable[..., SocketStream],
-    protocol: IProtocol,
-    *,
-    limits: Limits | None = None,
-    sendBuffer: int = QUEUE,
-    receiveBuffer: int = QUEUE,
-    header: bytes = b"",
-) -> Link:
-    """
-    A link in memory.
-
-    :param kind: the server's transport.
+    :param transport: what makes the server's transport, in place of echod's.
     """
     loop = Loop()
     owner = _LinkOwner(loop, limits or Limits())
@@ -287,6 +262,8 @@ def _imitatedLink(
     ours, theirs = MemorySocket.pair(sendBuffer, receiveBuffer)
     connection.owner = owner
     assert theirs.send(header) == len(header), "the buffers are too small for the header"
+    usual = _ProxiedMemoryServer if header else _MemoryServer
+    kind: Callable[..., SocketStream] = transport or usual
     connection.makeConnection(kind(ours, connection, ("127.0.0.1", 50000), None, 0, loop))
     return Link(connection, theirs, loop, owner)
 

@@ -148,16 +148,17 @@ class BulkEcho(tcp.Connection):
         # As _count, without a call.
         self.echoedBytes += count
         self.echoedAt = self._clock.now
+        much = count > LARGEST_READ
+        if much:
+            self.readsMuch = True
         try:
             while rest:
                 rest -= splice(pipe.exit, number, portion, None, None, FLAGS)
         except OSError as error:
             self._keep(pipe, rest)
-            self.readsMuch = self.readsMuch or count > LARGEST_READ
             return _after(error)
         pipes.idle.append(pipe)
-        if count > LARGEST_READ:
-            self.readsMuch = True
+        if much:
             return None
         if count < LEAST_SPLICE:
             self.readsMuch = False

@@ -337,8 +337,9 @@ def test_everyInterleavingOfBulkEnds() -> None:
     """
     seen: list[CountedMemoryPipes] = []
     _playBulk(seen)
-    assert any(pipes.moved for pipes in seen)
-    assert any(pipes.refused for pipes in seen)
+    # With few examples as well: of 25 it was 6 to 24, and 2 to 11.
+    assert 8 * sum(pipes.moved > 0 for pipes in seen) > len(seen)
+    assert 25 * sum(pipes.refused > 0 for pipes in seen) >= len(seen)
 
 
 # -- What happens while a rest waits in a pipe ---------------------------------------------------

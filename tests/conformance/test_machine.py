@@ -298,6 +298,6 @@ def test_whateverAClientDoes() -> None:
 
 def test_whateverAClientOfBulkDoes() -> None:
     """The same where bulk goes through pipes and in place, and the kernel fails now and then."""
-    play(BulkClient)
-    # How often, and whether a rest waits in one, is chance here: see test_interleavings.
-    assert any(one.moved for one in BulkClient.allPipes)
+    examples = play(BulkClient)
+    # Whether a rest waits in one is chance here: see test_interleavings.
+    assert sum(one.moved for one in BulkClient.allPipes) > 1000 * examples

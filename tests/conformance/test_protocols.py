@@ -29,7 +29,7 @@ from echod.protocols.prefixed import DNSOptions
 from echod.server.registry import BUILTIN
 from echod.testing import Link, checkProtocol, memoryLink, tcpLink, unixLink
 from echod.testing.conformance import SAMPLE
-from echod.testing.links import _imitatedLink, _MemoryServer
+from echod.testing.links import _MemoryServer
 from echod.testing.memory_pipes import MemoryPipes
 from echod.transports.pipes import Pipe, Pipes
 from echod.wire.framing import LengthPrefixed, netstring
@@ -290,4 +290,4 @@ def test_kitFindsItInBulk(case: str) -> None:
     """The same of a transport that breaks one promise once a rest is in a pipe."""
     kind, message = BROKEN_BULK[case]
     with pytest.raises(AssertionError, match=message):
-        checkRaw(partial(_imitatedLink, kind), MemoryPipes)
+        checkRaw(partial(memoryLink, transport=kind), MemoryPipes)

@@ -126,7 +126,7 @@ class Secured(SecuredOutput):
             return CONNECTION_LOST if self._broken else CONNECTION_DONE
         if self._tells:
             self._asked -= length
-        self.readsMuch = length >= size
+        self.readsMuch = length >= size >= self._largestRead
         self._adaptReads(size, length)
         if self._deaf:
             # Nobody is told of its end, and to read none of it would look like the peer's.

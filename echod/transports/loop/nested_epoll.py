@@ -27,7 +27,6 @@ class NestedEpoll:
     :param serve: called when something is ready; may close it.
     :param lost: called when the reactor goes down.
     :ivar epoll: the epoll object, while it is open.
-    :ivar count: how many descriptors it has; written by the poller too.
     """
 
     connected = True
@@ -43,7 +42,8 @@ class NestedEpoll:
         self._lost = lost
         # Any: an epoll object while it is open; ``None`` is asked for nothing.
         self.epoll: Any = None
-        self.count = 0
+        # Asks epoll itself, which keeps its order then.
+        self._asking = select.poll()
 
     def open(self) -> None:
         """
@@ -52,14 +52,20 @@ class NestedEpoll:
         :raises OSError: there is no epoll object to be had.
         """
         self.epoll = select.epoll()
+        self._asking.register(self.epoll.fileno(), select.POLLIN)
         self._reactor.addReader(self)
 
     def close(self) -> None:
         """Let go of everything, if it is open."""
         if self.epoll is not None:
             self._reactor.removeReader(self)
+            self._asking.unregister(self.epoll.fileno())
             self.epoll.close()
             self.epoll = None
+
+    def ready(self) -> bool:
+        """Whether something is ready; what is stays in its order."""
+        return bool(self._asking.poll(0))
 
     def takeOver(self, number: int, mask: int, other: NestedEpoll) -> bool:
         """
@@ -78,8 +84,6 @@ class NestedEpoll:
             # It was closed, and the number is another's, whom nobody has added yet.
             self.epoll.unregister(number)
             return False
-        other.count -= 1
-        self.count += 1
         return True
 
     def fileno(self) -> int:

@@ -146,7 +146,6 @@ class Poller:
             except OSError:
                 self._closeIfEmpty()
                 raise
-            polled.count += 1
             self._entries[number] = Entry(descriptor, bit, polled)
             self._quick.extend([None] * (number + 1 - len(self._quick)))
         elif not entry.mask & bit:
@@ -187,7 +186,6 @@ class Poller:
     def _drop(self, number: int) -> NestedEpoll:
         """Know a number no longer; returns where it may be registered."""
         polled = self._entries.pop(number).polled
-        polled.count -= 1
         self._quick[number] = None
         self._stale.add(number)
         return polled
@@ -225,7 +223,7 @@ class Poller:
             self._stale.clear()
             alone = len(events) == 1
             events = little.epoll.poll(0, left)
-            if alone and not events and not self._much.count:
+            if alone and not events and not self._much.ready():
                 events = self._spin.look(little.epoll.poll, left)
 
     def _serveMuch(self) -> None:

@@ -127,11 +127,14 @@ class Rig:
         return (
             not poller._entries
             and self.outer.readers == []
-            and all(
-                polled.fileno() == -1 and not polled.count
-                for polled in (poller._little, poller._much)
-            )
+            and all(polled.fileno() == -1 for polled in (poller._little, poller._much))
         )
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many have little to do, and how many much."""
+        where = [entry.polled for entry in self.poller._entries.values()]
+        return where.count(self.poller._little), where.count(self.poller._much)
 
 
 @pytest.fixture
@@ -960,7 +963,7 @@ def test_floodsThatTakeNoTime(rig: Rig) -> None:
     assert len(flood.calls) == BATCH // FEW
 
 
-@pytest.mark.parametrize("count", [FEW + 1, BATCH + 1, 3 * BATCH])
+@pytest.mark.parametrize("count", [FEW + 1, BATCH + 1, 2 * BATCH, 3 * BATCH, 4 * BATCH])
 @pytest.mark.parametrize("seconds", [TURN / 1000, TURN / 10, 2 * TURN])
 def test_floodsTakeTurns(rig: Rig, count: int, seconds: float) -> None:
     """None is passed over for ever, wherever a turn ends."""
@@ -983,15 +986,18 @@ def test_writerThatStopsWhileItWaits(rig: Rig) -> None:
     """What epoll said of one that waits may be old: it writes only if it still asks to."""
     floods = [rig.reading(Flood) for _ in range(2)]
     (first, _), (second, _) = floods
-    first.onRead = lambda: rig.poller.removeWriter(second)
-    second.onRead = lambda: None
+
+    def stop(descriptor: Any) -> None:
+        descriptor.socket.recv(10)
+        rig.poller.removeWriter(second)
+
     for descriptor, peer in floods:
+        descriptor.onRead = partial(stop, descriptor)
+        descriptor.onWrite = partial(rig.poller.removeWriter, descriptor)
         rig.poller.addWriter(descriptor)
-        descriptor.onWrite = partial(rig.poller.removeReader, descriptor)
         peer.send(b"x")
-    rig.poller._serveMuch()
-    assert first.calls[:2] == ["read", "write"]
-    assert set(second.calls) == {"read"}
+    rig.outer.turn()
+    assert (first.calls, second.calls) == (["read", "write"], ["read"])
 
 
 def test_floodsNumberForAnother(rig: Rig) -> None:
@@ -1045,7 +1051,7 @@ def test_muchAndLittleByTurns(rig: Rig) -> None:
         descriptor.readsMuch = much
         peer.send(b"x")
         rig.outer.turn()
-        assert (poller._little.count, poller._much.count) == (not much, much)
+        assert rig.counts == (not much, much)
     assert descriptor.calls == [b"x"] * 3
     descriptor.connected = False
     poller.removeReader(descriptor)
@@ -1087,7 +1093,7 @@ def test_numberTakenOver(rig: Rig) -> None:
     peer.send(b"x")
     assert rig.poller._much.epoll.poll(0, 9) == []
     assert rig.poller.getReaders() == [other]
-    assert (rig.poller._little.count, rig.poller._much.count) == (1, 0)
+    assert rig.counts == (1, 0)
     otherPeer.close()
 
 
@@ -1104,7 +1110,7 @@ def test_noRoomAmongThoseWithMuch(rig: Rig) -> None:
     rig.poller._much.epoll = epoll
     peer.send(b"x")
     rig.poller._serveLittle()
-    assert (rig.poller._little.count, rig.poller._much.count) == (0, 1)
+    assert rig.counts == (0, 1)
 
 
 class Full:
@@ -1115,16 +1121,36 @@ class Full:
 
 
 def test_nobodyIsLookedForBesideFloods(rig: Rig) -> None:
-    """A lone client's answer is not waited for while somebody has much to do."""
-    ((quick, _),) = quickOnes(rig, 1)
-    rig.reading(Flood)
+    """A lone client's answer is not waited for while somebody has much to do; idle ones do not."""
+    ((quick, peer),) = quickOnes(rig, 1)
+    flood, peerOfFlood = rig.reading(Flood)
     little = rig.poller._little
     epoll = little.epoll
-    little.epoll = looks = Looks(epoll, 0, list)
-    little.doRead()
-    little.epoll = epoll
-    assert quick.calls == ["read"] * 2
-    assert looks.count == 2
+    counts = []
+    for act in (lambda: peerOfFlood.send(b"x"), flood.doRead):
+        act()
+        little.epoll = looks = Looks(epoll, 0, list)
+        little.doRead()
+        little.epoll = epoll
+        counts.append(looks.count)
+        peer.send(b"x")
+    assert quick.calls == ["read"] * 3
+    assert counts == [2, 2 + LOOKS]
+
+
+def test_loneClientBesideFloods(rig: Rig) -> None:
+    """Whether to look for its answer is asked without taking a flood's turn from it."""
+    ((_, peer),) = quickOnes(rig, 1)
+    floods = [rig.reading(Flood) for _ in range(FEW + 1)]
+    for descriptor, peerOfFlood in floods:
+        descriptor.onRead = partial(rig.outer.advance, 2 * TURN)
+        peerOfFlood.send(b"x")
+    for _ in range(9 * (FEW + 1)):
+        peer.send(b"x")
+        rig.poller._serveLittle()
+        rig.poller._serveMuch()
+    turns = [len(descriptor.calls) for descriptor, _ in floods]
+    assert max(turns) - min(turns) <= 1
 
 
 def test_floodGoneMeanwhile(rig: Rig) -> None:
