@@ -66,6 +66,8 @@ class Starting:
         # A pipe opens when both ends do.
         self._pipe = self._open()
         self.pid = self._daemon()
+        # A signal just before a read is told of when the read returns, and this one does not.
+        waitFor(self._sleeps, "who reads the pipe, and sleeps")
 
     def _open(self) -> int:
         def opened() -> int | None:
@@ -84,6 +86,10 @@ class Starting:
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return int(children[0]) if children else pid
+
+    def _sleeps(self) -> bool:
+        """Whether it does (proc_pid_stat(5)): since it has opened the pipe, to read from it."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
     def configure(self, text: str = LISTENER) -> None:
         """Give it the file, now and whenever it asks."""
