@@ -34,6 +34,7 @@ __all__ = [
     "StreamLost",
     "StreamTruncated",
     "TLSFailed",
+    "UnknownWord",
     "oneLine",
 ]
 
@@ -86,6 +87,10 @@ class BindTimedOut(ListenError):
     """An address has not come within ``bind_timeout``; it may if echod is started again."""
 
     status = os.EX_TEMPFAIL
+
+
+class UnknownWord(EchodError):
+    """Somebody asked for what there is not; the message names it, and what there is."""
 
 
 class AlreadyReported(EchodError):

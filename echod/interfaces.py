@@ -9,7 +9,7 @@ protocol is to a listener: the same that Twisted's ``IServiceMaker`` is to ``twi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ __all__ = [
     "IStreamProtocolMaker",
     "ListenerFacts",
     "ServerContext",
+    "ServerInsight",
 ]
 
 
@@ -232,12 +233,63 @@ class ServerContext(Protocol):
     def clock(self) -> IReactorTime:
         """The clock to call later by, and to tell seconds by: the reactor."""
 
+    @property
+    def insight(self) -> ServerInsight:
+        """What happens at the server, connection by connection."""
+
     def counters(self) -> dict[str, Any]:
         """
         All counters as SIGUSR1 logs them, plain values that are the caller's.
 
         Summed when they are asked for: it costs some microseconds for each open connection.
         """
+
+
+class ServerInsight(Protocol):
+    """
+    What happens at a server, and what has happened: plain values for JSON.
+
+    Rows are made one at a time, as they are asked for, so that a long list need not be made in one
+    turn.  A connection that has ended meanwhile is left out.  Keys are described in
+    docs/insight.md.
+    """
+
+    def connections(
+        self, *, listener: str = "", state: str = "", source: str = "", sort: str = "age"
+    ) -> Iterator[dict[str, Any]]:
+        """
+        The connections that live, a row each.
+
+        :param listener: only those of listeners whose description has this in it.
+        :param state: only those in this `echod.connection.states.State`.
+        :param source: only those of clients in this network.
+        :param sort: what the first of them have most of: ``pending`` (bytes that wait to be sent
+            or read), ``age``, ``idle`` or ``bytes``.
+        :raises UnknownWord: there is no such state, network or order; as it is called.
+        """
+
+    def connection(self, name: str) -> dict[str, Any] | None:
+        """All there is to tell of the one with this id, live or gone; ``None``: none is known."""
+
+    def closed(self, reason: str = "") -> Iterator[dict[str, Any]]:
+        """
+        Those that are gone, as far as they are kept, the newest first.
+
+        :raises UnknownWord: there is no such reason; as it is called.
+        """
+
+    def refused(self, reason: str = "") -> Iterator[dict[str, Any]]:
+        """
+        Those that were turned away, as far as they are kept, the newest first.
+
+        :raises UnknownWord: there is no such reason; as it is called.
+        """
+
+    def listeners(self) -> list[dict[str, Any]]:
+        """Everybody who listens, with the limits that are in force."""
+
+    def configuration(self) -> dict[str, Any]:
+        """What is served, as a configuration would say it, without secrets; and of the reloads."""
 
 
 class IProtocolMaker(Interface):

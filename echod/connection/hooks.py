@@ -17,6 +17,7 @@ from echod.connection.owner import Owner
 from echod.connection.states import Reason, State
 from echod.connection.sweep import Sweep
 from echod.insight.fault_log import tellFault
+from echod.insight.identity import idOf, nextNumber
 from echod.interfaces import IConnectionTransport
 
 __all__ = ["ProtocolHooks"]
@@ -62,6 +63,8 @@ class ProtocolHooks(TwistedProtocol):
     _sweep: Sweep
     state = State.NEW
     reason: Reason | None = None
+    # Its number, once somebody has asked for its id; written by number.
+    _number = 0
     # Whether a subclass has written unanswered; whether that is being asked, or has raised.
     # Written by __init_subclass__, and by _waits.
     _answersLater: ClassVar[bool] = False
@@ -71,6 +74,19 @@ class ProtocolHooks(TwistedProtocol):
         """Who answers at once is not asked, at each end and once a second, whether it has."""
         super().__init_subclass__()
         cls._answersLater = cls.unanswered is not ProtocolHooks.unanswered
+
+    @property
+    def number(self) -> int:
+        """Its number in this process (`echod.insight.identity`): given when it is asked for."""
+        number = self._number
+        if not number:
+            number = self._number = nextNumber()
+        return number
+
+    @property
+    def id(self) -> str:
+        """What it is called in the log, in metrics and on pages."""
+        return idOf(self.number)
 
     # -- To be written by a subclass -------------------------------------------------------
 

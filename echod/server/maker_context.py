@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from echod.interfaces import ListenerFacts
+from echod.interfaces import ListenerFacts, ServerInsight
 
 __all__ = ["MakerContext"]
 
@@ -23,6 +23,8 @@ class _Service(Protocol):
     def draining(self) -> bool: ...
     @property
     def listeners(self) -> Iterable[_Listener]: ...
+    @property
+    def insight(self) -> ServerInsight: ...
     def counters(self) -> dict[str, Any]: ...
 
 
@@ -59,6 +61,11 @@ class MakerContext:
     def clock(self) -> IReactorTime:
         """See `ServerContext.clock`."""
         return self._clock
+
+    @property
+    def insight(self) -> ServerInsight:
+        """See `ServerContext.insight`."""
+        return self._service.insight
 
     def counters(self) -> dict[str, Any]:
         """See `ServerContext.counters`."""

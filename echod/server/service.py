@@ -21,10 +21,11 @@ from twisted.logger import Logger
 from echod import startup
 from echod.config.endpoints import UDPEndpoint
 from echod.connection.sweep import Sweep, Swept
-from echod.interfaces import ServerContext
+from echod.interfaces import ServerContext, ServerInsight
 from echod.server.connection_log import SlowLog
 from echod.server.datagram_listener import DatagramListener
 from echod.server.drain import Drain
+from echod.server.inspection import Inspection
 from echod.server.late_addresses import bindAll
 from echod.server.listener import Listener, ListenerPlan
 from echod.server.maker_context import MakerContext
@@ -50,6 +51,7 @@ class EchodService(MultiService):
     :param reactor: a Twisted reactor.
     :param monotonic: the clock for deadlines.
     :ivar listeners: those that accept, in the plan's order.
+    :ivar insight: what happens at them.
     :ivar draining: whether it is about to end.
     :ivar cutShort: whether the drain had to end a connection that was still owed bytes, or
         was itself ended by `cut`; final once ``stopService`` has fired.
@@ -79,6 +81,7 @@ class EchodService(MultiService):
         self._drain: Drain | None = None
         # Listeners that accept nobody any more, and may still have connections; written by reload.
         self._retired: list[Listener] = []
+        self.insight: ServerInsight = Inspection(self)
         self._context: ServerContext = MakerContext(self, reactor)
         # None yet, for makers that ask.
         self.listeners: list[Listener] = []
