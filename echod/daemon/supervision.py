@@ -63,8 +63,6 @@ class Supervision:
         # What was wrong at the last look, and what of it the log knows; written by _look.
         self._faults: list[str] = []
         self._told: list[str] = []
-        # What the last reload failed of, for the status line; written by reload.
-        self._failed = ""
         # Looks at which nothing was wrong until the next message; written by _look.
         self._looks = self._due = 0
         # When what the manager had no room for is sent; written by _sendWaiting.
@@ -104,14 +102,12 @@ class Supervision:
             self._service.reload(self._makePlan())
         except EchodError as error:
             _log.error("the configuration stays as it was: {error}", error=error)
-            self._failed = f"; the last reload failed: {error}"
+            self._service.reloads.refuse(str(error))
         except BaseException as error:
             # A plugin's fault, or ours; SystemExit too: see echod.insight.fault_log.
             what = whatFailed(error)
             _log.failure("the configuration stays as it was: {what}", what=what)
-            self._failed = f"; the last reload failed: {what}; see the log"
-        else:
-            self._failed = ""
+            self._service.reloads.refuse(f"{what}; see the log")
         finally:
             self._notifier.ready()
             self._tell()
@@ -135,9 +131,11 @@ class Supervision:
     def _tell(self) -> None:
         service = self._service
         listeners, connections = len(service.listeners), service.connectionCount()
+        refused = service.reloads.refused
         self._notifier.status(
             f"{'draining' if service.draining else 'serving'}:"
-            f" {connections} connections at {listeners} listeners{self._failed}"
+            f" {connections} connections at {listeners} listeners"
+            f"{'; the last reload failed: ' * bool(refused)}{refused}"
         )
         self._sendWaiting()
 

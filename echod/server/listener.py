@@ -22,6 +22,7 @@ from echod.errors import ConfigurationError, EchodError, whatFailed
 from echod.interfaces import IProtocolMaker, ListenerFacts, ServerContext
 from echod.kit.context_parameter import callMaker
 from echod.startup import StoppedEarly
+from echod.tls.facts import CertificateExpiry
 from echod.transports.layers import Layer
 from echod.transports.tcp import TCPPort
 from echod.transports.udp import UDPPort
@@ -69,6 +70,11 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
     def layer(self, kind: type[_Layer]) -> _Layer | None:
         """The layer of this kind, if there is to be one."""
         return next((layer for layer in self.layers if isinstance(layer, kind)), None)
+
+    @property
+    def expiries(self) -> list[CertificateExpiry]:
+        """Until when each of its certificates is good; those for datagrams have none."""
+        return [expiry for layer in self.layers for expiry in layer.expiries]
 
     def describe(self, endpoint: Endpoint, *traits: str) -> str:
         """

@@ -31,6 +31,7 @@ from echod.server.listener import Listener, ListenerPlan
 from echod.server.maker_context import MakerContext
 from echod.server.plan import Plan
 from echod.server.reload import prepare
+from echod.server.reload_record import ReloadRecord
 from echod.server.stream_listener import StreamListener
 from echod.transports.facade import Facade
 from echod.transports.loop.heartbeat import Heartbeat
@@ -52,6 +53,7 @@ class EchodService(MultiService):
     :param monotonic: the clock for deadlines.
     :ivar listeners: those that accept, in the plan's order.
     :ivar insight: what happens at them.
+    :ivar reloads: how the reloads went; whoever catches what `reload` raises tells it.
     :ivar draining: whether it is about to end.
     :ivar cutShort: whether the drain had to end a connection that was still owed bytes, or
         was itself ended by `cut`; final once ``stopService`` has fired.
@@ -75,6 +77,7 @@ class EchodService(MultiService):
         self._ownPorts: Counter[int] = Counter()
         self._bound = False
         self._socketLost = False
+        self.reloads = ReloadRecord()
         self.draining = False
         self.cutShort = False
         # While it ends; written by stopService and _drained.
@@ -155,6 +158,7 @@ class EchodService(MultiService):
         self._retired += reload.gone
         for listener in reload.gone:
             listener.retire()
+        self.reloads.succeed()
 
     def _forgetEnded(self) -> None:
         for listener in [each for each in self._retired if not each.connectionCount]:

@@ -12,8 +12,9 @@ import ssl
 import time
 from codecs import BOM_UTF8
 from datetime import UTC, datetime
+from hashlib import sha256
 from math import nan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from echod.config.trusted_files import checkEncoding
 from echod.errors import ConfigurationError
@@ -21,7 +22,22 @@ from echod.errors import ConfigurationError
 if TYPE_CHECKING:
     from cryptography import x509
 
-__all__ = ["checkAuthorities", "checkChain", "checkPEM"]
+__all__ = ["Chain", "checkAuthorities", "checkChain", "checkPEM"]
+
+
+class Chain(NamedTuple):
+    """
+    What a file of certificates holds, as far as clients verify it.
+
+    :ivar notes: what an operator might like to know.
+    :ivar notAfter: when the first of them expires that a client needs, in seconds since 1970; the
+        root counts only where it is the certificate itself, because clients use their own.
+    :ivar fingerprint: SHA-256 of the certificate, in hexadecimal.
+    """
+
+    notes: list[str]
+    notAfter: float
+    fingerprint: str
 
 
 def checkPEM(path: str, pem: bytes) -> None:
@@ -38,19 +54,20 @@ def checkPEM(path: str, pem: bytes) -> None:
         )
 
 
-def checkChain(path: str, pem: bytes) -> list[str]:
+def checkChain(path: str, pem: bytes) -> Chain:
     """
     Look at a certificate and at those that link it to its authority.
 
     :param path: of the file, for messages.
-    :returns: a note, if some do not certify the one before them (RFC 5246 section 7.4.2, RFC 8446
-        section 4.4.2): they are sent as they stand, and some clients refuse such a chain.  Another,
-        if its root is not valid today: no client needs it.
+    :returns: with a note, if some do not certify the one before them (RFC 5246 section 7.4.2, RFC
+        8446 section 4.4.2): they are sent as they stand, and some clients refuse such a chain.
+        With another, if its root is not valid today: no client needs it.
     :raises ConfigurationError: there is none, or one of the chain is not valid today; or what reads
         certificates is not there, as in a process that has gone to ``--chroot`` without TLS.
     """
     try:
         from cryptography import x509
+        from cryptography.hazmat.primitives import serialization
     except ImportError as error:
         raise ConfigurationError(
             f"{path} cannot be read here ({error}): restart echod with TLS from the start"
@@ -92,7 +109,17 @@ def checkChain(path: str, pem: bytes) -> list[str]:
             " refuse them: put them in order, and leave out the others"
         )
         notes.append(note)
-    return notes
+    return Chain(
+        notes,
+        min(each.not_valid_after_utc for each in _verified(chain)).timestamp(),
+        sha256(chain[0].public_bytes(serialization.Encoding.DER)).hexdigest(),
+    )
+
+
+def _verified(chain: list[x509.Certificate]) -> list[x509.Certificate]:
+    """Those of a chain that clients verify: without the root that they have themselves."""
+    root = chain[-1]
+    return chain[:-1] if len(chain) > 1 and root.subject == root.issuer else chain
 
 
 def checkAuthorities(path: str, context: ssl.SSLContext) -> list[str]:

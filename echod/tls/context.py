@@ -26,8 +26,8 @@ from typing import Any
 from echod.config.tls_settings import TLSSettings
 from echod.config.trusted_files import anybodyReads, readTrusted
 from echod.errors import ConfigurationError, TLSFailed
-from echod.tls.certificate_chains import checkAuthorities, checkChain, checkPEM
-from echod.tls.facts import silently
+from echod.tls.certificate_chains import Chain, checkAuthorities, checkChain, checkPEM
+from echod.tls.facts import CertificateExpiry, silently
 
 __all__ = ["ClientTLS", "ServerTLS"]
 
@@ -103,14 +103,16 @@ class ServerTLS:
         is not valid today; a key is not that of its certificate.
     :ivar settings: as given.
     :ivar notes: what an operator might like to know.
+    :ivar expiries: until when each of its certificates is good, its own first.
     """
 
     def __init__(self, settings: TLSSettings) -> None:
         self.settings = settings
         self.notes: list[str] = []
-        self._context = self._makeContext(settings.cert, settings.key)
+        self.expiries: list[CertificateExpiry] = []
+        self._context = self._makeContext("", settings.cert, settings.key)
         others = {
-            name.lower(): self._makeContext(pair.cert, pair.key)
+            name.lower(): self._makeContext(name.lower(), pair.cert, pair.key)
             for name, pair in settings.names.items()
         }
         # Also without others: it tells the name.
@@ -124,7 +126,7 @@ class ServerTLS:
     def verify(self, tls: ssl.SSLObject) -> None:
         """Nothing: the handshake has verified what there is."""
 
-    def _makeContext(self, cert: str, key: str) -> ssl.SSLContext:
+    def _makeContext(self, name: str, cert: str, key: str) -> ssl.SSLContext:
         settings = self.settings
         context = _newContext(ssl.PROTOCOL_TLS_SERVER, settings.minimumVersion)
         context.sslobject_class = _NamedObject
@@ -132,7 +134,13 @@ class ServerTLS:
             context.options |= ssl.OP_NO_TICKET
             context.num_tickets = 0
         context.set_alpn_protocols(settings.alpn)
-        self.notes += _loadPair(context, cert, key)
+        chain = _loadPair(context, cert, key)
+        self.notes += chain.notes
+        self.expiries.append(
+            CertificateExpiry(
+                name=name, path=cert, notAfter=chain.notAfter, fingerprint=chain.fingerprint
+            )
+        )
         if anybodyReads(key or cert):
             self.notes.append(f"anybody may read the key {key or cert}: chmod o-r it")
         if settings.clientAuth != "none":
@@ -284,19 +292,19 @@ def _chooser(
     return choose
 
 
-def _loadPair(context: ssl.SSLContext, cert: str, key: str) -> list[str]:
+def _loadPair(context: ssl.SSLContext, cert: str, key: str) -> Chain:
     """
     Load a certificate, what links it to its authority, and its key.
 
     :param key: the key's file; the certificate's, if empty.
-    :returns: notes.
+    :returns: what the certificate's file holds.
     """
     key = key or cert
     found = _readPEM(cert)
     checkPEM(cert, found)
     checkPEM(key, _readPEM(key))
     with silently():
-        notes = checkChain(cert, found)
+        chain = checkChain(cert, found)
     # Nobody is there to type it.
     encrypted = ConfigurationError(f"the key in {key} has a passphrase: store it without")
 
@@ -316,7 +324,7 @@ def _loadPair(context: ssl.SSLContext, cert: str, key: str) -> list[str]:
     except OSError as error:
         # Somebody exchanges them at this moment.
         raise ConfigurationError(f"cannot read {cert} or {key}: {error.strerror}") from error
-    return notes
+    return chain
 
 
 def _readPEM(path: str) -> bytes:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from echod.errors import TLSFailed
 from echod.wire.keys import keyOf
 
-__all__ = ["TLSFacts", "reasonOf", "silently", "tlsFacts"]
+__all__ = ["CertificateExpiry", "TLSFacts", "reasonOf", "silently", "tlsFacts"]
 
 
 class TLSFacts(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=keyOf):
@@ -38,6 +38,24 @@ class TLSFacts(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=key
     serverName: str | None = None
     subject: str | None = None
     names: tuple[str, ...] = ()
+
+
+class CertificateExpiry(Struct, frozen=True, kw_only=True):
+    """
+    Until when one certificate of a listener is good.
+
+    :ivar name: the name that clients ask for to get it (SNI), in small letters; empty for the
+        listener's own.
+    :ivar path: the file.
+    :ivar notAfter: seconds since 1970: when it expires, or the first of those that link it to its
+        authority.
+    :ivar fingerprint: SHA-256 of the certificate, in hexadecimal: another one has another.
+    """
+
+    name: str
+    path: str
+    notAfter: float
+    fingerprint: str
 
 
 @contextmanager

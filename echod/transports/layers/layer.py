@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Self
 
 from echod.config.endpoints import Endpoint
 from echod.interfaces import IConnectionTransport
+from echod.tls.facts import CertificateExpiry
 from echod.transports.socket_stream import SocketStream
 
 __all__ = ["AskedFor", "Layer"]
@@ -71,6 +72,8 @@ class Layer:
 
     #: What an operator might like to know of the settings, a line each.
     notes: Sequence[str] = ()
+    #: Until when each certificate is good that the layer shows.
+    expiries: Sequence[CertificateExpiry] = ()
 
     @classmethod
     def made(cls, asked: AskedFor) -> Self | None:

@@ -13,6 +13,7 @@ from echod.config.tls_settings import TLSSettings
 from echod.errors import ConfigurationError
 from echod.interfaces import IConnectionTransport
 from echod.tls.context import ServerTLS
+from echod.tls.facts import CertificateExpiry
 from echod.transports.layers.layer import AskedFor, Layer
 from echod.transports.layers.secured import Secured
 from echod.transports.layers.secured_output import REASON
@@ -82,6 +83,11 @@ class TLSLayer(Layer):
     def notes(self) -> Sequence[str]:  # type: ignore[override]  # it is only read
         """See `Layer.notes`."""
         return self.security.notes
+
+    @property
+    def expiries(self) -> Sequence[CertificateExpiry]:  # type: ignore[override]  # it is only read
+        """See `Layer.expiries`."""
+        return self.security.expiries
 
     def terms(self) -> object:
         """See `Layer.terms`: what is in the files does not count."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -144,9 +145,14 @@ def test_faultInAReload(
     assert f"the configuration stays as it was: {what}\nTraceback" in text
     assert len(loggedErrors.flush()) == 1
     assert supervised.service.listeners == before
+    reloads = supervised.service.reloads
+    assert (reloads.succeededAt, reloads.refused) == (None, f"{what}; see the log")
+    assert reloads.refusedAt == pytest.approx(time.time(), abs=60)
     assert supervised.serves()
     supervised.readPlan = rawPlan
     assert "failed" not in "".join(supervised.reload())
+    assert (reloads.refused, reloads.refusedAt) == ("", None)
+    assert reloads.succeededAt == pytest.approx(time.time(), abs=60)
     assert supervised.serves()
 
 

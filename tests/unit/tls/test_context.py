@@ -7,6 +7,7 @@ import re
 import shutil
 import ssl
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -583,6 +584,45 @@ def test_certificatesThatDoNotBelong(tmp_path: Path) -> None:
         notes = ServerTLS(TLSSettings(cert=path)).notes
         assert len(notes) == noted, (name, notes)
         assert all(path in note and note.isprintable() for note in notes)
+
+
+def test_expiries(tmp_path: Path) -> None:
+    """Until when each certificate is good: the first of those in its file that clients verify."""
+    root = Issued("root", authority=True, days=(-1, 5))
+    long = Issued("long", root, authority=True, days=(-1, 90))
+    short = Issued("short", root, authority=True, days=(-1, 30))
+    days = {
+        # A root in the file counts for nobody: clients have their own.
+        "alone": (Issued("leaf", long, days=(-1, 60)).write(tmp_path / "a.pem"), 60),
+        "above": (Issued("leaf", short, days=(-1, 60)).write(tmp_path / "b.pem", short, root), 30),
+        "below": (Issued("leaf", long, days=(-1, 60)).write(tmp_path / "c.pem", long, root), 60),
+        "itself": (Issued("itself", days=(-1, 7)).write(tmp_path / "d.pem"), 7),
+    }
+    (own, ownDays), *others = days.values()
+    names = {
+        f"A{number}.example": CertificateSettings(cert=path)
+        for number, (path, _) in enumerate(others)
+    }
+    found = ServerTLS(TLSSettings(cert=own, names=names)).expiries
+    assert [(each.name, each.path) for each in found] == [
+        ("", own),
+        *((f"a{number}.example", path) for number, (path, _) in enumerate(others)),
+    ]
+    now = time.time()
+    assert [round((each.notAfter - now) / 86400, 1) for each in found] == [
+        ownDays,
+        *(each for _, each in others),
+    ]
+    assert len({each.fingerprint for each in found}) == 4
+    again = ServerTLS(TLSSettings(cert=own)).expiries
+    assert again == found[:1]
+    # A listener tells it, and a reload that finds another file tells of that.
+    asked = AskedFor(
+        settings={"cert": own}, place="here", endpoint=parseEndpoint("tcp:1"), written="tcp:1"
+    )
+    layer = TLSLayer.made(asked)
+    assert layer is not None
+    assert layer.expiries == again
 
 
 def test_authoritiesOfAnotherTime(certificates: Certificates, tmp_path: Path) -> None:
