@@ -117,6 +117,9 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
     failure: str | None = Attribute(
         "What went wrong with TLS or a header, in a few words, or ``None``."
     )
+    brokenBy: int = Attribute(
+        "The error that broke it (errno(3)); 0 if none did, or it is not known which."
+    )
     echoedBytes: int = Attribute("Bytes that were echoed unseen.")
     echoedAt: float = Attribute("When the last of them were, by the clock of `echoUnseen`; or 0.")
     overhead: int = Attribute("Bytes written besides the protocol's: what TLS adds to them.")
@@ -152,6 +155,13 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         ``caughtUp`` is called when the last of them has been delivered.
         """
 
+    def queued() -> int:
+        """
+        Bytes that wait in the kernel for us to read, of records where there is TLS.
+
+        To ask changes nothing, otherwise than with `unread`.
+        """
+
     def failed() -> bool:
         """
         Whether the kernel has given the connection up (RST, keepalive, route).
@@ -169,7 +179,12 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         no more.  If it says 0 it has stopped reading.  ``None``, after that: ask nobody any more.
         """
 
-    def echoUnseen(allowed: bool, inPlace: bool = False, clock: IClock | None = None) -> None:
+    def echoUnseen(
+        allowed: bool,
+        inPlace: bool = False,
+        clock: IClock | None = None,
+        told: Callable[[int], None] | None = None,
+    ) -> None:
         """
         Say whether input may be echoed without being shown.
 
@@ -179,6 +194,7 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         :param inPlace: whether bulk is to stay in the socket's queue until it is sent back; it
             costs more than what a transport does otherwise, but nothing of it is ever ours.
         :param clock: tells when something was echoed (`echoedAt`).
+        :param told: called after each turn in which something was, with how many bytes.
         """
 
     def closeNow() -> None:
@@ -317,8 +333,9 @@ class IStreamProtocolMaker(IProtocolMaker):
     """
     A protocol for streams: TCP, UNIX, and whatever stands before them.
 
-    One whose ``lasts`` is true keeps its listener open while the daemon drains, until all others
-    have ended; an attribute that is missing is false.
+    Two attributes are false where they are missing.  One whose ``lasts`` is true keeps its listener
+    open while the daemon drains, until all others have ended.  Where there is one whose ``insight``
+    is true, the server keeps what `ServerInsight` tells of the past.
     """
 
     # Any: a maker writes the types of its own options and its factory, and may leave the context

@@ -18,6 +18,8 @@ from echod.wire.networks import Networks
 __all__ = ["Limits", "Seconds"]
 
 _YEAR = 365 * 24 * 3600
+#: Events of a timeline.
+MOST = 65536
 
 # Units, as the documentation shows them.
 _SECONDS = {"unit": "s"}
@@ -61,6 +63,8 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     :ivar datagramsPerSecond: These are the answers of UDP.  All sources together get ten times
         as many.
     :ivar reflectorPorts: These are source ports of UDP.
+    :ivar timeline: What happens over and over is one event (docs/insight.md).  Unless given it is
+        32 where there is an `admin` listener, and else 0.
     :ivar keepalive: After six questions without an answer the peer is gone.
     """
 
@@ -172,6 +176,13 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     reflectorPorts: Annotated[
         list[Annotated[int, Meta(ge=0, le=65535)]] | None,
         Meta(description="ports whose datagrams are not answered; those of known reflectors"),
+    ] = None
+    timeline: Annotated[
+        Annotated[int, Meta(ge=0, le=MOST)] | None,
+        Meta(
+            description="events kept of each connection; 0: none; 32 with an admin listener",
+            extra={"unit": "events"},
+        ),
     ] = None
     keepalive: Annotated[
         int,

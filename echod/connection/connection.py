@@ -31,6 +31,7 @@ from echod.connection.flow import INPUT_HELD, RATE
 from echod.connection.half_close import HalfClose
 from echod.connection.lifecycle import TABLE, Action, Event
 from echod.connection.states import GONE, Reason, State
+from echod.insight.timeline import Timeline
 
 __all__ = ["Connection"]
 
@@ -39,6 +40,8 @@ __all__ = ["Connection"]
 _OPEN, _ABORTED = State.OPEN, State.ABORTED
 _CONNECTED, _LAYERED = Event.CONNECTED, Event.LAYERED
 _PEER_FIN, _LOST, _EOF = Event.PEER_FIN, Event.LOST, Reason.EOF
+# What a timeline tells of them.
+_TOLD = {Event.READY: "handshake", Event.DRAIN: "drain", Event.END: "ending"}
 _LARGEST_READ = HalfClose.largestRead  # what a transport reads at most unless it is told
 
 
@@ -72,32 +75,14 @@ class Connection(HalfClose):
     discarded = 0
     messages = 0
     truncated = 0
-    broken = False
     cut = 0
-    openedAt = 0.0
 
-    # Bytes given to the protocol; written by dataReceived and _lateData.
-    _seen = 0
     # Whether to drain as soon as it is OPEN; written by drain.
     _drainsLater = False
     # Input still to be answered before the drain ends us; written by drain and _lateData.
     _quota = 0
 
-    @property
-    def bytesIn(self) -> int:
-        """Bytes read, and given to the protocol or echoed unseen."""
-        return self._seen + self.transport.echoedBytes
-
     # -- To be called by a subclass --------------------------------------------------------
-
-    def reply(self, data: bytes) -> None:
-        """Send ``data`` (``bytes``, best at most `SLICE`): one write, in order."""
-        self._replied += len(data)
-        self.transport.write(data)
-
-    def progressed(self) -> None:
-        """Idle time begins anew."""
-        self._progressAt = self._sweep.now
 
     def end(self, reason: Reason) -> None:
         """
@@ -146,14 +131,6 @@ class Connection(HalfClose):
             self.cut = self.transport.unread()
         self._happen(Event.ABORT)
 
-    def idleSince(self) -> float | None:
-        """When it became idle, in monotonic seconds; ``None`` if it is busy or ending."""
-        if self.state is State.OPENING:
-            return self.openedAt
-        if self.state is not State.OPEN or self._paused & RATE or self.owes():
-            return None
-        return self.quietSince()
-
     def sweep(self, now: float) -> None:
         """Keep every deadline; called each second, each tick once only the kernel is left."""
         state = self.state
@@ -171,30 +148,19 @@ class Connection(HalfClose):
                 return
             unsent = self._lookAtOutput(now)
             unanswered = not (unsent or self._outputEnding) and self._waits()
-        found = verdict(
-            state,
-            now,
-            self.owner.limits,
-            self.reason,
-            openedAt=self.openedAt,
-            progressAt=self._lastProgress(),
-            deliveredAt=self._deliveredAt,
-            # Who waits for its turn, or has it from this moment on, has sent something.
-            silent=not (self.bytesIn or self._paused & RATE or self._progressAt == now),
-            unsent=unsent,
-            unanswered=unanswered,
-            settling=settling,
-        )
+        facts = self._facts(now, unsent, unanswered, settling)
+        found = verdict(facts, self.owner.limits, now)
         # Asking the protocol may have aborted it.
         if found is None or self.state is not state:
             return
-        event, reason = found
-        if event is Event.END:
-            self.end(reason)
-        elif event is Event.ABORT:
-            self.abort(reason)
+        if self.timeline is not None and found.event is not Event.ACKNOWLEDGED:
+            self.timeline.add("deadline", found.name)
+        if found.event is Event.END:
+            self.end(found.reason)
+        elif found.event is Event.ABORT:
+            self.abort(found.reason)
         else:
-            self._happen(event)
+            self._happen(found.event)
 
     # -- What the transport calls --------------------------------------------------------
 
@@ -211,6 +177,8 @@ class Connection(HalfClose):
 
     def identified(self) -> None:
         """The transport knows now who the peer is."""
+        if self.timeline is not None:
+            self.timeline.add("header")
         if not self.owner.identified(self):
             self.abort(Reason.REFUSED)
 
@@ -233,7 +201,7 @@ class Connection(HalfClose):
         if self.state is not _OPEN:
             self._lateData(data)
             return
-        if self._metered:
+        if self._watched:
             data = self._look(data)
         self._seen += len(data)
         if self.bytesAreProgress:
@@ -242,7 +210,7 @@ class Connection(HalfClose):
             self.received(data)
         except BaseException:
             self._raised()
-        if self._metered and 0 < self.owner.limits.maxBytes <= self.bytesIn:
+        if self._watched and 0 < self.owner.limits.maxBytes <= self.bytesIn:
             self.end(Reason.MAX_BYTES)
 
     def readConnectionLost(self) -> None:
@@ -263,6 +231,8 @@ class Connection(HalfClose):
                 self.reason = Reason.ERROR
             elif not isinstance(reason.value, ConnectionDone):
                 self.broken = True
+                if self.timeline is not None:
+                    self.timeline.add("rst", self.endedBy)
                 if not self._outputEnded or self._inputEnded or self.reason is None:
                     self.reason = Reason.RESET
             elif self.transport.truncated or self.transport.failure:
@@ -278,6 +248,8 @@ class Connection(HalfClose):
 
     def _look(self, data: bytes) -> bytes:
         """Show a read, account for it, and cut off what is more than the peer may send."""
+        if self.timeline is not None:
+            self.timeline.repeated("read", len(data))
         if self.owner.payload is not None:
             self.owner.payload(self, data)
         # A drain waits for nothing: there is a deadline, and what may be read is known.
@@ -297,7 +269,7 @@ class Connection(HalfClose):
         due = data[: self._quota]
         self.discarded += len(data) - len(due)
         self._quota -= len(due)
-        if self._metered:
+        if self._watched:
             self._look(due)
         self._seen += len(due)
         self.attempt(self.received, due)
@@ -318,6 +290,8 @@ class Connection(HalfClose):
         if reason is not None and self.reason is None:
             self.reason = reason
         self.state, actions = step
+        if self.timeline is not None and event in _TOLD:
+            self.timeline.add(_TOLD[event], "" if self.reason is None else self.reason.value)
         for action in actions:
             action(self)
 
@@ -325,6 +299,8 @@ class Connection(HalfClose):
         self._sweep = sweep = self.owner.sweep
         sweep.add(self)
         self.openedAt = sweep.now
+        if self.owner.timeline:
+            self.timeline = Timeline(self.owner.timeline)
         self.owner.opened(self)
 
     def _beginProtocol(self) -> None:
@@ -335,7 +311,8 @@ class Connection(HalfClose):
             if self.largestRead != _LARGEST_READ:
                 self.transport.limitReads(self.largestRead)
             if self.verbatim and not self._metered:
-                self.transport.echoUnseen(True, self.inPlace, self._sweep)
+                told = None if self.timeline is None else self.timeline.echoed
+                self.transport.echoUnseen(True, self.inPlace, self._sweep, told)
             self.transport.registerProducer(self, True)
             self.begun()
         except BaseException:
@@ -354,7 +331,8 @@ class Connection(HalfClose):
         self.owner.lingering(self)
         self._sweep.hurry(self)
         # Input is thrown away at any speed: nothing can fill up any more.
-        self._paused &= ~(INPUT_HELD | RATE)
+        self._resume(INPUT_HELD)
+        self._resume(RATE)
         self._waitNoMore()
         self.transport.resumeProducing()
         self._quota = 0
@@ -368,6 +346,8 @@ class Connection(HalfClose):
         if self._meter is not None:
             self._endMetering()
         self._sweep.discard(self)
+        if self.timeline is not None:
+            self.timeline.add("end", self.endedHow)
         self.owner.closed(self)
 
 

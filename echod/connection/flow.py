@@ -18,7 +18,7 @@ from echod.connection.hooks import ProtocolHooks
 from echod.connection.metering import UNLIMITED, Meter
 from echod.connection.states import State
 
-__all__ = ["INPUT_HELD", "OUTPUT_FULL", "RATE", "SLICE", "SLICES", "FlowControl"]
+__all__ = ["INPUT_HELD", "OUTPUT_FULL", "PAUSES", "RATE", "SLICE", "SLICES", "FlowControl"]
 
 #: The largest piece of a reply that is made by hand, in bytes: Twisted's own high-water
 #: mark, so that one slice over it pauses the making of the next.
@@ -36,6 +36,15 @@ INPUT_HELD = 2
 NEXT_TURN = 4
 #: The meter's: as many bytes have been read as may be by now.
 RATE = 8
+#: What they are called.
+PAUSES = {
+    OUTPUT_FULL: "output_full",
+    INPUT_HELD: "input_held",
+    NEXT_TURN: "next_turn",
+    RATE: "rate",
+}
+# Those that a timeline tells: what lasts for a turn is none of them.
+_TOLD = (OUTPUT_FULL, INPUT_HELD, RATE)
 
 
 @implementer(IPushProducer)
@@ -55,12 +64,17 @@ class FlowControl(ProtocolHooks):
     _inputEnded = False
     # When the protocol last made progress; written for each read, and by progressed.
     _progressAt = 0.0
-    # Whether each read is looked at by Connection._look; what limits how much may be read at a
-    # time, if anything does.  Written by _beginToMeter.
+    # Whether each read is looked at by Connection._look; whether that may limit or show it; what
+    # limits how much may be read at a time, if anything does.  Written by _beginToMeter.
+    _watched = False
     _metered = False
     _meter: Meter | None = None
 
     # -- To be called by a subclass --------------------------------------------------------
+
+    def progressed(self) -> None:
+        """Idle time begins anew."""
+        self._progressAt = self._sweep.now
 
     def outputFull(self) -> bool:
         """Whether so much waits to be sent that no more should be made before `outputReady`."""
@@ -73,7 +87,7 @@ class FlowControl(ProtocolHooks):
     def releaseInput(self) -> None:
         """Read on, after `holdInput`."""
         if self._paused & INPUT_HELD:
-            self._paused &= ~INPUT_HELD
+            self._resume(INPUT_HELD)
             self._readOn()
 
     def readAlways(self, always: bool) -> None:
@@ -118,7 +132,7 @@ class FlowControl(ProtocolHooks):
 
     def resumeProducing(self) -> None:
         """The transport has sent all it had (`IPushProducer`): make more, or read on."""
-        self._paused &= ~OUTPUT_FULL
+        self._resume(OUTPUT_FULL)
         if not self._paused & NEXT_TURN:
             self._makeSlices()
         if not self._paused & OUTPUT_FULL:
@@ -133,10 +147,22 @@ class FlowControl(ProtocolHooks):
     def _stopsReading(self, why: int) -> bool:
         return bool(why & (INPUT_HELD | RATE) or (why and not self.alwaysReads))
 
+    def pausedBy(self) -> list[str]:
+        """Why reading is stopped: the names of all reasons that there are."""
+        return [name for bit, name in PAUSES.items() if self._paused & bit]
+
     def _pause(self, why: int) -> None:
+        if self.timeline is not None and not self._paused & why and why in _TOLD:
+            self.timeline.repeated("pause", reason=PAUSES[why])
         self._paused |= why
         if self._stopsReading(why) and self.state is not State.LINGERING:
             self.transport.pauseProducing()
+
+    def _resume(self, why: int) -> None:
+        """This is no reason any more; others may be."""
+        if self.timeline is not None and self._paused & why:
+            self.timeline.repeated("resume", reason=PAUSES[why])
+        self._paused &= ~why
 
     def _readOn(self) -> None:
         # Never after EOF: Twisted would read, and report, EOF again.
@@ -172,6 +198,7 @@ class FlowControl(ProtocolHooks):
             self._meter = Meter(limits.bytesPerSecond, owner.byteRate)
             self.transport.meterReads(self._allowed)
         self._metered = bool(self._meter or limits.maxBytes or owner.payload)
+        self._watched = self._metered or self.timeline is not None
 
     def _allowed(self) -> int:
         """How many bytes may be read now (`IConnectionTransport.meterReads`); if none, it rests."""
@@ -196,7 +223,7 @@ class FlowControl(ProtocolHooks):
         self._endRest()
 
     def _endRest(self) -> None:
-        self._paused &= ~RATE
+        self._resume(RATE)
         self._sweep.relax(self)
         self._readOn()
 

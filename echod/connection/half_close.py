@@ -8,11 +8,22 @@ waited for wherever replies are flushed, and a deadline ends the wait.
 
 from __future__ import annotations
 
-from echod.connection.flow import OUTPUT_FULL, FlowControl
+import errno
+
+from echod.connection.deadlines import Deadline, Facts, runningDeadlines
+from echod.connection.flow import OUTPUT_FULL, RATE, FlowControl
 from echod.connection.lifecycle import Event
 from echod.connection.states import GONE, Reason, State
 
 __all__ = ["HalfClose"]
+
+# The peer ended it, by its FIN or by what it sent.
+_BY_PEER = (None, Reason.EOF, Reason.TLS, Reason.NO_CLOSE_NOTIFY, Reason.HEADER)
+# Errors that the network makes, or the silence in it (tcp(7), ip(7)); others are the peer's RST.
+_ON_THE_WAY = (
+    *(errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN),
+    *(errno.ENONET, errno.EPROTO, errno.EACCES, errno.EPERM),
+)
 
 # As in `echod.connection.connection`: looked up for each connection.
 _FINISHING = State.FINISHING
@@ -22,6 +33,10 @@ _ACKNOWLEDGED = Event.ACKNOWLEDGED
 class HalfClose(FlowControl):
     """What is owed, and the ends of both directions."""
 
+    openedAt = 0.0
+    broken = False
+    # Bytes given to the protocol; written by dataReceived and _lateData.
+    _seen = 0
     # Bytes of replies given to the transport; written by reply.
     _replied = 0
     # Whether the protocol knows of the connection; written by _beginProtocol.
@@ -38,11 +53,37 @@ class HalfClose(FlowControl):
     _owing = False
 
     @property
+    def bytesIn(self) -> int:
+        """Bytes read, and given to the protocol or echoed unseen."""
+        return self._seen + self.transport.echoedBytes
+
+    @property
     def bytesOut(self) -> int:
         """Bytes given to the transport: replies, and what was echoed unseen."""
         return self._replied + self.transport.echoedBytes
 
+    @property
+    def endedHow(self) -> str:
+        """How it ended: ``fin``; ``rst``, the peer's or the network's; or ``abort``, our RST."""
+        if self.broken:
+            return "rst"
+        return "abort" if self.state is State.ABORTED else "fin"
+
+    @property
+    def endedBy(self) -> str:
+        """Who ended it, as far as can be told: ``peer``, ``network`` or ``us``."""
+        if self.broken:
+            return "network" if self.transport.brokenBy in _ON_THE_WAY else "peer"
+        return "peer" if self.reason in _BY_PEER else "us"
+
     # -- To be called by a subclass --------------------------------------------------------
+
+    def reply(self, data: bytes) -> None:
+        """Send ``data`` (``bytes``, best at most `SLICE`): one write, in order."""
+        self._replied += len(data)
+        self.transport.write(data)
+        if self.timeline is not None:
+            self.timeline.repeated("write", len(data))
 
     def canReply(self) -> bool:
         """Whether what is replied now will be sent."""
@@ -68,6 +109,39 @@ class HalfClose(FlowControl):
 
     # -- What the owner and the transport call -----------------------------------------------
 
+    def nextDeadline(self, now: float) -> Deadline | None:
+        """The deadline that passes first, as things are; ``None`` if none runs."""
+        if self.state in GONE:
+            return None
+        unsent = self.transport.unsent()
+        unanswered = not (unsent or self._outputEnding) and self._waits()
+        facts = self._facts(now, unsent, unanswered, self._inputEnded and self._outputEnded)
+        deadlines = (each for each in runningDeadlines(facts, self.owner.limits) if each.name)
+        return min(deadlines, key=lambda each: each.at, default=None)
+
+    def _facts(self, now: float, unsent: int, unanswered: bool, settling: bool) -> Facts:
+        """What its deadlines depend on."""
+        return Facts(
+            self.state,
+            self.reason,
+            self.openedAt,
+            self._lastProgress(),
+            self._deliveredAt,
+            # Who waits for its turn, or has it from this moment on, has sent something.
+            not (self.bytesIn or self._paused & RATE or self._progressAt == now),
+            unsent,
+            unanswered,
+            settling,
+        )
+
+    def idleSince(self) -> float | None:
+        """When it became idle, in monotonic seconds; ``None`` if it is busy or ending."""
+        if self.state is State.OPENING:
+            return self.openedAt
+        if self.state is not State.OPEN or self._paused & RATE or self.owes():
+            return None
+        return self.quietSince()
+
     def owes(self) -> bool:
         """Whether something that was answered has not arrived yet."""
         return self._protocolKnows and (
@@ -79,6 +153,8 @@ class HalfClose(FlowControl):
         if self.state is State.ABORTED:
             return
         self._outputEnded = True
+        if self.timeline is not None:
+            self.timeline.add("our_fin")
         self._deliveredAt = self._sweep.now
         if self._inputEnded:
             self._settle()
@@ -137,6 +213,8 @@ class HalfClose(FlowControl):
         if not owes:
             # Nothing to wait for: FIN goes with the close.
             self._outputEnded = True
+            if self.timeline is not None:
+                self.timeline.add("our_fin")
             self._happen(_ACKNOWLEDGED)
         elif self._outputEnded:
             self._settle()
@@ -156,5 +234,10 @@ class HalfClose(FlowControl):
 
     def _reset(self) -> None:
         self._slices = None
+        if self.timeline is not None:
+            unread = self.transport.queued()
+            if unread:
+                self.timeline.add("unread", unread)
+            self.timeline.add("rst", "us")
         self.transport.unregisterProducer()
         self.transport.abortConnection()

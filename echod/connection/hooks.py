@@ -18,6 +18,7 @@ from echod.connection.states import Reason, State
 from echod.connection.sweep import Sweep
 from echod.insight.fault_log import tellFault
 from echod.insight.identity import idOf, nextNumber
+from echod.insight.timeline import Timeline
 from echod.interfaces import IConnectionTransport
 
 __all__ = ["ProtocolHooks"]
@@ -30,6 +31,7 @@ class ProtocolHooks(TwistedProtocol):
     :ivar owner: the listener; set by it before ``makeConnection``.
     :ivar state: where it stands (`State`); written by ``Connection._happen`` alone.
     :ivar reason: why it ended, or ``None`` while nothing has ended it.
+    :ivar timeline: what happened to it, if its owner keeps that.
     """
 
     #: Bytes that one read takes at most.  What a protocol copies of a read, or keeps of it,
@@ -63,6 +65,7 @@ class ProtocolHooks(TwistedProtocol):
     _sweep: Sweep
     state = State.NEW
     reason: Reason | None = None
+    timeline: Timeline | None = None
     # Its number, once somebody has asked for its id; written by number.
     _number = 0
     # Whether a subclass has written unanswered; whether that is being asked, or has raised.
@@ -141,6 +144,8 @@ class ProtocolHooks(TwistedProtocol):
         `Reason.ERROR` counts them all.
         """
         tellFault(failure, f"{name} raised; its connection is aborted")
+        if self.timeline is not None:
+            self.timeline.add("fault")
         self._breakOff(Reason.ERROR)
         self.reason = Reason.ERROR
 

@@ -30,12 +30,14 @@ class Owner:
     :ivar limits: the deadlines to keep.
     :ivar byteRate: what all of its connections together may read, if that is limited.
     :ivar payload: is shown what is read, if anybody wants to see it.
+    :ivar timeline: entries that the timeline of each connection has; 0: it has none.
     """
 
     sweep: Sweep
     limits: Limits
     byteRate: Turns | None = None
     payload: Callable[[Connection, bytes], None] | None = None
+    timeline: int = 0
 
     def opened(self, connection: Connection) -> None:
         """It has its transport."""

@@ -51,11 +51,21 @@ _PORTS = (
     ("dns-port", "dns", "tcp"),
     ("udp-port", "udp", "udp"),
 )
+
+
+def _isList(kind: msgspec.inspect.Type) -> bool:
+    if isinstance(kind, msgspec.inspect.Metadata):
+        return _isList(kind.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return any(map(_isList, kind.types))
+    return isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.TupleType)
+
+
 #: Limits that are lists, on the command line with commas.
 _LISTS = frozenset(
     field.encode_name
     for field in msgspec.structs.fields(Limits)
-    if not isinstance(field.default, int | float)
+    if _isList(msgspec.inspect.type_info(field.type))
 )
 
 
@@ -87,7 +97,8 @@ def _parameters(kind: type[msgspec.Struct]) -> list[list[str | None]]:
     parameters: list[list[str | None]] = []
     for field, words in _keys(kind):
         if not isinstance(field.default, bool):
-            default = "" if field.encode_name in _LISTS else f" [{field.default:g}]"
+            number = isinstance(field.default, int | float)
+            default = f" [{field.default:g}]" if number else ""
             parameters.append([_option(field.encode_name), None, None, f"{words}{default}"])
     return parameters
 

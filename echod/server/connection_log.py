@@ -11,6 +11,8 @@ from twisted.logger import Logger
 
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
+from echod.insight.peers import tellPeer
+from echod.insight.refusals import Refusals
 from echod.wire.addresses import describeAddress
 
 __all__ = ["ConnectionLog", "RefusalLog", "SlowLog", "formatPeer"]
@@ -111,26 +113,37 @@ class RefusalLog:
     One line a second at most about whom a listener refused, however many there are.
 
     :param listener: what names the listener in the line.
-    :param refused: tells how many there were so far, by reason.
+    :param turnedAway: tells how many there were so far, by reason.
+    :param refused: has one of them for an example.
     """
 
-    def __init__(self, listener: str, refused: Callable[[], Counter[str]]) -> None:
+    def __init__(
+        self, listener: str, turnedAway: Callable[[], Counter[str]], refused: Refusals
+    ) -> None:
         self._listener = listener
+        self._turnedAway = turnedAway
         self._refused = refused
-        self._told = Counter(refused())
+        self._told = Counter(turnedAway())
 
     def sweep(self, now: float) -> None:
         """See `echod.connection.sweep.Swept`."""
         self.tell()
 
     def tell(self) -> None:
-        """Tell of those who were refused since the last time."""
-        refused = self._refused()
+        """Tell of those who were refused since the last time, and who one of them was."""
+        refused = self._turnedAway()
         new = refused - self._told
+        example, self._refused.example = self._refused.example, None
         if new:
             self._told = Counter(refused)
             reasons = " ".join(f"{reason}={count}" for reason, count in sorted(new.items()))
-            _log.warn("refused {listener} {reasons}", listener=self._listener, reasons=reasons)
+            peer = tellPeer(example)
+            _log.warn(
+                "refused {listener} {reasons}{example}",
+                listener=self._listener,
+                reasons=reasons,
+                example=f" example={peer}" if peer else "",
+            )
 
 
 class SlowLog:

@@ -19,10 +19,11 @@ import msgspec
 
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
+from echod.insight.refusals import Refusals
 from echod.transports.layers import LAYERS
 from echod.wire.keys import keyOf
 
-__all__ = ["DATAGRAMS", "PROCESS", "REFUSED", "STREAMS", "Totals", "toJSON"]
+__all__ = ["DATAGRAMS", "NEVER_OPEN", "PROCESS", "REFUSED", "STREAMS", "Totals", "toJSON"]
 
 #: Of the daemon as a whole.
 PROCESS = {
@@ -80,10 +81,9 @@ REFUSED = {
 }
 
 #: Reasons for which a connection ends before its protocol knows of it; that of TLS also later.
-_NEVER_OPEN = [
-    Reason.HANDSHAKE.value,
-    *(Reason(why).value for layer in LAYERS for why in layer.reasons),
-]
+NEVER_OPEN = frozenset(
+    [Reason.HANDSHAKE.value, *(Reason(why).value for layer in LAYERS for why in layer.reasons)]
+)
 
 # What the counters call each: `Enum.value` is a call of Python's or two.
 _NAMES = {reason: reason.value for reason in Reason}
@@ -109,7 +109,7 @@ class Totals:
 
     def __init__(self) -> None:
         self.accepted = 0
-        self.refused: Counter[str] = Counter()
+        self.refused = Refusals()
         self.closed: Counter[str] = Counter()
         self.aborted = 0
         self.resets = 0
@@ -132,7 +132,7 @@ class Totals:
 
     def turnedAway(self) -> Counter[str]:
         """Those refused, and those that never came past a header or a handshake."""
-        return self.refused + Counter({why: self.closed[why] for why in _NEVER_OPEN})
+        return self.refused + Counter({why: self.closed[why] for why in NEVER_OPEN})
 
     def snapshot(self, live: Iterable[Connection]) -> dict[str, Any]:
         """All counters, the connections that still live included; plain values."""

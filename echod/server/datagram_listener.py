@@ -15,6 +15,8 @@ from typing import Any, cast
 
 from echod.config.endpoints import UDPEndpoint, asBound
 from echod.connection.sweep import Sweep
+from echod.insight.refusals import Refusals
+from echod.insight.shelf import Shelf
 from echod.interfaces import IDatagramProtocolMaker, IDescriptorReactor, ServerContext
 from echod.server.connection_log import RefusalLog
 from echod.server.datagram_guard import REFLECTORS, DatagramGuard
@@ -77,7 +79,7 @@ class DatagramListener(Listener):
         here = self._port.getHost()
         self._endpoint = asBound(self._endpoint, here.host, here.port)
         self._ownPorts[here.port] += 1
-        self._refusals = RefusalLog(self.describe(), lambda: self._port.refused)
+        self._refusals = RefusalLog(self.describe(), lambda: self._port.refused, self._port.refused)
         self._sweep.addQuietly(self._refusals)
 
     def _unserve(self) -> None:
@@ -87,6 +89,15 @@ class DatagramListener(Listener):
         self._ownPorts[port] -= 1
         if not self._ownPorts[port]:
             del self._ownPorts[port]
+
+    def observe(self, shelf: Shelf | None) -> None:
+        """See `Listener.observe`."""
+        self._port.refused.keep(shelf is not None)
+
+    @property
+    def refusals(self) -> Refusals:
+        """See `Listener.refusals`."""
+        return self._port.refused
 
     def stopService(self) -> None:
         """Answer what has come, then close."""

@@ -2,54 +2,194 @@
 What happens at a service, and what has happened, as plain values: `Inspection`.
 
 An `echod.interfaces.ServerInsight` of a service.  Like the context of makers it holds nothing but
-the service, and asks when it is asked.
+the service, and asks when it is asked.  A row of a list costs some microseconds; whoever asks for
+many takes them a few at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Protocol
 
+from echod.connection.connection import Connection
+from echod.connection.rows import COUNTS, rowOf
+from echod.connection.states import GONE, Reason, State
+from echod.errors import ConfigurationError, UnknownWord
+from echod.insight.identity import idOf, numberOf
+from echod.insight.peers import tellPeer
+from echod.insight.refusals import Refusal
+from echod.insight.shelf import Ended, Shelf
+from echod.server.counters import NEVER_OPEN, REFUSED
 from echod.server.listener import Listener
+from echod.wire.networks import Networks
 
-__all__ = ["Inspection"]
+__all__ = ["Inspection", "rfc3339"]
+
+#: What rows may be sorted by; the greatest comes first.
+_ORDERS: dict[str, Callable[[Connection], float]] = {
+    "age": lambda connection: -connection.openedAt,
+    "bytes": lambda connection: connection.bytesIn + connection.bytesOut,
+    "idle": lambda connection: -max(connection.openedAt, connection.quietSince()),
+    "pending": lambda connection: connection.transport.unsent() + connection.transport.queued(),
+}
+_STATES = [state.value for state in State if state not in (*GONE, State.NEW)]
+_REASONS = [reason.value for reason in Reason]
+_REFUSED = {*REFUSED, *NEVER_OPEN}
 
 
-class _Service(Protocol):
+def rfc3339(at: float) -> str:
+    """Seconds since 1970 as ``2026-11-28T21:00:00.123Z``."""
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+class _Inspected(Protocol):
     """What is asked of a service."""
 
     @property
     def listeners(self) -> Iterable[Listener]: ...
+    @property
+    def shelf(self) -> Shelf | None: ...
+    def everybody(self) -> list[Listener]: ...
+    def now(self) -> float: ...
 
 
 class Inspection:
     """An `echod.interfaces.ServerInsight` of a service."""
 
-    def __init__(self, service: _Service) -> None:
+    def __init__(self, service: _Inspected) -> None:
         self._service = service
+
+    # -- Connections -----------------------------------------------------------------------
 
     def connections(
         self, *, listener: str = "", state: str = "", source: str = "", sort: str = "age"
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[dict[str, object]]:
         """See `ServerInsight.connections`."""
-        return iter(())
+        _check("state", state, _STATES)
+        _check("sort", sort, sorted(_ORDERS))
+        try:
+            networks = Networks([source], []) if source else None
+        except ConfigurationError as error:
+            raise UnknownWord(f"source {source!r} is no network: {error}") from error
+        found = [
+            connection
+            for each in self._service.everybody()
+            for connection in each.connections()
+            if connection.state not in GONE
+            and listener in _placeOf(connection)[0]
+            and (not state or connection.state.value == state)
+            and (networks is None or _isIn(networks, connection))
+        ]
+        found.sort(key=_ORDERS[sort], reverse=True)
+        return self._rows(found)
 
-    def connection(self, name: str) -> dict[str, Any] | None:
+    def _rows(self, found: list[Connection]) -> Iterator[dict[str, object]]:
+        for connection in found:
+            if connection.state not in GONE:
+                yield rowOf(connection, _placeOf(connection), self._service.now())
+
+    def connection(self, name: str) -> dict[str, object] | None:
         """See `ServerInsight.connection`."""
-        return None
+        number = numberOf(name)
+        if number is None:
+            return None
+        for listener in self._service.everybody():
+            for connection in listener.connections():
+                if connection.number == number and connection.state not in GONE:
+                    return self._story(connection)
+        shelf = self._service.shelf
+        ended = None if shelf is None else shelf.find(number)
+        return None if ended is None else self._ended(ended)
 
-    def closed(self, reason: str = "") -> Iterator[dict[str, Any]]:
+    def _story(self, connection: Connection) -> dict[str, object]:
+        now, timeline = self._service.now(), connection.timeline
+        return {
+            **rowOf(connection, _placeOf(connection), now),
+            "opened": rfc3339(time.time() - (now - connection.openedAt)),
+            "timeline": None if timeline is None else timeline.told(),
+        }
+
+    # -- What is past ----------------------------------------------------------------------
+
+    def closed(self, reason: str = "") -> Iterator[dict[str, object]]:
         """See `ServerInsight.closed`."""
-        return iter(())
+        _check("reason", reason, _REASONS)
+        shelf = self._service.shelf
+        return map(self._ended, [] if shelf is None else shelf.all(reason))
 
-    def refused(self, reason: str = "") -> Iterator[dict[str, Any]]:
+    def _ended(self, ended: Ended) -> dict[str, object]:
+        timeline = ended.timeline
+        return {
+            "id": idOf(ended.number),
+            "listener": ended.place[0],
+            "protocol": ended.place[1],
+            "peer": tellPeer(ended.peer),
+            "state": State.CLOSED.value,
+            "opened": rfc3339(time.time() - (self._service.now() - ended.openedAt)),
+            "seconds": round(ended.closedAt - ended.openedAt, 3),
+            **dict(zip(COUNTS, ended.counts, strict=True)),
+            "reason": ended.reason,
+            "end": ended.end,
+            "ended_by": ended.endedBy,
+            "owed": ended.owed,
+            "failure": ended.failure,
+            **(ended.layers or {}),
+            **(ended.kernel or {}),
+            "timeline": None if timeline is None else timeline.told(),
+        }
+
+    def refused(self, reason: str = "") -> Iterator[dict[str, object]]:
         """See `ServerInsight.refused`."""
-        return iter(())
+        _check("reason", reason, sorted(_REFUSED))
+        found = [
+            (refusal, listener.describe())
+            for listener in self._service.everybody()
+            for refusal in listener.refusals.kept()
+            if not reason or refusal.reason == reason
+        ]
+        found.sort(key=lambda pair: pair[0].at, reverse=True)
+        return map(_refusal, found)
 
-    def listeners(self) -> list[dict[str, Any]]:
+    # -- What is served --------------------------------------------------------------------
+
+    def listeners(self) -> list[dict[str, object]]:
         """See `ServerInsight.listeners`."""
         return [{"listener": listener.describe()} for listener in self._service.listeners]
 
-    def configuration(self) -> dict[str, Any]:
+    def configuration(self) -> dict[str, object]:
         """See `ServerInsight.configuration`."""
         return {}
+
+
+def _check(key: str, word: str, words: list[str]) -> None:
+    """
+    See that there is such a word, if one is asked for.
+
+    :raises UnknownWord: there is not.
+    """
+    if word and word not in words:
+        raise UnknownWord(f"no {key} {word!r}; there are {', '.join(words)}")
+
+
+def _refusal(found: tuple[Refusal, str]) -> dict[str, object]:
+    refusal, listener = found
+    return {
+        "time": rfc3339(refusal.at),
+        "listener": listener,
+        "reason": refusal.reason,
+        "peer": tellPeer(refusal.peer),
+    }
+
+
+def _placeOf(connection: Connection) -> tuple[str, str]:
+    """Its listener, the one that accepted it, and its protocol."""
+    place: tuple[str, str] = getattr(connection.owner, "place", ("", ""))
+    return place
+
+
+def _isIn(networks: Networks, connection: Connection) -> bool:
+    host = getattr(connection.transport.getPeer(), "host", None)
+    return host is not None and networks.admit(host)

@@ -18,7 +18,10 @@ from twisted.logger import Logger
 
 from echod.config.endpoints import Endpoint
 from echod.config.limits import Limits
+from echod.connection.connection import Connection
 from echod.errors import ConfigurationError, EchodError, whatFailed
+from echod.insight.refusals import Refusals
+from echod.insight.shelf import Shelf
 from echod.interfaces import IProtocolMaker, ListenerFacts, ServerContext
 from echod.kit.context_parameter import callMaker
 from echod.startup import StoppedEarly
@@ -188,6 +191,18 @@ class Listener(Service):
     def renew(self, plan: ListenerPlan) -> None:
         """Be the same, with what the files of TLS hold now."""
         self._plan = plan
+
+    def observe(self, shelf: Shelf | None) -> None:
+        """Put connections that are gone there, and keep refusals; with ``None`` do neither."""
+
+    def connections(self) -> list[Connection]:
+        """Those at its endpoint that have not ended; where there are no connections, none."""
+        return []
+
+    @property
+    def refusals(self) -> Refusals:
+        """How many were turned away at its endpoint, and who."""
+        raise NotImplementedError
 
     def counters(self) -> dict[str, Any]:
         """All counters of this listener, as plain values."""

@@ -82,6 +82,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     A whole daemon, checked and ready to be built.
 
     :ivar byDefault: whether nobody has asked for listeners, and these are the default ones.
+    :ivar insight: whether a protocol wants to tell of connections that are gone.
     :ivar asked: the listeners with the ``max_connections`` that were asked for; ``listeners`` have
         those that ``descriptorLimit`` has room for.
     """
@@ -90,6 +91,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     asked: Sequence[ListenerPlan]
     descriptorLimit: int
     byDefault: bool = False
+    insight: bool = False
     drainTimeout: float
     logConnections: bool
     drainDelay: float = 0.0
@@ -209,8 +211,10 @@ def plan(
         )
     if passed is not None:
         passed.checkUsed([listener.descriptor for listener in listeners])
+    insight = any(getattr(listener.maker, "insight", False) for listener in listeners)
     fitted, notes = _fit(listeners, descriptorLimit)
     return Plan(
+        insight=insight,
         listeners=fitted,
         asked=listeners,
         descriptorLimit=descriptorLimit,

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from echod import startup
 from echod.config.endpoints import UDPEndpoint
 from echod.connection.sweep import Sweep, Swept
+from echod.insight.shelf import Shelf
 from echod.interfaces import ServerContext, ServerInsight
 from echod.server.connection_log import SlowLog
 from echod.server.datagram_listener import DatagramListener
@@ -84,11 +85,14 @@ class EchodService(MultiService):
         self._drain: Drain | None = None
         # Listeners that accept nobody any more, and may still have connections; written by reload.
         self._retired: list[Listener] = []
+        # Connections that are gone, if anybody wants to tell of them; written by _observe.
+        self.shelf: Shelf | None = None
         self.insight: ServerInsight = Inspection(self)
         self._context: ServerContext = MakerContext(self, reactor)
         # None yet, for makers that ask.
         self.listeners: list[Listener] = []
         self.listeners = [self._make(each, plan) for each in plan.listeners]
+        self._observe()
         for listener in self.listeners:
             listener.setServiceParent(self)
 
@@ -105,6 +109,15 @@ class EchodService(MultiService):
             logConnections=plan.logConnections,
             logPayload=plan.logPayload,
         )
+
+    def _observe(self) -> None:
+        """Keep what the plan wants told, and forget it once it does not."""
+        if not self._plan.insight:
+            self.shelf = None
+        elif self.shelf is None:
+            self.shelf = Shelf()
+        for listener in self.everybody():
+            listener.observe(self.shelf)
 
     # -- Its life --------------------------------------------------------------------------
 
@@ -156,6 +169,7 @@ class EchodService(MultiService):
         self._plan = reload.plan
         self.listeners = reload.listeners
         self._retired += reload.gone
+        self._observe()
         for listener in reload.gone:
             listener.retire()
         self.reloads.succeed()
@@ -170,7 +184,7 @@ class EchodService(MultiService):
         self.draining = True
         Service.stopService(self)
         self._drain = Drain(
-            self._everybody, self._plan.drainDelay, self._plan.drainTimeout, self._reactor
+            self.everybody, self._plan.drainDelay, self._plan.drainTimeout, self._reactor
         )
         return self._drain.ended.addCallback(self._drained, self._drain)
 
@@ -187,7 +201,7 @@ class EchodService(MultiService):
         if self._drain is not None:
             self._drain.cut()
         else:
-            for listener in self._everybody():
+            for listener in self.everybody():
                 listener.cut()
 
     @property
@@ -226,19 +240,23 @@ class EchodService(MultiService):
             if listener.neglects()
         ]
 
+    def now(self) -> float:
+        """What time it is, in monotonic seconds."""
+        return self._monotonic()
+
     def connectionCount(self) -> int:
         """Connections at all listeners."""
-        return sum(listener.connectionCount for listener in self._everybody())
+        return sum(listener.connectionCount for listener in self.everybody())
 
     def counters(self) -> dict[str, Any]:
         """All counters of all listeners, as plain values (`echod.server.counters`)."""
         return {
-            "listeners": [listener.counters() for listener in self._everybody()],
+            "listeners": [listener.counters() for listener in self.everybody()],
             "lag_ms": round(self._sweep.lag * 1000, 1),
             "worst_lag_ms": round(self._sweep.worstLag * 1000, 1),
             "slow": self._slow.count,
         }
 
-    def _everybody(self) -> list[Listener]:
+    def everybody(self) -> list[Listener]:
         """All listeners; of those that are gone, the ones that had connections since."""
         return [*self.listeners, *self._retired]

@@ -20,15 +20,18 @@ from echod.config.endpoints import TCPEndpoint, UNIXEndpoint, asBound
 from echod.connection.connection import Connection
 from echod.connection.metering import Turns
 from echod.connection.owner import Owner
+from echod.connection.rows import endedOf, peerOf
 from echod.connection.states import Reason
 from echod.connection.sweep import Sweep
 from echod.errors import whatFailed
 from echod.insight.fault_log import tellFault
+from echod.insight.refusals import Refusals
+from echod.insight.shelf import Shelf
 from echod.interfaces import IDescriptorReactor, IStreamProtocolMaker, ServerContext
 from echod.kit.twisted_protocol import asConnection, halfCloses
 from echod.server.admission import SourceLimit
 from echod.server.connection_log import ConnectionLog, RefusalLog
-from echod.server.counters import Totals
+from echod.server.counters import NEVER_OPEN, Totals
 from echod.server.listener import Listener, ListenerPlan
 from echod.server.live_connections import LiveConnections
 from echod.transports.adopted import adopting
@@ -38,6 +41,10 @@ from echod.transports.unix import UNIXListeningPort
 __all__ = ["StreamListener"]
 
 _log = Logger()
+
+
+#: Events of a timeline, where somebody tells of them, and nobody has said how many.
+TIMELINE = 32
 
 
 class StreamListener(Listener, Owner):
@@ -95,6 +102,12 @@ class StreamListener(Listener, Owner):
         # Whether it matters who comes; whether it must be known of each that is there.
         self._choosy = self._teller is not None or self._sources.refuses
         self._notes = self._sources.counts or logConnections
+        self.timeline = plan.limits.timeline or 0
+        # What it and its protocol are called; where those go that are gone, if they are kept, and
+        # whether all of them are kept apart.
+        self._place = (self.describe(), plan.maker.name)
+        self._shelf: Shelf | None = None
+        self._apart = getattr(plan.maker, "insight", False)
 
     # -- The service -----------------------------------------------------------------------
 
@@ -103,11 +116,12 @@ class StreamListener(Listener, Owner):
         if isinstance(self._endpoint, TCPEndpoint):
             here = self._port.getHost()
             self._endpoint = asBound(self._endpoint, here.host, here.port)
+        self._place = (self.describe(), self._plan.maker.name)
         if self._logConnections:
             self._log = ConnectionLog(self.describe())
         if self._logPayload:
             self.payload = ConnectionLog(self.describe()).payload
-        self._refusals = RefusalLog(self.describe(), self.totals.turnedAway)
+        self._refusals = RefusalLog(self.describe(), self.totals.turnedAway, self.totals.refused)
         self.sweep.addQuietly(self._refusals)
 
     def _unserve(self) -> None:
@@ -126,6 +140,11 @@ class StreamListener(Listener, Owner):
         return self._live.totals
 
     @property
+    def refusals(self) -> Refusals:
+        """See `Listener.refusals`."""
+        return self.totals.refused
+
+    @property
     def cutCount(self) -> int:
         """See `Listener.cutCount`."""
         return self.totals.cut
@@ -134,6 +153,25 @@ class StreamListener(Listener, Owner):
         """See `Listener.cut`: connections are aborted."""
         for connection in list(self._live):
             connection.attempt(connection.abort, connection.reason or Reason.DRAIN)
+
+    def observe(self, shelf: Shelf | None) -> None:
+        """See `Listener.observe`: also of those that an earlier one at this endpoint accepted."""
+        self._shelf = shelf
+        unsaid = 0 if shelf is None else TIMELINE
+        self.timeline = unsaid if self.limits.timeline is None else self.limits.timeline
+        self.totals.refused.keep(shelf is not None)
+        for owner in {connection.owner for connection in self._live}:
+            if isinstance(owner, StreamListener):
+                owner._shelf = shelf
+
+    def connections(self) -> list[Connection]:
+        """See `Listener.connections`."""
+        return list(self._live)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What it and its protocol are called."""
+        return self._place
 
     def renew(self, plan: ListenerPlan) -> None:
         """See `Listener.renew`."""
@@ -186,7 +224,7 @@ class StreamListener(Listener, Owner):
             if self._live.admission.admit(sweep.now):
                 return True
             why = "full"
-        self.totals.refused[why] += 1
+        self.totals.refused.add(why, address)
         return False
 
     def _refusal(self, address: IAddress) -> str | None:
@@ -205,10 +243,11 @@ class StreamListener(Listener, Owner):
 
     def identified(self, connection: Connection) -> bool:
         """See `Owner.identified`: a PROXY header has come; a refusal is counted."""
-        host = _hostOf(connection.transport.getPeer())
+        peer = connection.transport.getPeer()
+        host = _hostOf(peer)
         why = None if host is None else self._sources.refusal(host, self.sweep.now)
         if why is not None:
-            self.totals.refused[why] += 1
+            self.totals.refused.add(why, peer)
             return False
         self._count(connection)
         return True
@@ -248,6 +287,13 @@ class StreamListener(Listener, Owner):
             self._sources.closed(host)
         if self._log is not None:
             self._log.closed(connection, self.sweep.now)
+        reason = connection.reason
+        if reason in NEVER_OPEN:
+            live.totals.refused.note(reason.value, peerOf(connection.transport))
+        shelf = self._shelf
+        if shelf is not None:
+            ended = endedOf(connection, self._place, self.sweep.now)
+            shelf.put(ended, self._apart or not ended.counts[0])
         live.closed(connection)
 
 
@@ -299,13 +345,13 @@ class _ListenerFactory(Factory):
                 return None
             protocol = self._inner.buildProtocol(addr)
             if protocol is None:
-                self._listener.totals.refused["protocol"] += 1
+                self._listener.totals.refused.add("protocol", addr)
                 return None
             connection = asConnection(protocol)
             connection.owner = self._listener
         except BaseException:
             # SystemExit too: see echod.insight.fault_log.
             tellFault(Failure(), f"{self._listener.describe()} could not accept")
-            self._listener.totals.refused["error"] += 1
+            self._listener.totals.refused.add("error", addr)
             return None
         return connection

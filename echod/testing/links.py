@@ -72,7 +72,7 @@ class _MemoryServer(Server):
     socket: Any
     pipes = MemoryPipes()
 
-    def _queued(self, request: int) -> int:
+    def _inQueue(self, request: int) -> int:
         return int(self.socket.queued(request))
 
 
@@ -89,6 +89,7 @@ class _LinkOwner(Owner):
         self.limits = limits
         if limits.listenerBytesPerSecond:
             self.byteRate = Turns(limits.listenerBytesPerSecond)
+        self.timeline = limits.timeline or 0
         self.openConnections = 0
 
     def opened(self, connection: Connection) -> None:

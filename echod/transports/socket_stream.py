@@ -102,6 +102,9 @@ class SocketStream(BulkEcho):
     _ending = False
     # How many bytes may be read now, where that is limited; written by meterReads.
     _allowed: Callable[[], int] | None = None
+    # Who is told of echoes, if anybody is, and of how many bytes; written by echoUnseen.
+    _told: Callable[[int], None]
+    _toldBytes = 0
     # Closing ends both directions by itself: descriptors are not inherited (FD_CLOEXEC).
     _shouldShutdown = False
     #: See `IConnectionTransport`.
@@ -110,6 +113,7 @@ class SocketStream(BulkEcho):
     heard = False
     truncated = False
     failure: str | None = None
+    brokenBy = 0
     overhead = 0
     tls: TLSFacts | None = None
     proxied: ProxyHeader | None = None
@@ -138,11 +142,14 @@ class SocketStream(BulkEcho):
         self._echoesNow = False
         self._allowed = allowed
         if allowed is None:
-            # It refers to this one, which would wait for the collector.
-            self.__dict__.pop("doRead", None)
+            self._readAsAlways()
             return
         # Where nothing is limited there is nothing to ask, and a read does not look.
         self.doRead = self._readMetered  # type: ignore[method-assign]  # for this one alone
+
+    def _readAsAlways(self) -> None:
+        """Without a look before or after, whose method refers to this one: a cycle."""
+        self.__dict__.pop("doRead", None)
 
     def _readMetered(self) -> ConnectionDone | ConnectionLost | Literal[False] | None:
         assert self._allowed is not None
@@ -152,9 +159,27 @@ class SocketStream(BulkEcho):
         self._readSize = min(self._readSize, allowed)
         return type(self).doRead(self)
 
-    def echoUnseen(self, allowed: bool, inPlace: bool = False, clock: IClock | None = None) -> None:
+    def echoUnseen(
+        self,
+        allowed: bool,
+        inPlace: bool = False,
+        clock: IClock | None = None,
+        told: Callable[[int], None] | None = None,
+    ) -> None:
         """See `IConnectionTransport.echoUnseen`."""
         self._allowEcho(allowed and not self._ending, inPlace, clock)
+        if told is not None:
+            self._told = told
+            # Where nobody wants to know, a read does not look.
+            self.doRead = self._readAndTell  # type: ignore[method-assign]  # for this one alone
+
+    def _readAndTell(self) -> ConnectionDone | ConnectionLost | Literal[False] | None:
+        why = type(self).doRead(self)
+        count = self.echoedBytes - self._toldBytes
+        if count:
+            self._toldBytes += count
+            self._told(count)
+        return why
 
     # The base that it differs from has its doRead and doWrite exchanged at an abort.
     def doRead(  # type: ignore[override]
@@ -308,19 +333,23 @@ class SocketStream(BulkEcho):
     def unsent(self) -> int:
         """See `IConnectionTransport.unsent` (``TIOCOUTQ``, tcp(7), counts a sent FIN as one)."""
         waiting = len(self.dataBuffer) - self.offset + self._tempDataLen + self._inPipe()
-        queued = self._queued(TIOCOUTQ)
+        queued = self._inQueue(TIOCOUTQ)
         if queued and self._writeDisconnected:
             queued -= 1
         return waiting + queued
 
     def unread(self) -> int:
         """See `IConnectionTransport.unread`."""
-        return self._queued(FIONREAD)
+        return self.queued()
+
+    def queued(self) -> int:
+        """See `IConnectionTransport.queued`."""
+        return self._inQueue(FIONREAD)
 
     def failed(self) -> bool:
         """See `IConnectionTransport.failed`."""
         return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
-    def _queued(self, request: int) -> int:
+    def _inQueue(self, request: int) -> int:
         ioctl(self.fileno(), request, _count)
         return _count[0]

@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 from echod.config.endpoints import ANY, UDPEndpoint
 from echod.errors import MalformedHeader, whatFailed
 from echod.insight.fault_log import tellFault
+from echod.insight.refusals import Refusals
 from echod.interfaces import IDescriptorReactor
 from echod.transports.binding import addressOf, closedOnError, makeSocket
 from echod.transports.endpoint_port import EndpointPort
@@ -154,7 +155,7 @@ class UDPPort(EndpointPort, udp.Port):
         self.bytesIn = 0
         self.answered = 0
         self.bytesOut = 0
-        self.refused: Counter[str] = Counter()
+        self.refused = Refusals()
         self.errors: Counter[str] = Counter()
 
     def _startProtocol(self) -> None:
@@ -215,7 +216,7 @@ class UDPPort(EndpointPort, udp.Port):
         self._client, self._begin = sender[:2], 0
         why = self._refusal(length, now) if unicast else "not_unicast"
         if why is not None:
-            self.refused[why] += 1
+            self.refused.add(why, self._client)
             return True
         self._sender, self._allowance = sender, length - self._begin
         try:
@@ -255,10 +256,10 @@ class UDPPort(EndpointPort, udp.Port):
     def write(self, datagram: bytes, addr: tuple[Any, ...] | None = None) -> None:
         """Answer the datagram at hand; anything else is counted and not sent."""
         if self._sender is None or (addr is not None and tuple(addr[:2]) != self._client):
-            self.refused["unasked"] += 1
+            self.refused.add("unasked", addr)
             return
         if len(datagram) > self._allowance:
-            self.refused["amplified"] += 1
+            self.refused.add("amplified", self._client)
             return
         self._allowance -= len(datagram)
         try:

@@ -125,7 +125,10 @@ def test_everyRefusal() -> None:
                     found = [value]
                 case ast.Assign(targets=[ast.Name("why")], value=value):
                     found = [value]
-                case ast.Subscript(value=ast.Attribute(attr="refused"), slice=value):
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Attribute(attr="refused"), attr="add"),
+                    args=[value, _],
+                ):
                     found = [value]
                 case _:
                     found = []

@@ -136,9 +136,11 @@ class Served:
         return found
 
     def refusals(self) -> list[str]:
-        """What the lines about those who were turned away say."""
+        """What the lines about those who were turned away say; each names one for an example."""
         self.advance(1.1)
-        return [line.split("(tls) ")[-1] for line in self.lines if line.startswith("refused ")]
+        told = [line.split("(tls) ")[-1] for line in self.lines if line.startswith("refused ")]
+        assert all(" example=" in line for line in told)
+        return [line.partition(" example=")[0] for line in told]
 
     def told(self, word: str) -> str:
         """The one line that begins with ``word``."""

@@ -33,6 +33,7 @@ BOUNDS: list[tuple[str, list[str], list[str]]] = [
             ("max_per_source", 1_000_000),
             ("new_per_second", 1_000_000),
             ("datagrams_per_second", 10_000_000),
+            ("timeline", 65536),
         )
     ),
 ]
@@ -68,6 +69,7 @@ def test_defaultsOfLimits() -> None:
         "deny": [],
         "datagrams_per_second": 10_000,
         "reflector_ports": None,
+        "timeline": None,
         "keepalive": 60,
     }
 

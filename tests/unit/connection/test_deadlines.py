@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from echod.config.limits import Limits
-from echod.connection.deadlines import Verdict, verdict
+from echod.connection.deadlines import Facts, runningDeadlines, verdict
 from echod.connection.lifecycle import TABLE, Event
 from echod.connection.states import Reason, State
 
@@ -28,7 +28,7 @@ LIVING = [State.OPENING, State.OPEN, State.DRAINING, State.FINISHING, State.LING
 
 def judged(
     state: State, now: float, limits: Limits = LIMITS, reason: Reason | None = None, **facts: Any
-) -> Verdict | None:
+) -> tuple[Event, Reason] | None:
     """The verdict on somebody who has talked at 0, and whom nothing is owed."""
     talked: dict[str, Any] = {
         "openedAt": 0.0,
@@ -39,7 +39,8 @@ def judged(
         "unanswered": False,
         "settling": False,
     }
-    return verdict(state, now, limits, reason, **{**talked, **facts})
+    found = verdict(Facts(state=state, reason=reason, **{**talked, **facts}), limits, now)
+    return None if found is None else (found.event, found.reason)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,27 @@ def test_whateverTheFacts(
     """The state's row has what is to happen; without limits only a lingering peer is ended."""
     facts["settling"] = settling and state in (State.FINISHING, State.LINGERING)
     found = judged(state, now, limits, **facts)
-    assert found is None or found.event in TABLE[state]
-    if limits is NONE and found is not None and found.event is not Event.ACKNOWLEDGED:
-        assert (state, found.event) == (State.LINGERING, Event.ABORT)
+    assert found is None or found[0] in TABLE[state]
+    if limits is NONE and found is not None and found[0] is not Event.ACKNOWLEDGED:
+        assert (state, found[0]) == (State.LINGERING, Event.ABORT)
+
+
+@given(
+    st.sampled_from(LIVING),
+    st.booleans(),
+    st.integers(0, 1),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 50),
+)
+def test_announced(
+    state: State, silent: bool, unsent: int, unanswered: bool, settling: bool, quiet: int
+) -> None:
+    """The deadline that runs out first is the first to pass, at its time and not before."""
+    facts = Facts(state, None, 0.0, float(quiet), 0.0, silent, unsent, unanswered, settling)
+    first = min(runningDeadlines(facts, LIMITS), key=lambda each: each.at, default=None)
+    if first is None:
+        assert verdict(facts, LIMITS, 1e9) is None
+    else:
+        assert verdict(facts, LIMITS, first.at - 0.5) is None
+        assert verdict(facts, LIMITS, first.at) in list(runningDeadlines(facts, LIMITS))

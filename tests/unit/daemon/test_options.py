@@ -372,7 +372,8 @@ def test_help(capsys: Capture) -> None:
         assert f"--{name}" in text
     words = " ".join(text.split())
     for field in msgspec.structs.fields(Limits):
-        assert field.encode_name in LISTS or f"[{field.default:g}]" in words
+        if isinstance(field.default, int | float):
+            assert f"[{field.default:g}]" in words
     assert "127.0.0.1" in words
     assert "[default: None]" not in words
 

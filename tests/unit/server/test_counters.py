@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +12,7 @@ from twisted.internet.task import Clock
 
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
+from echod.insight.refusals import Refusals
 from echod.server.connection_log import ConnectionLog, RefusalLog, SlowLog, formatPeer
 from echod.server.counters import Totals, toJSON
 from tests.unit.conftest import LogLines
@@ -210,19 +210,21 @@ def test_payload(logLines: LogLines, data: bytes, shown: str) -> None:
 
 
 def test_refusals(logLines: LogLines) -> None:
-    """A line says how many since the last, by reason; none where there were none."""
-    refused = Counter({"full": 5})  # told by somebody else, before
-    log = RefusalLog("raw tcp 127.0.0.1:7", lambda: refused)
+    """A line says how many since the last, by reason, and who one was; none: no line."""
+    refused = Refusals()
+    refused["full"] = 5  # told by somebody else, before
+    log = RefusalLog("raw tcp 127.0.0.1:7", lambda: refused, refused)
     log.sweep(0.0)
     assert logLines.lines == []
     refused["full"] += 1
-    refused["denied"] += 20
+    for port in range(20):
+        refused.add("denied", ("192.0.2.7", port))
     log.sweep(1.0)
     log.sweep(2.0)
     refused["full"] += 2
     log.sweep(3.0)
     assert logLines.lines == [
-        "refused raw tcp 127.0.0.1:7 denied=20 full=1",
+        "refused raw tcp 127.0.0.1:7 denied=20 full=1 example=192.0.2.7:19",
         "refused raw tcp 127.0.0.1:7 full=2",
     ]
 

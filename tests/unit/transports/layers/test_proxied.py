@@ -896,7 +896,10 @@ def test_untrusted(version: str) -> None:
         assert served.counters["accepted"] == 0
         served.advance(1)
         told = [line for line in served.log if line.startswith("refused")]
-        assert told == [f"refused {served.listener.describe()} untrusted=2"]
+        (line,) = told
+        assert line.startswith(
+            f"refused {served.listener.describe()} untrusted=2 example=127.1.0.1:"
+        )
         assert len(served.log) == 1
         served.open(HEADERS[version])
 
@@ -1029,7 +1032,8 @@ def test_allowAndDeny(kind: str, certificates: Certificates) -> None:
             "[2001:db8::1]:1000",
         ]
         served.advance(1)
-        assert f"refused {served.listener.describe()} denied=3" in served.log
+        told = f"refused {served.listener.describe()} denied=3 example=[::1]:1000"
+        assert told in served.log
 
 
 def test_theProxyItself() -> None:
