@@ -118,7 +118,10 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         "What went wrong with TLS or a header, in a few words, or ``None``."
     )
     brokenBy: int = Attribute(
-        "The error that broke it (errno(3)); 0 if none did, or it is not known which."
+        "The error (errno(3)) with which the kernel gave the connection up; 0 if nothing has broken"
+        " it, or the kernel did not say what.  ECONNRESET and EPIPE are the peer's doing; any other"
+        " is the network's: ETIMEDOUT, EHOSTUNREACH, ENETUNREACH.  EPIPE stands there only if there"
+        " was no other.  It stays after ``connectionLost``."
     )
     echoedBytes: int = Attribute("Bytes that were echoed unseen.")
     echoedAt: float = Attribute("When the last of them were, by the clock of `echoUnseen`; or 0.")

@@ -17,7 +17,7 @@ from typing import ClassVar
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProducer, IProtocol
-from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
 from echod.insight.fault_log import tellFault
@@ -179,6 +179,8 @@ class Accepted(SocketStream, tcp.Server):
             # With RST.
             self._closeSocket(False)
         else:
+            if reason.value is CONNECTION_LOST:
+                self._askWhy()
             # That ends both directions: descriptors are not inherited (FD_CLOEXEC).
             try:  # noqa: SIM105  # no objects for each connection
                 self.socket.close()

@@ -63,11 +63,6 @@ class _NoClock:
 _noClock = _NoClock()
 
 
-def _after(error: OSError) -> ConnectionLost | None:
-    """What a reactor is told after an error: nothing, if it passes."""
-    return None if error.errno in TRY_AGAIN else CONNECTION_LOST
-
-
 class BulkEcho(tcp.Connection):
     """
     A transport that can echo bulk.
@@ -111,6 +106,8 @@ class BulkEcho(tcp.Connection):
     _pipe: Pipe | None = None
     # Whether a write was told of a broken connection, which the kernel tells only once.
     _broken = False
+    #: See `echod.interfaces.IConnectionTransport`; written by _blame.
+    brokenBy = 0
 
     def _allowEcho(self, allowed: bool, inPlace: bool = False, clock: IClock | None = None) -> None:
         self._mayEcho = allowed
@@ -120,6 +117,25 @@ class BulkEcho(tcp.Connection):
         if inPlace:
             self._inPlace = True
             self._largestCopy = LARGEST_COPY_IN_PLACE
+
+    def _after(self, error: OSError) -> ConnectionLost | None:
+        """What a reactor is told after an error: nothing, if it passes."""
+        return None if error.errno in TRY_AGAIN else self._lostBy(error)
+
+    def _lostBy(self, error: OSError) -> ConnectionLost:
+        """Remember the error that has broken it; returns what a reactor is told."""
+        self._blame(error.errno or 0)
+        return CONNECTION_LOST
+
+    def _blame(self, number: int) -> None:
+        # EPIPE only says that the connection was broken before.
+        if number and self.brokenBy in {0, EPIPE}:
+            self.brokenBy = number
+
+    def _askWhy(self) -> None:
+        """Ask the kernel what has broken it, if no call was told: the poller only learns that."""
+        if self.brokenBy in {0, EPIPE}:
+            self._blame(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def _waits(self) -> bool:
         """Whether anything waits to be sent, in user space or in a pipe."""
@@ -156,7 +172,7 @@ class BulkEcho(tcp.Connection):
                 rest -= splice(pipe.exit, number, portion, None, None, FLAGS)
         except OSError as error:
             self._keep(pipe, rest)
-            return _after(error)
+            return self._after(error)
         pipes.idle.append(pipe)
         if much:
             return None
@@ -183,7 +199,7 @@ class BulkEcho(tcp.Connection):
         if error.errno in _NO_SPLICE:
             self.pipes.forbid()
             return self._echoInPlace()
-        return _after(error)
+        return self._after(error)
 
     def _copyNext(self) -> ConnectionDone | ConnectionLost | Literal[False] | None:
         """
@@ -219,7 +235,7 @@ class BulkEcho(tcp.Connection):
             try:
                 self._emptyPipe(self._pipe, self._joined)
             except OSError as error:
-                return _after(error)
+                return self._after(error)
         why: Exception | None = super().doWrite()
         return why
 
@@ -236,6 +252,8 @@ class BulkEcho(tcp.Connection):
 
     def connectionLost(self, reason: Failure) -> None:
         """See ``IReadDescriptor``; what waits in a pipe is lost too."""
+        if reason.value is CONNECTION_LOST and self.connected:
+            self._askWhy()
         self._leavePipes()
         super().connectionLost(reason)
 
@@ -258,7 +276,7 @@ class BulkEcho(tcp.Connection):
                     raise
                 sent = 0
         except OSError as error:
-            return _after(error)
+            return self._after(error)
         if sent and not self._takeOut(sent):
             # It would be sent twice.  A reset alone could take it away.
             return CONNECTION_LOST
@@ -278,7 +296,8 @@ class BulkEcho(tcp.Connection):
         """Drop what was looked at and sent; returns whether that was done."""
         try:
             return self.socket.recv_into(_scratch, count, socket.MSG_TRUNC) == count
-        except OSError:
+        except OSError as error:
+            self._lostBy(error)
             return False
 
     def _pauseProducer(self) -> None:
@@ -298,4 +317,5 @@ class BulkEcho(tcp.Connection):
         """
         if not isinstance(error, BlockingIOError):
             self._broken = error.errno not in _TELLS_NOTHING
+            self._after(error)
         return 0

@@ -113,7 +113,6 @@ class SocketStream(BulkEcho):
     heard = False
     truncated = False
     failure: str | None = None
-    brokenBy = 0
     overhead = 0
     tls: TLSFacts | None = None
     proxied: ProxyHeader | None = None
@@ -199,7 +198,7 @@ class SocketStream(BulkEcho):
             try:
                 data = skt.recv(size)
             except OSError as error:
-                return None if error.errno in TRY_AGAIN else CONNECTION_LOST
+                return None if error.errno in TRY_AGAIN else self._lostBy(error)
             if not data:
                 return CONNECTION_LOST if self._broken else CONNECTION_DONE
             try:
@@ -221,7 +220,7 @@ class SocketStream(BulkEcho):
             try:
                 data = self.socket.recv(size)
             except OSError as error:
-                return None if error.errno in TRY_AGAIN else CONNECTION_LOST
+                return None if error.errno in TRY_AGAIN else self._lostBy(error)
             if not data:
                 return CONNECTION_LOST if self._broken else CONNECTION_DONE
             length = len(data)
@@ -348,7 +347,9 @@ class SocketStream(BulkEcho):
 
     def failed(self) -> bool:
         """See `IConnectionTransport.failed`."""
-        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+        error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._blame(error)
+        return error != 0
 
     def _inQueue(self, request: int) -> int:
         ioctl(self.fileno(), request, _count)

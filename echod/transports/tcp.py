@@ -18,7 +18,6 @@ from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionLost, getConnectError
 from twisted.internet.interfaces import IProtocolFactory
-from twisted.internet.main import CONNECTION_LOST
 
 from echod.config.endpoints import TCPEndpoint
 from echod.interfaces import IDescriptorReactor
@@ -56,7 +55,7 @@ class _Sending(SocketStream):
         try:
             return self.socket.send(memoryview(data)[: self.SEND_LIMIT])
         except OSError as error:
-            return 0 if error.errno in TRY_AGAIN else CONNECTION_LOST
+            return 0 if error.errno in TRY_AGAIN else self._lostBy(error)
 
 
 class Server(_Sending, Accepted):

@@ -90,7 +90,7 @@ class Proxied(SocketStream):
             seen = bytearray(LONGEST)
             count = self.socket.recv_into(seen, LONGEST, socket.MSG_PEEK)
         except OSError as error:
-            return None if error.errno in TRY_AGAIN else CONNECTION_LOST
+            return None if error.errno in TRY_AGAIN else self._lostBy(error)
         if not count:
             if self._begun:
                 self._refuse("it ended in the header")

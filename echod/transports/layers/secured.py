@@ -119,7 +119,7 @@ class Secured(SecuredOutput):
             # What was asked for comes alone, so that its end is known.
             data = self.socket.recv(min(size, self._asked) if self._tells else size + OVERHEAD)
         except OSError as error:
-            return None if error.errno in TRY_AGAIN else CONNECTION_LOST
+            return None if error.errno in TRY_AGAIN else self._lostBy(error)
         length = len(data)
         if not length:
             self.truncated = self.heard and not self._deaf
