@@ -13,7 +13,7 @@ import errno
 from echod.connection.deadlines import Deadline, Facts, runningDeadlines
 from echod.connection.flow import OUTPUT_FULL, RATE, FlowControl
 from echod.connection.lifecycle import Event
-from echod.connection.states import GONE, Reason, State
+from echod.connection.states import GONE, Reason, State, howEnded
 
 __all__ = ["HalfClose"]
 
@@ -65,9 +65,7 @@ class HalfClose(FlowControl):
     @property
     def endedHow(self) -> str:
         """How it ended: ``fin``; ``rst``, the peer's or the network's; or ``abort``, our RST."""
-        if self.broken:
-            return "rst"
-        return "abort" if self.state is State.ABORTED else "fin"
+        return howEnded(self.state, self.broken)
 
     @property
     def endedBy(self) -> str:

@@ -1,5 +1,5 @@
 """
-Where a connection stands, and why one ended: `State` and `Reason`.
+Where a connection stands, why one ended, and how: `State`, `Reason`, `howEnded`.
 
 `echod.connection.lifecycle` draws the way from state to state, and tells what each is.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["GONE", "Reason", "State"]
+__all__ = ["ENDS", "GONE", "Reason", "State", "howEnded"]
 
 
 class State(Enum):
@@ -79,3 +79,32 @@ class Reason(str, Enum):
 
     # That of the string which it equals; that of Enum is a function of Python's.
     __hash__ = str.__hash__
+
+
+def howEnded(state: State, broken: bool) -> str:
+    """
+    How a connection ended, for log, counters and pages.
+
+    :param state: its last one.
+    :param broken: whether the peer, or the network, broke it.
+    :returns: ``fin``; ``rst``, the peer's or the network's; or ``abort``, which is RST by us.
+    """
+    return "rst" if broken else "abort" if state is State.ABORTED else "fin"
+
+
+# After an end of ours a peer may still send RST, and a deadline may break it off.
+_ANY = ("fin", "rst", "abort")
+# Whoever breaks a connection after its own FIN is told by `Reason.RESET`.
+_AFTER_FIN = ("fin", "abort")
+
+#: How connections end that end for each reason; the first one is the usual one.
+ENDS: dict[Reason, tuple[str, ...]] = {
+    **dict.fromkeys(Reason, _ANY),
+    Reason.EOF: _AFTER_FIN,
+    Reason.NO_CLOSE_NOTIFY: _AFTER_FIN,
+    Reason.RESET: ("rst",),
+    Reason.STALLED: ("abort",),
+    Reason.HANDSHAKE: ("abort",),
+    Reason.REFUSED: ("abort",),
+    Reason.ERROR: ("abort", "fin", "rst"),
+}

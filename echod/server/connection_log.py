@@ -10,7 +10,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.logger import Logger
 
 from echod.connection.connection import Connection
-from echod.connection.states import Reason, State
+from echod.connection.states import Reason
 from echod.insight.peers import tellPeer
 from echod.insight.refusals import Refusals
 from echod.wire.addresses import describeAddress
@@ -82,7 +82,6 @@ class ConnectionLog:
 
         What failed in TLS, or in a PROXY header, follows as ``failure='NO_SHARED_CIPHER'``.
         """
-        aborted = connection.state is State.ABORTED and not connection.broken
         failure = connection.transport.failure
         _log.info(
             "closed {listener} peer={peer} in={bytesIn} out={bytesOut} seconds={seconds:.1f}"
@@ -93,7 +92,7 @@ class ConnectionLog:
             bytesOut=connection.bytesOut,
             seconds=now - connection.openedAt,
             reason=(connection.reason or Reason.EOF).value,
-            end="abort" if aborted else "rst" if connection.broken else "fin",
+            end=connection.endedHow,
             failure=f" failure={failure!r}" if failure else "",
         )
 

@@ -18,8 +18,10 @@ from typing import Any
 import msgspec
 
 from echod.connection.connection import Connection
-from echod.connection.states import Reason, State
+from echod.connection.states import Reason, State, howEnded
+from echod.insight.histogram import Exemplar
 from echod.insight.refusals import Refusals
+from echod.server.distributions import Distributions
 from echod.transports.layers import LAYERS
 from echod.wire.keys import keyOf
 
@@ -40,10 +42,13 @@ STREAMS = {
     "accepted": "Connections that came in.",
     "refused": "Connections turned away, by reason.",
     "closed": "Connections that are gone, by reason.",
+    "ends": "The same, by reason and by how they ended: `fin`, `rst` (the peer's, or the"
+    " network's) or `abort` (RST by echod).",
     "aborted": "Connections that echod ended with RST.",
     "resets": "Connections that the peer, or the network, broke.",
     "stalls": "Connections that were reset because their peer read nothing for `stall_timeout`.",
     "cut": "Connections that were still owed bytes when echod gave up.",
+    "cut_bytes": "Bytes that they were owed.",
     "bytes_in": "Bytes of payload that were read for the protocol.",
     "bytes_out": "Bytes of payload that were handed over to be sent.",
     "discarded": "Bytes that were read and thrown away after echod's own end.",
@@ -85,12 +90,17 @@ NEVER_OPEN = frozenset(
     [Reason.HANDSHAKE.value, *(Reason(why).value for layer in LAYERS for why in layer.reasons)]
 )
 
-# What the counters call each: `Enum.value` is a call of Python's or two.
-_NAMES = {reason: reason.value for reason in Reason}
 _SUMMED = ("bytesIn", "bytesOut", "discarded", "messages", "truncated", "pauses")
 _summed = operator.attrgetter(*_SUMMED)
 _KEYS = tuple(map(keyOf, _SUMMED))
-_ABORTED = State.ABORTED
+
+# What tells why one ended, and how.
+_Ending = tuple[Reason | None, State, bool]
+
+
+def _told(ending: _Ending) -> tuple[Reason, str]:
+    reason, state, broken = ending
+    return reason or Reason.EOF, howEnded(state, broken)
 
 
 class Totals:
@@ -99,10 +109,9 @@ class Totals:
 
     :ivar accepted: connections that came in.
     :ivar refused: connections turned away at once, by reason.
-    :ivar closed: connections that are gone, by `Reason`.
-    :ivar aborted: how many of them we ended with RST.
-    :ivar resets: how many of them the peer, or the network, broke.
     :ivar cut: how many of them were still owed bytes when we gave up.
+    :ivar cutBytes: how many bytes these were.
+    :ivar distributions: how they were, where somebody observes it.
 
     What `Connection` counts has the same name here, and is the sum of those that are gone.
     """
@@ -110,44 +119,94 @@ class Totals:
     def __init__(self) -> None:
         self.accepted = 0
         self.refused = Refusals()
-        self.closed: Counter[str] = Counter()
-        self.aborted = 0
-        self.resets = 0
-        self.cut = 0
+        # Those that are gone, by what tells reason and end; and the last one of each, where
+        # somebody observes it.
+        self._gone: Counter[_Ending] = Counter()
+        self._last: dict[_Ending, Exemplar] = {}
+        self.cut = self.cutBytes = 0
         self.bytesIn = self.bytesOut = self.discarded = 0
         self.messages = self.truncated = self.pauses = 0
+        self.distributions: Distributions | None = None
+
+    def observe(self, observes: bool) -> None:
+        """From now on keep `distributions`, or forget those that there are."""
+        if not observes:
+            self.distributions = None
+            self._last.clear()
+        elif self.distributions is None:
+            self.distributions = Distributions()
 
     def add(self, connection: Connection) -> None:
         """Take in the counters of a connection that is gone."""
-        self.closed[_NAMES[connection.reason or Reason.EOF]] += 1
-        self.aborted += connection.state is _ABORTED
-        self.resets += connection.broken
-        self.cut += connection.cut > 0
-        self.bytesIn += connection.bytesIn
+        ending = connection.reason, connection.state, connection.broken
+        self._gone[ending] += 1
+        cut = connection.cut
+        if cut:
+            self.cut += 1
+            self.cutBytes += cut
+        received = connection.bytesIn
+        self.bytesIn += received
         self.bytesOut += connection.bytesOut
         self.discarded += connection.discarded
         self.messages += connection.messages
         self.truncated += connection.truncated
         self.pauses += connection.pauses
+        if self.distributions is not None:
+            self._last[ending] = self.distributions.add(connection, received)
+
+    @property
+    def ends(self) -> Counter[tuple[Reason, str]]:
+        """Connections that are gone, by reason and end (`howEnded`)."""
+        ends: Counter[tuple[Reason, str]] = Counter()
+        for ending, count in self._gone.items():
+            ends[_told(ending)] += count
+        return ends
+
+    @property
+    def last(self) -> dict[tuple[Reason, str], Exemplar]:
+        """The last of them of each reason and end, where somebody observes it."""
+        return {_told(ending): example for ending, example in self._last.items()}
+
+    @property
+    def closed(self) -> Counter[str]:
+        """Connections that are gone, by reason."""
+        closed: Counter[str] = Counter()
+        for (reason, _), count in self.ends.items():
+            closed[reason.value] += count
+        return closed
+
+    def ended(self, how: str) -> int:
+        """How many of them ended so (`howEnded`)."""
+        return sum(count for (_, end), count in self.ends.items() if end == how)
 
     def turnedAway(self) -> Counter[str]:
         """Those refused, and those that never came past a header or a handshake."""
-        return self.refused + Counter({why: self.closed[why] for why in NEVER_OPEN})
+        closed = self.closed
+        return self.refused + Counter({why: closed[why] for why in NEVER_OPEN})
 
     def snapshot(self, live: Iterable[Connection]) -> dict[str, Any]:
         """All counters, the connections that still live included; plain values."""
         connections = list(live)
+        closed = self.closed
         return {
             "open": len(connections),
             "accepted": self.accepted,
             "refused": dict(self.refused),
-            "closed": dict(self.closed),
-            "aborted": self.aborted,
-            "resets": self.resets,
-            "stalls": self.closed[Reason.STALLED.value],
+            "closed": dict(closed),
+            "ends": self._endsByReason(),
+            "aborted": self.ended("abort"),
+            "resets": self.ended("rst"),
+            "stalls": closed[Reason.STALLED.value],
             "cut": self.cut,
+            "cut_bytes": self.cutBytes,
             **dict(zip(_KEYS, self._sumsWith(connections), strict=True)),
         }
+
+    def _endsByReason(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for (reason, end), count in self.ends.items():
+            found.setdefault(reason.value, {})[end] = count
+        return found
 
     def _sumsWith(self, connections: Iterable[Connection]) -> list[int]:
         sums = list(_summed(self))

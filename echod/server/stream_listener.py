@@ -160,6 +160,7 @@ class StreamListener(Listener, Owner):
         unsaid = 0 if shelf is None else TIMELINE
         self.timeline = unsaid if self.limits.timeline is None else self.limits.timeline
         self.totals.refused.keep(shelf is not None)
+        self.totals.observe(shelf is not None)
         for owner in {connection.owner for connection in self._live}:
             if isinstance(owner, StreamListener):
                 owner._shelf = shelf

@@ -15,6 +15,7 @@ from echod.connection.states import Reason, State
 from echod.insight.refusals import Refusals
 from echod.server.connection_log import ConnectionLog, RefusalLog, SlowLog, formatPeer
 from echod.server.counters import Totals, toJSON
+from echod.server.distributions import SECONDS as BOUNDS_OF_SECONDS
 from tests.unit.conftest import LogLines
 
 SUMMED = {
@@ -56,10 +57,12 @@ def test_nothingYet() -> None:
         "accepted": 0,
         "refused": {},
         "closed": {},
+        "ends": {},
         "aborted": 0,
         "resets": 0,
         "stalls": 0,
         "cut": 0,
+        "cut_bytes": 0,
         **dict.fromkeys(SUMMED, 0),
     }
 
@@ -92,12 +95,57 @@ def test_endsAreToldApart() -> None:
     totals.accepted = 6
     snapshot = totals.snapshot([])
     assert snapshot["closed"] == {"eof": 2, "reset": 1, "stalled": 1, "idle": 1, "quit": 1}
+    assert snapshot["ends"] == {
+        "eof": {"fin": 2},
+        "reset": {"rst": 1},
+        "stalled": {"abort": 1},
+        "idle": {"abort": 1},
+        "quit": {"fin": 1},
+    }
     assert snapshot["aborted"] == 2
     assert snapshot["resets"] == 1
     assert snapshot["stalls"] == 1
-    assert snapshot["cut"] == 1
+    assert (snapshot["cut"], snapshot["cut_bytes"]) == (1, 500)
     assert snapshot["refused"] == {"full": 3}
     assert snapshot["accepted"] == 6
+
+
+def test_foundBrokenIsNoAbortOfOurs() -> None:
+    """One that the sweep finds reset is let go by an abort, and was ended by the peer."""
+    totals = Totals()
+    totals.add(connectionWith(State.ABORTED, Reason.RESET, broken=1))
+    snapshot = totals.snapshot([])
+    assert (snapshot["aborted"], snapshot["resets"]) == (0, 1)
+    assert snapshot["ends"] == {"reset": {"rst": 1}}
+
+
+def test_distributionsWhereSomebodyLooks() -> None:
+    """They are kept from when they are asked for, by bounds, with an example of each size."""
+    totals = Totals()
+    owner: Any = SimpleNamespace(sweep=SimpleNamespace(now=15.0))
+    for received in (0, 5, 300):
+        connection = connectionWith(reason=Reason.EOF, bytesIn=received)
+        connection.openedAt = 10.0
+        connection.owner = owner
+        totals.add(connection)
+        totals.observe(True)
+    found = totals.distributions
+    assert found is not None
+    assert (found.seconds.sum, sum(found.seconds.counts)) == (10.0, 2)
+    assert found.seconds.counts[BOUNDS_OF_SECONDS.index(16.384)] == 2
+    assert [count for count in found.received.counts if count] == [1, 1]
+    assert found.received.sum == 305
+    # Nobody has told when the first byte came.
+    assert sum(found.firstByte.counts) == 0
+    example = (connection.number, 5.0, 15.0)
+    assert totals.last == {(Reason.EOF, "fin"): example}
+    assert [each for each in found.seconds.exemplars if each] == [example]
+    # To say it once more changes nothing.
+    totals.observe(True)
+    assert totals.distributions is found
+    totals.observe(False)
+    assert totals.distributions is None
+    assert totals.last == {}
 
 
 def test_aSnapshotIsACopy() -> None:

@@ -1,0 +1,152 @@
+"""Counters add up, whatever clients do: accepted, open and gone; bytes in, out, cut and dropped."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from echod.connection.connection import Connection
+from echod.connection.owner import Owner
+from echod.connection.states import ENDS, Reason
+from echod.protocols.raw import RawOptions, raw
+from echod.server.live_connections import LiveConnections
+from echod.testing import Link, memoryLink
+from tests.conformance.test_interleavings import LIMITS, STEPS, STREAMS, Client
+
+LAST = st.sampled_from(["finish", "reset", "close", "stall", "leave"])
+PLAYS = st.lists(
+    st.tuples(st.integers(0, len(STREAMS) - 1), st.sampled_from([1000, 4096, 65536]), STEPS, LAST),
+    min_size=1,
+    max_size=4,
+)
+
+
+class Counting(Owner):
+    """
+    A listener, as far as it counts; on top of the one that a link has.
+
+    :param live: those that are counted together.
+    """
+
+    def __init__(self, live: LiveConnections, link: Link) -> None:
+        self._live = live
+        self._inner = link.connection.owner
+        self.sweep, self.limits = self._inner.sweep, self._inner.limits
+        live.opened(link.connection)
+        link.connection.owner = self
+
+    def lingering(self, connection: Connection) -> None:
+        self._live.admission.ended(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self._inner.closed(connection)
+        self._live.closed(connection)
+
+
+def play(
+    live: LiveConnections, which: int, buffers: int, steps: list[tuple[str, int]], last: str
+) -> Client:
+    """One client's life, up to its last step."""
+    maker, settings, stream, expected = STREAMS[which]
+    link = memoryLink(
+        maker.makeFactory(settings).buildProtocol(None),
+        limits=LIMITS,
+        sendBuffer=buffers,
+        receiveBuffer=buffers,
+    )
+    Counting(live, link)
+    client = Client(link, stream, expected)
+    for step, size in steps:
+        if step == "send":
+            client.send(size)
+        elif step == "receive":
+            client.receive(size)
+        elif step == "advance":
+            link.advance(size)
+        elif step == "turn":
+            for _ in range(size):
+                link.loop.turn()
+        elif step == "drain" and not link.gone:
+            link.connection.drain()
+        elif step == "finish":
+            client.finish()
+    if last in ("reset", "close"):
+        getattr(link, last)()
+        client.ended = True
+    elif last == "finish":
+        client.finish()
+    for _ in count():
+        link.pump()
+        before = client.got
+        if last == "finish":
+            client.receive(100_000)
+        if client.got == before:
+            break
+    if last != "leave":
+        link.advance(60)
+    return client
+
+
+def addsUp(live: LiveConnections) -> None:
+    """What holds at any time."""
+    totals = live.totals
+    snapshot = totals.snapshot(live)
+    assert snapshot["accepted"] == snapshot["open"] + sum(snapshot["closed"].values())
+    assert {why: sum(ends.values()) for why, ends in snapshot["ends"].items()} == snapshot["closed"]
+    assert snapshot["aborted"] == sum(ends.get("abort", 0) for ends in snapshot["ends"].values())
+    assert all(end in ENDS[reason] for reason, end in totals.ends), totals.ends
+    assert (snapshot["cut"] > 0) == (snapshot["cut_bytes"] > 0)
+    found = totals.distributions
+    assert found is not None
+    gone = sum(snapshot["closed"].values())
+    for histogram in (found.seconds, found.received):
+        assert sum(histogram.counts) == gone
+    assert sum(example is not None for example in found.seconds.exemplars) <= gone
+    assert {*totals.last} == {*totals.ends}
+
+
+@given(plays=PLAYS)
+def test_whateverClientsDo(plays: list[Any]) -> None:
+    """Accepted are those that are open and those that are gone, each with a reason and an end."""
+    live = LiveConnections(100)
+    live.totals.observe(True)
+    clients = []
+    for each in plays:
+        clients.append(play(live, *each))
+        addsUp(live)
+    for client in clients:
+        client.link.advance(60)
+        client.link.close()
+    addsUp(live)
+    assert len(live) == 0
+    assert live.totals.bytesIn == sum(client.link.connection.bytesIn for client in clients)
+
+
+@given(plays=PLAYS)
+def test_bytesOfAnEcho(plays: list[Any]) -> None:
+    """Of ``raw`` what came in went out; and each of it arrived, was cut, or was given up."""
+    live = LiveConnections(100)
+    live.totals.observe(True)
+    for _, *rest in plays:
+        client = play(live, 0, *rest)
+        connection = client.link.connection
+        client.link.advance(60)
+        assert connection.bytesIn == connection.bytesOut
+        # What it sent was read, or was on its way as everything ended.
+        assert client.sent >= connection.bytesIn + connection.discarded
+        if connection.reason is Reason.EOF and connection.endedHow == "fin":
+            assert client.sent == connection.bytesIn + connection.discarded
+        # It has, or had before it, all but what was cut.
+        assert client.got + connection.cut <= connection.bytesOut
+        client.link.close()
+    sums = live.totals.snapshot(live)
+    assert sums["bytes_in"] == sums["bytes_out"]
+    addsUp(live)
+
+
+def test_theMakerIsTheEcho() -> None:
+    """The first stream is that of ``raw`` without quit, as the test of bytes says."""
+    assert STREAMS[0][:2] == (raw, RawOptions())
