@@ -336,9 +336,11 @@ class IStreamProtocolMaker(IProtocolMaker):
     """
     A protocol for streams: TCP, UNIX, and whatever stands before them.
 
-    Two attributes are false where they are missing.  One whose ``lasts`` is true keeps its listener
-    open while the daemon drains, until all others have ended.  Where there is one whose ``insight``
-    is true, the server keeps what `ServerInsight` tells of the past.
+    Three attributes are false where they are missing.  One whose ``lasts`` is true keeps its
+    listener open while the daemon drains, until all others have ended.  Where there is one whose
+    ``insight`` is true, the server keeps what `ServerInsight` tells of the past.  One whose
+    ``loopback`` is true is served on 127.0.0.1 by an endpoint that names no interface, whatever
+    ``--interface`` says.
     """
 
     # Any: a maker writes the types of its own options and its factory, and may leave the context
@@ -348,7 +350,8 @@ class IStreamProtocolMaker(IProtocolMaker):
         Make what builds a protocol for each connection of one listener.
 
         Called once a listener, before it binds; the factory's ``doStart`` and ``doStop`` follow
-        the listener's life.  An exception ends the program, as any error at start does.
+        the listener's life, and ``drainBegins``, if it has that, is called as the daemon begins to
+        drain.  An exception ends the program, as any error at start does.
 
         :param settings: an instance of ``options``, or ``None`` without them.
         :param context: a `ServerContext`.  A maker that needs none may leave this parameter out.

@@ -16,10 +16,19 @@ from msgspec import Struct
 
 from echod.errors import ConfigurationError
 
-__all__ = ["convert"]
+__all__ = ["convert", "listKeys", "splitLists"]
 
 #: Characters of the longest number that is shown.
 _NUMBER = 32
+
+#: What msgspec calls lists, and the like of them.
+_LISTS = (
+    msgspec.inspect.ListType,
+    msgspec.inspect.TupleType,
+    msgspec.inspect.VarTupleType,
+    msgspec.inspect.SetType,
+    msgspec.inspect.FrozenSetType,
+)
 
 T = TypeVar("T", bound=Struct)
 
@@ -49,6 +58,26 @@ def convert(value: Mapping[str, Any], kind: type[T], place: str = "$", *, strict
             # Longer, it is no number.
             what += f", not {got}" * (len(got) <= _NUMBER)
         raise ConfigurationError(f"{where}: {what}") from error
+
+
+def listKeys(kind: type[Struct]) -> frozenset[str]:
+    """The keys of a ``kind`` whose values are lists."""
+    found = set()
+    for field in msgspec.structs.fields(kind):
+        info = _typeAt(kind, field.encode_name)
+        kinds = info.types if isinstance(info, msgspec.inspect.UnionType) else [info]
+        if any(isinstance(each, _LISTS) for each in kinds):
+            found.add(field.encode_name)
+    return frozenset(found)
+
+
+def splitLists(value: Mapping[str, Any], kind: type[Struct]) -> dict[str, Any]:
+    """``value`` with text cut at its commas where a ``kind`` wants a list."""
+    keys = listKeys(kind)
+    return {
+        key: each.split(",") if key in keys and isinstance(each, str) else each
+        for key, each in value.items()
+    }
 
 
 # Any: msgspec tells of types by classes without a common one; so in the two below.

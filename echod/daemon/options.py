@@ -21,7 +21,7 @@ import msgspec
 from twisted.python import usage
 
 from echod import __version__, startup
-from echod.config.conversion import convert
+from echod.config.conversion import convert, listKeys, splitLists
 from echod.config.limits import Limits
 from echod.config.settings import Configuration, parseConfiguration
 from echod.config.trusted_files import alsoBelieve, checkEncoding, readTrusted
@@ -51,22 +51,8 @@ _PORTS = (
     ("dns-port", "dns", "tcp"),
     ("udp-port", "udp", "udp"),
 )
-
-
-def _isList(kind: msgspec.inspect.Type) -> bool:
-    if isinstance(kind, msgspec.inspect.Metadata):
-        return _isList(kind.type)
-    if isinstance(kind, msgspec.inspect.UnionType):
-        return any(map(_isList, kind.types))
-    return isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.TupleType)
-
-
 #: Limits that are lists, on the command line with commas.
-_LISTS = frozenset(
-    field.encode_name
-    for field in msgspec.structs.fields(Limits)
-    if _isList(msgspec.inspect.type_info(field.type))
-)
+_LISTS = listKeys(Limits)
 
 
 def _option(name: str) -> str:
@@ -158,6 +144,11 @@ class Options(usage.Options):
         if not (protocol and equals and endpoint):
             raise usage.UsageError(f"--listen {value!r}: write PROTOCOL=ENDPOINT")
         self._request(f"--listen {value}", protocol, endpoint)
+
+    def opt_admin(self, value: str) -> None:
+        """Serve admin at this port number of 127.0.0.1, or endpoint (repeats)."""
+        endpoint = value if ":" in value else f"tcp:{value}"
+        self._request(f"--admin {value}", "admin", endpoint)
 
     def opt_option(self, value: str) -> None:
         """Set a protocol's option, as in line.prefix='Echo: ' (repeats)."""
@@ -344,10 +335,8 @@ def printProtocols(registry: Registry) -> None:
 def _fromText(value: dict[str, str], kind: Any) -> Any:
     """Convert one option's text; the message names the option and the value."""
     ((key, text),) = value.items()
-    # Any: as above.
-    plain: Any = text.split(",") if key in _LISTS else text
     try:
-        return convert({key: plain}, kind, strict=False)
+        return convert(splitLists(value, kind), kind, strict=False)
     except ConfigurationError as error:
         _, _, what = str(error).removesuffix(f", not {text!r}").partition(": ")
         raise ConfigurationError(f"--{_option(key)} {text!r}: {what}") from error

@@ -2,9 +2,9 @@
 The end of a service: a delay, then all listeners stop, within one deadline for everybody.
 
 For the time of ``drain_delay`` everything goes on: balancers see that ``health`` says ``draining``,
-and find another server meanwhile.  Then every listener stops, and those that last when all others
-have ended.  After ``drain_timeout`` whoever is left is cut; `PATIENCE` later the drain ends without
-those that have not.
+and find another server meanwhile.  Then every listener is told that it begins, and stops, and those
+that last when all others have ended.  After ``drain_timeout`` whoever is left is cut; `PATIENCE`
+later the drain ends without those that have not.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ class Drain:
         # Before anybody stops: a timeout of 0 cuts at once, but not before all have begun.
         self._deadline = self._reactor.callLater(self._timeout, self._cut)
         self._last = self._reactor.callLater(self._timeout + PATIENCE, self._giveUp)
+        for listener in self._everybody():
+            listener.drainBegins()
         lasting = [listener for listener in self._everybody() if listener.lasts]
         others = [listener for listener in self._everybody() if not listener.lasts]
         stopped = _stopAll(others).addBoth(lambda _: self._stopLasting(lasting))

@@ -185,6 +185,9 @@ class Listener(Service):
         """Connections that were still owed bytes when we gave up."""
         return 0
 
+    def drainBegins(self) -> None:
+        """All listeners are about to stop; one that `lasts` will be the last."""
+
     def cut(self) -> None:
         """End whatever is left, at once."""
 

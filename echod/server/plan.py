@@ -35,6 +35,8 @@ from echod.transports.layers import LAYERS, AskedFor, Layer
 
 __all__ = ["ListenerRequest", "Plan", "plan", "requestsOf"]
 
+#: Where protocols with ``loopback`` are served.
+_LOOPBACK = "127.0.0.1"
 #: What kinds of endpoints there are, and what a protocol must provide for each.
 _KINDS: dict[type[Endpoint], tuple[str, Any]] = {
     TCPEndpoint: ("streams", IStreamProtocolMaker),
@@ -153,7 +155,8 @@ def plan(
 
     An endpoint of passed sockets becomes a listener for each of them.
 
-    :param interface: the address for endpoints that give none.
+    :param interface: the address for endpoints that give none; not for protocols with
+        ``loopback`` (`IStreamProtocolMaker`).
     :param options: of the command line, by protocol: text, over the requests' own options.
     :param overrides: limits of the command line: over ``[defaults]``, under a listener's own.
     :param passed: the sockets that there are; all must be used.  With ``None`` nobody looks, and
@@ -297,7 +300,8 @@ def _locate(
         where = _at(request.place, "endpoint")
         located: list[tuple[Endpoint, int | None]]
         try:
-            endpoint = parseEndpoint(request.endpoint, interface)
+            here = _LOOPBACK if getattr(maker, "loopback", False) else interface
+            endpoint = parseEndpoint(request.endpoint, here)
             if isinstance(endpoint, UNIXEndpoint):
                 endpoint = endpoint.within(directory)
             located = [(endpoint, None)] if passed is None else passed.find(endpoint)

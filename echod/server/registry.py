@@ -21,7 +21,8 @@ from zope.interface.exceptions import BrokenMethodImplementation, Invalid
 from zope.interface.verify import verifyObject
 
 from echod import __version__
-from echod.config.conversion import convert
+from echod.admin.maker import admin
+from echod.config.conversion import convert, splitLists
 from echod.config.limits import Limits
 from echod.errors import ConfigurationError, oneLine, whatFailed
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
@@ -46,7 +47,7 @@ GROUP = "echod.protocols"
 
 BUILTIN: tuple[IProtocolMaker, ...] = (
     *(raw, line, dns, int8, int32, netstring),
-    *(udp, discard, chargen, daytime, time, whoami, upper, health),
+    *(udp, discard, chargen, daytime, time, whoami, upper, health, admin),
 )
 #: What a maker can be, in the words of its interface.
 KINDS = (IStreamProtocolMaker, IDatagramProtocolMaker)
@@ -131,6 +132,8 @@ class Registry:
         """
         A maker's typed settings of plain values; ``None`` for one that has none.
 
+        :param strict: with ``False`` text is read as a number, or as a list with commas, where one
+            is wanted.
         :raises ConfigurationError: see `echod.config.conversion.convert`.
         """
         if maker.options is None:
@@ -138,7 +141,8 @@ class Registry:
                 raise ConfigurationError(f"{place}: protocol {maker.name!r} has no options")
             return None
         try:
-            return convert(options, maker.options, place, strict=strict)
+            plain = options if strict else splitLists(options, maker.options)
+            return convert(plain, maker.options, place, strict=strict)
         except (ConfigurationError, StoppedEarly):
             raise
         except BaseException as error:

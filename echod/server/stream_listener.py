@@ -8,6 +8,7 @@ what it holds, sends FIN and lingers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -83,6 +84,10 @@ class StreamListener(Listener, Owner):
         self._log: ConnectionLog | None = None
         factory = plan.make(cast("IStreamProtocolMaker", plan.maker).makeFactory, context)
         self._halfCloses = plan.trying(lambda: halfCloses(factory))
+        # Its own, or nothing.
+        self._tellDrain: Callable[[], object] = plan.trying(
+            lambda: getattr(factory, "drainBegins", _nothing)
+        )
         #: See `IStreamProtocolMaker`.
         self.lasts = plan.trying(lambda: bool(getattr(plan.maker, "lasts", False)))
         outermost = _ListenerFactory(self, factory)
@@ -148,6 +153,14 @@ class StreamListener(Listener, Owner):
     def cutCount(self) -> int:
         """See `Listener.cutCount`."""
         return self.totals.cut
+
+    def drainBegins(self) -> None:
+        """See `Listener.drainBegins`: the protocol's factory is told."""
+        try:
+            self._tellDrain()
+        except BaseException:
+            # SystemExit too: see echod.insight.fault_log.
+            tellFault(Failure(), f"{self.describe()} could not tell its protocol of the drain")
 
     def cut(self) -> None:
         """See `Listener.cut`: connections are aborted."""
@@ -296,6 +309,10 @@ class StreamListener(Listener, Owner):
             ended = endedOf(connection, self._place, self.sweep.now)
             shelf.put(ended, self._apart or not ended.counts[0])
         live.closed(connection)
+
+
+def _nothing() -> None:
+    """What a factory does that need not know of a drain."""
 
 
 def _hostOf(address: IAddress) -> str | None:
