@@ -24,7 +24,7 @@ def safeJSON(value: object) -> bytes:
         data = msgspec.json.encode(value)
     except UnicodeEncodeError:
         # Half a surrogate pair, which is no text.
-        data = json.dumps(value).encode()
+        data = json.dumps(value, separators=(",", ":")).encode()
     if data.isascii() and b"<" not in data and b"\x7f" not in data:
         return data
     # All of them stand in strings: the rest of JSON is printable ASCII.
