@@ -186,7 +186,7 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         allowed: bool,
         inPlace: bool = False,
         clock: IClock | None = None,
-        told: Callable[[int], None] | None = None,
+        told: Callable[[int, float], None] | None = None,
     ) -> None:
         """
         Say whether input may be echoed without being shown.
@@ -197,7 +197,8 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         :param inPlace: whether bulk is to stay in the socket's queue until it is sent back; it
             costs more than what a transport does otherwise, but nothing of it is ever ours.
         :param clock: tells when something was echoed (`echoedAt`).
-        :param told: called after each turn in which something was, with how many bytes.
+        :param told: called after each read of a transport that tells
+            (`echod.transports.telling`), with ``echoedBytes`` and ``echoedAt``.
         """
 
     def closeNow() -> None:

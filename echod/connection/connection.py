@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from echod.connection.deadlines import verdict
-from echod.connection.flow import INPUT_HELD, RATE
+from echod.connection.flow import INPUT_HELD, LIMITED, RATE
 from echod.connection.half_close import HalfClose
 from echod.connection.lifecycle import TABLE, Action, Event
 from echod.connection.states import GONE, Reason, State
@@ -41,7 +41,12 @@ _OPEN, _ABORTED = State.OPEN, State.ABORTED
 _CONNECTED, _LAYERED = Event.CONNECTED, Event.LAYERED
 _PEER_FIN, _LOST, _EOF = Event.PEER_FIN, Event.LOST, Reason.EOF
 # What a timeline tells of them.
-_TOLD = {Event.READY: "handshake", Event.DRAIN: "drain", Event.END: "ending"}
+_TOLD = {
+    Event.READY: "handshake",
+    Event.DRAIN: "drain",
+    Event.END: "ending",
+    Event.PEER_FIN: "peer_fin",
+}
 _LARGEST_READ = HalfClose.largestRead  # what a transport reads at most unless it is told
 
 
@@ -291,7 +296,8 @@ class Connection(HalfClose):
             self.reason = reason
         self.state, actions = step
         if self.timeline is not None and event in _TOLD:
-            self.timeline.add(_TOLD[event], "" if self.reason is None else self.reason.value)
+            why = self.reason if event is Event.END else None
+            self.timeline.add(_TOLD[event], "" if why is None else why.value)
         for action in actions:
             action(self)
 
@@ -310,7 +316,7 @@ class Connection(HalfClose):
             self._beginToMeter()
             if self.largestRead != _LARGEST_READ:
                 self.transport.limitReads(self.largestRead)
-            if self.verbatim and not self._metered:
+            if self.verbatim and self._watched != LIMITED:
                 told = None if self.timeline is None else self.timeline.echoed
                 self.transport.echoUnseen(True, self.inPlace, self._sweep, told)
             self.transport.registerProducer(self, True)

@@ -18,7 +18,17 @@ from echod.connection.hooks import ProtocolHooks
 from echod.connection.metering import UNLIMITED, Meter
 from echod.connection.states import State
 
-__all__ = ["INPUT_HELD", "OUTPUT_FULL", "PAUSES", "RATE", "SLICE", "SLICES", "FlowControl"]
+__all__ = [
+    "INPUT_HELD",
+    "LIMITED",
+    "OUTPUT_FULL",
+    "PAUSES",
+    "RATE",
+    "SLICE",
+    "SLICES",
+    "TOLD",
+    "FlowControl",
+]
 
 #: The largest piece of a reply that is made by hand, in bytes: Twisted's own high-water
 #: mark, so that one slice over it pauses the making of the next.
@@ -43,6 +53,8 @@ PAUSES = {
     NEXT_TURN: "next_turn",
     RATE: "rate",
 }
+#: Why each read is looked at: a timeline tells of it, or it is limited, or shown.
+TOLD, LIMITED = 1, 2
 # Those that a timeline tells: what lasts for a turn is none of them.
 _TOLD = (OUTPUT_FULL, INPUT_HELD, RATE)
 
@@ -64,10 +76,10 @@ class FlowControl(ProtocolHooks):
     _inputEnded = False
     # When the protocol last made progress; written for each read, and by progressed.
     _progressAt = 0.0
-    # Whether each read is looked at by Connection._look; whether that may limit or show it; what
-    # limits how much may be read at a time, if anything does.  Written by _beginToMeter.
-    _watched = False
-    _metered = False
+    # Why each read is looked at by Connection._look, if it is: `TOLD`, or `LIMITED`, which may
+    # change it; what limits how much may be read at a time, if anything does.  Written by
+    # _beginToMeter.
+    _watched = 0
     _meter: Meter | None = None
 
     # -- To be called by a subclass --------------------------------------------------------
@@ -197,8 +209,10 @@ class FlowControl(ProtocolHooks):
         if limits.bytesPerSecond or owner.byteRate is not None:
             self._meter = Meter(limits.bytesPerSecond, owner.byteRate)
             self.transport.meterReads(self._allowed)
-        self._metered = bool(self._meter or limits.maxBytes or owner.payload)
-        self._watched = self._metered or self.timeline is not None
+        if self._meter or limits.maxBytes or owner.payload:
+            self._watched = LIMITED
+        elif self.timeline is not None:
+            self._watched = TOLD
 
     def _allowed(self) -> int:
         """How many bytes may be read now (`IConnectionTransport.meterReads`); if none, it rests."""

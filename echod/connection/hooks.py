@@ -55,7 +55,7 @@ class ProtocolHooks(TwistedProtocol):
     #: Attributes that most connections are given later than as they are made: whoever accepts them
     #: sets these of the first one, and all others then need less memory.
     lateNames: ClassVar[Sequence[str]] = (
-        *("state", "reason", "openedAt", "_protocolKnows", "_metered", "_paused"),
+        *("state", "reason", "openedAt", "_protocolKnows", "_watched", "_paused"),
         *("_progressAt", "_deliveredAt", "_delivered", "_owing", "_seen", "_replied"),
         *("_inputEnded", "_outputEnding", "_outputEnded", "_slices"),
     )

@@ -60,6 +60,13 @@ class _Run:
         self.count = 1
         self.total = self.greatest = amount
 
+    def add(self, now: float, amount: int) -> None:
+        """Once more."""
+        self.until = now
+        self.count += 1
+        self.total += amount
+        self.greatest = max(self.greatest, amount)
+
 
 # All else: what, for which reason or how much, when.
 _Entry = tuple[str, str | int, float]
@@ -76,7 +83,10 @@ class Timeline:
     :ivar fellOut: entries that have fallen out.
     """
 
-    __slots__ = ("_clock", "_echo", "_entries", "_most", "_runs", "began", "fellOut", "firstAt")
+    __slots__ = (
+        *("_clock", "_echo", "_echoed", "_echoedAt", "_entries", "_most", "_runs"),
+        *("began", "fellOut", "firstAt"),
+    )
 
     def __init__(self, most: int, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -84,6 +94,8 @@ class Timeline:
         self._entries: list[_Run | _Entry] = []
         # What goes on and may go on: the run of echoes, and those of other kinds.
         self._echo: _Run | None = None
+        self._echoed = 0
+        self._echoedAt = 0.0
         self._runs: Sequence[_Run] = ()
         self.began = clock()
         self.firstAt: float | None = None
@@ -106,25 +118,34 @@ class Timeline:
         if len(self._entries) > self._most:
             self._drop()
 
-    def echoed(self, count: int) -> None:
-        """So many bytes of payload were read and sent in one turn."""
+    def echoed(self, total: int, at: float) -> None:
+        """
+        A turn in which payload may have been read and sent back.
+
+        :param total: bytes that have been in all.
+        :param at: when the last of them were, by a clock that moves now and then: as long as it
+            says the same, nobody asks what time it is.
+        """
+        count = total - self._echoed
+        run = self._echo
+        if run is None or at is not self._echoedAt:
+            if count:
+                self._echoedLater(count, at)
+        elif count:
+            self._echoed = total
+            run.count += 1
+            run.total += count
+            if count > run.greatest:
+                run.greatest = count
+
+    def _echoedLater(self, count: int, at: float) -> None:
         now, run = self._clock(), self._echo
+        self._echoed += count
+        self._echoedAt = at
         if run is None or now - run.until >= GAP:
             self._echo = self._begin(_ECHO, "", now, count)
-            return
-        run.until = now
-        run.count += 1
-        run.total += count
-        if count > run.greatest:
-            run.greatest = count
-
-    def read(self, count: int) -> None:
-        """So many bytes of payload were read."""
-        self.repeated("read", count)
-
-    def wrote(self, count: int) -> None:
-        """So many bytes of payload were handed over to be sent."""
-        self.repeated("write", count)
+        else:
+            run.add(now, count)
 
     def repeated(self, kind: str, amount: int = 0, reason: str = "") -> None:
         """
@@ -136,10 +157,7 @@ class Timeline:
         now = self._clock()
         for run in self._runs:
             if run.kind == kind and run.reason == reason and now - run.until < GAP:
-                run.until = now
-                run.count += 1
-                run.total += amount
-                run.greatest = max(run.greatest, amount)
+                run.add(now, amount)
                 return
         run = self._begin(kind, reason, now, amount)
         others = [each for each in self._runs if (each.kind, each.reason) != (kind, reason)]
@@ -173,7 +191,8 @@ class Timeline:
         """
         All of it, as plain values: ``{"fell_out": 0, "events": [{"event": "open", "at": 0}, …]}``.
 
-        ``at`` and ``until`` are microseconds since the beginning.
+        ``at`` and ``until`` are microseconds since the beginning; of what was echoed in one turn
+        ``until`` may be a tenth of a second too early.
         """
         events: list[dict[str, object]] = [{"event": "open", "at": 0}]
         before = self.began

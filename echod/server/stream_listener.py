@@ -172,6 +172,7 @@ class StreamListener(Listener, Owner):
         self._shelf = shelf
         unsaid = 0 if shelf is None else TIMELINE
         self.timeline = unsaid if self.limits.timeline is None else self.limits.timeline
+        self._port.tellEchoes(self.timeline > 0)
         self.totals.refused.keep(shelf is not None)
         self.totals.observe(shelf is not None)
         for owner in {connection.owner for connection in self._live}:

@@ -46,6 +46,7 @@ from echod.transports.layers.proxied import Proxied
 from echod.transports.ports import layered
 from echod.transports.socket_stream import SocketStream
 from echod.transports.tcp import Server, TCPPort
+from echod.transports.telling import telling
 from echod.transports.unix import UNIXListeningPort
 from echod.wire.networks import Networks
 
@@ -264,7 +265,7 @@ def memoryLink(
     connection.owner = owner
     assert theirs.send(header) == len(header), "the buffers are too small for the header"
     usual = _ProxiedMemoryServer if header else _MemoryServer
-    kind: Callable[..., SocketStream] = transport or usual
+    kind: Callable[..., SocketStream] = transport or (telling(usual) if owner.timeline else usual)
     connection.makeConnection(kind(ours, connection, ("127.0.0.1", 50000), None, 0, loop))
     return Link(connection, theirs, loop, owner)
 
@@ -371,6 +372,7 @@ def _kernelLink(
     factory = Factory.forProtocol(lambda: connection)
     factory.noisy = False
     port = makePort(factory, loop)
+    port.tellEchoes(owner.timeline > 0)
     port.startListening()
     try:
         client = connect(port)

@@ -28,6 +28,7 @@ from echod.transports.binding import INET6_FIELDS, withZone
 from echod.transports.endpoint_port import EndpointPort
 from echod.transports.resting import Resting, isShutDown
 from echod.transports.socket_stream import SocketStream, require
+from echod.transports.telling import silent, telling
 from echod.wire.addresses import SocketAddress
 
 if TYPE_CHECKING:
@@ -93,6 +94,11 @@ class Accepting(Resting, tcp.Port):
         self.layers = {layer.name: layer for layer in found}
         for layer in reversed(found):
             self.transport = layered(layer.transport, self.transport)
+
+    def tellEchoes(self, tells: bool) -> None:
+        """Have whoever connects from now on `telling`, or silent, transports."""
+        base = silent(self.transport)
+        self.transport = telling(base) if tells else base
 
     def doRead(self) -> Exception | None:
         """

@@ -102,9 +102,8 @@ class SocketStream(BulkEcho):
     _ending = False
     # How many bytes may be read now, where that is limited; written by meterReads.
     _allowed: Callable[[], int] | None = None
-    # Who is told of echoes, if anybody is, and of how many bytes; written by echoUnseen.
-    _told: Callable[[int], None]
-    _toldBytes = 0
+    # Who is told of echoes (`echod.transports.telling`); written by echoUnseen.
+    _told: Callable[[int, float], None] | None = None
     # Closing ends both directions by itself: descriptors are not inherited (FD_CLOEXEC).
     _shouldShutdown = False
     #: See `IConnectionTransport`.
@@ -141,14 +140,11 @@ class SocketStream(BulkEcho):
         self._echoesNow = False
         self._allowed = allowed
         if allowed is None:
-            self._readAsAlways()
+            # It refers to this one, which would wait for the collector.
+            self.__dict__.pop("doRead", None)
             return
         # Where nothing is limited there is nothing to ask, and a read does not look.
         self.doRead = self._readMetered  # type: ignore[method-assign]  # for this one alone
-
-    def _readAsAlways(self) -> None:
-        """Without a look before or after, whose method refers to this one: a cycle."""
-        self.__dict__.pop("doRead", None)
 
     def _readMetered(self) -> ConnectionDone | ConnectionLost | Literal[False] | None:
         assert self._allowed is not None
@@ -163,22 +159,12 @@ class SocketStream(BulkEcho):
         allowed: bool,
         inPlace: bool = False,
         clock: IClock | None = None,
-        told: Callable[[int], None] | None = None,
+        told: Callable[[int, float], None] | None = None,
     ) -> None:
         """See `IConnectionTransport.echoUnseen`."""
         self._allowEcho(allowed and not self._ending, inPlace, clock)
         if told is not None:
             self._told = told
-            # Where nobody wants to know, a read does not look.
-            self.doRead = self._readAndTell  # type: ignore[method-assign]  # for this one alone
-
-    def _readAndTell(self) -> ConnectionDone | ConnectionLost | Literal[False] | None:
-        why = type(self).doRead(self)
-        count = self.echoedBytes - self._toldBytes
-        if count:
-            self._toldBytes += count
-            self._told(count)
-        return why
 
     # The base that it differs from has its doRead and doWrite exchanged at an abort.
     def doRead(  # type: ignore[override]

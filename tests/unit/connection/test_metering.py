@@ -241,7 +241,7 @@ def test_firstByte() -> None:
 def test_payloadIsShown() -> None:
     """Each read is shown as it comes, also of a protocol whose input need not be looked at."""
     link = memoryLink(raw.makeFactory(RawOptions()).buildProtocol(None))  # type: ignore[arg-type]  # no address
-    assert not link.connection._metered
+    assert not link.connection._watched
     link.reset()
     link.pump()
     with Served(None, logPayload=True) as served:

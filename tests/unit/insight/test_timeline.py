@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from echod.insight.timeline import EVENTS, FIRST, GAP, Timeline
 
+#: A tick of the clock.
+NOW = 12.5
+
 
 class Hand:
     """A clock that a test moves."""
@@ -56,9 +59,9 @@ def test_echoed() -> None:
     hand = Hand()
     timeline = Timeline(32, hand)
     hand.now += 0.5
-    timeline.echoed(7)
+    timeline.echoed(7, 1.0)
     hand.now += 0.25
-    timeline.echoed(3)
+    timeline.echoed(10, 2.0)
     run = {"at": 500_000, "count": 2, "until": 750_000, "bytes": 10, "greatest": 7}
     assert events(timeline)[1:] == [
         {"event": "first", "at": 500_000},
@@ -70,9 +73,9 @@ def test_echoed() -> None:
 def test_somethingBetween() -> None:
     """What happens before and after something else is two entries."""
     timeline = Timeline(32)
-    timeline.echoed(1)
+    timeline.echoed(1, NOW)
     timeline.add("peer_fin")
-    timeline.echoed(2)
+    timeline.echoed(3, NOW)
     timeline.repeated("read", 3)
     assert words(timeline) == [
         *("open", "first", "read", "write", "peer_fin", "read", "write", "read")
@@ -83,11 +86,11 @@ def test_silence() -> None:
     """What goes on after a second has an entry of its own; the silence before it is told."""
     hand = Hand()
     timeline = Timeline(32, hand)
-    timeline.echoed(1)
+    timeline.echoed(1, 1.0)
     hand.now += GAP - 0.001
-    timeline.echoed(1)
+    timeline.echoed(2, 2.0)
     hand.now += GAP
-    timeline.echoed(1)
+    timeline.echoed(3, 3.0)
     assert words(timeline) == ["open", "first", "read", "write", "quiet", "read", "write"]
     assert events(timeline)[4] == {"event": "quiet", "at": 999_000, "us": 1_000_000}
 
@@ -131,11 +134,12 @@ def test_nothingIsLost(steps: list[tuple[str, float]]) -> None:
     """Whatever the mix, no byte is counted twice, and times only grow where nothing fell out."""
     hand = Hand()
     timeline = Timeline(1000, hand)
-    read = written = 0
+    echoed = read = written = 0
     for kind, wait in steps:
         hand.now += wait
         if kind == "echo":
-            timeline.echoed(5)
+            echoed += 5
+            timeline.echoed(echoed, float(int(10 * hand.now)))
             read, written = read + 5, written + 5
         elif kind == "fin":
             timeline.add("peer_fin")
@@ -155,13 +159,15 @@ def test_nothingIsLost(steps: list[tuple[str, float]]) -> None:
 def test_fewEntries(steps: list[str]) -> None:
     """However few entries there may be, what fell out does not come back."""
     timeline = Timeline(4)
+    echoed = 0
     for kind in steps:
         if kind == "echo":
-            timeline.echoed(5)
+            echoed += 5
+            timeline.echoed(echoed, NOW)
         elif kind == "fin":
             timeline.add("peer_fin")
         else:
             timeline.repeated(kind, 3)
         assert len(timeline) <= 4
-    timeline.echoed(9)
+    timeline.echoed(echoed + 9, NOW)
     assert max(event.get("greatest", 0) for event in events(timeline)) == 9
