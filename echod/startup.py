@@ -3,9 +3,10 @@ What the process sees to before anything else is loaded: signals, and descriptor
 
 A daemon takes a third of a second to load, and whoever sends it a signal cannot know whether it is
 done.  From `begin` on none is lost and none kills it by its default: SIGTERM and SIGINT end it,
-with status 0, until it has bound its sockets, and are kept from then on, as SIGHUP and SIGUSR1 are
-all the while, for `echod.daemon.signals.Signals`.  The kernel keeps them, being blocked; so it
-does for process 1 of a container, which loses whatever else has no handler (pid_namespaces(7)).
+with status 0, until it has bound its sockets, and are kept from then on, as SIGHUP, SIGUSR1 and
+SIGUSR2 are all the while, for `echod.daemon.signals.Signals`.  The kernel keeps them, being
+blocked; so it does for process 1 of a container, which loses whatever else has no handler
+(pid_namespaces(7)).
 
 It loads nothing that takes time.
 """
@@ -34,7 +35,7 @@ __all__ = [
 #: They end the daemon.
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 #: They ask something of one that serves.
-_REQUESTS = (signal.SIGHUP, signal.SIGUSR1)
+_REQUESTS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 #: Those that a shell's ``&`` and nohup(1) have ignored; that is a wish.
 _IGNORABLE = frozenset({signal.SIGINT, signal.SIGHUP})
 #: Options with which it prints something and ends; they can be shortened.

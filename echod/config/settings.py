@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -49,6 +49,7 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     :ivar drainDelay: ``health`` says ``draining`` meanwhile; all else goes on.
     :ivar drainTimeout: Connections that are left then are reset.
     :ivar logPayload: Whatever is not printable is escaped.
+    :ivar logFormat: See [the log](log.md#for-programs).
     :ivar defaults: ``[defaults]``, limits for all listeners; only the keys that are there.
     :ivar listener: the ``[[listener]]`` tables; without one, three default listeners are served.
     """
@@ -66,6 +67,10 @@ class Configuration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     logPayload: Annotated[bool, Meta(description="log the first 64 bytes of whatever is read")] = (
         False
     )
+    logFormat: Annotated[
+        Literal["text", "json", "journal"],
+        Meta(description="what lines of the log are: text, json, or journal for systemd's"),
+    ] = "text"
     defaults: dict[str, Any] = msgspec.field(default_factory=dict)
     listener: list[dict[str, Any]] | None = None
 

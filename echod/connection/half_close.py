@@ -146,6 +146,10 @@ class HalfClose(FlowControl):
             self._slices is not None or self._waits() or self.transport.unsent() > 0
         )
 
+    def unacknowledged(self) -> int:
+        """Bytes of what was answered that the peer has not acknowledged."""
+        return self.transport.unsent() if self._protocolKnows else 0
+
     def writeConnectionLost(self) -> None:
         """Our FIN is with the kernel."""
         if self.state is State.ABORTED:
@@ -237,5 +241,6 @@ class HalfClose(FlowControl):
             if unread:
                 self.timeline.add("unread", unread)
             self.timeline.add("rst", "us")
+        self.owner.aborting(self)  # type: ignore[arg-type]  # a subclass is a Connection
         self.transport.unregisterProducer()
         self.transport.abortConnection()

@@ -52,6 +52,9 @@ class Owner:
     def lingering(self, connection: Connection) -> None:
         """We ended it: it counts no more against the limit."""
 
+    def aborting(self, connection: Connection) -> None:
+        """It is about to get RST from us, or is found to be broken; `closed` follows."""
+
     def inputEnded(self, connection: Connection) -> None:
         """The peer's FIN arrived."""
 

@@ -27,12 +27,14 @@ from twisted.logger import (
     LogLevel,
     formatEvent,
     globalLogBeginner,
+    textFileLogObserver,
 )
 from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 from twisted.python.reflect import safe_str
 
 from echod.daemon.log_files import NamedFile, StandardStream, TextFile
+from echod.daemon.log_format import FORMATS
 from echod.daemon.log_queue import LogQueue
 from echod.errors import EchodError
 
@@ -48,11 +50,22 @@ _SETTLED = (str, bytes, int, float, type(None), type(LogLevel.info), Logger)
 
 
 class _Text:
-    """Lines of text for a file: formatted at once, written many at a time."""
+    """
+    Lines of text for a file: formatted at once, written many at a time.
 
-    def __init__(self, formatted: Callable[[Any], str | None], file: TextFile) -> None:
-        self._formatted = formatted
+    :param own: what the observer makes of an event.
+    """
+
+    def __init__(self, own: Callable[[Any], str | None], file: TextFile) -> None:
+        # What does so by now.
+        self._own = self._formatted = own
         self.file = file
+
+    def setFormat(self, word: str) -> None:
+        """Format what comes from now on so, if the observer's own is Twisted's text."""
+        # Private: the name of a function within a function is all that tells whose it is.
+        if getattr(self._own, "__qualname__", "").startswith(f"{textFileLogObserver.__name__}."):
+            self._formatted = FORMATS.get(word, self._own)
 
     def settle(self, event: LogEvent) -> tuple[object, int]:
         text = self._formatted(event)
@@ -79,6 +92,9 @@ class _Events:
     def write(self, events: Sequence[Any]) -> int:
         self._observer(events[0])
         return 1
+
+    def setFormat(self, word: str) -> None:
+        """What it makes of events is its own business."""
 
     def reopen(self) -> None:
         """What it writes to is its own business."""
@@ -142,15 +158,23 @@ class Log:
     From now on whatever observers the process is given by ``beginLoggingTo`` are `LogQueue`;
     `begin` has them write.
 
+    :param lineFormat: what its lines are: a key of `echod.daemon.log_format.FORMATS`, or ``text``.
+        It takes the place of Twisted's text in standard streams and files; syslog, and what
+        ``--logger`` names, have their own.
     :param patience: seconds that `finish` waits at most.
     :ivar elsewhere: whether something goes elsewhere than to standard output or standard error.
     """
 
     def __init__(
-        self, beginner: LogBeginner = globalLogBeginner, patience: float = PATIENCE
+        self,
+        beginner: LogBeginner = globalLogBeginner,
+        patience: float = PATIENCE,
+        lineFormat: str = "text",
     ) -> None:
         self._patience = patience
+        self._format = lineFormat
         self._queues: list[LogQueue] = []
+        self._outlets: list[_Text | _Events] = []
         self.elsewhere = False
         self._begun = False
         self._standard = [stream for stream in (sys.__stdout__, sys.__stderr__) if stream]
@@ -167,6 +191,12 @@ class Log:
         self._begun = True
         for queue in self._queues:
             queue.begin()
+
+    def setFormat(self, word: str) -> None:
+        """Have lines from now on be of that format; those that wait stay as they are."""
+        self._format = word
+        for outlet in self._outlets:
+            outlet.setFormat(word)
 
     def reopen(self) -> None:
         """Open files that have a name anew: somebody has moved them."""
@@ -195,6 +225,8 @@ class Log:
         outlet = _outlet(observer, self._standard)
         if not (isinstance(outlet, _Text) and isinstance(outlet.file, StandardStream)):
             self.elsewhere = True
+        outlet.setFormat(self._format)
+        self._outlets.append(outlet)
         queue = LogQueue(outlet)
         self._queues.append(queue)
         if self._begun:

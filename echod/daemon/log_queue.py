@@ -141,10 +141,11 @@ class LogQueue:
         if self._lost:
             lost, self._lost = self._lost, 0
             text = f"{lost} line{'s' * (lost > 1)} lost here: {self._reason}"
-            self._tell(LogLevel.warn, text, lost)
+            self._tell(LogLevel.warn, text, lost, event="lost", lines=lost, reason=self._reason)
 
-    def _tell(self, level: object, text: str, lines: int) -> None:
+    def _tell(self, level: object, text: str, holds: int, **values: object) -> None:
         event = {
+            **values,
             "log_format": "{log_text}",
             "log_text": text,
             "log_level": level,
@@ -152,7 +153,7 @@ class LogQueue:
             "log_time": time.time(),
         }
         payload, size = self._outlet.settle(event)
-        self._append(payload, size, lines)
+        self._append(payload, size, holds)
 
     def _run(self) -> None:
         # Signals are the reactor's.  Blocked, SIGTTOU stops nobody either (stty tostop).

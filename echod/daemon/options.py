@@ -83,8 +83,9 @@ def _parameters(kind: type[msgspec.Struct]) -> list[list[str | None]]:
     parameters: list[list[str | None]] = []
     for field, words in _keys(kind):
         if not isinstance(field.default, bool):
-            number = isinstance(field.default, int | float)
-            default = f" [{field.default:g}]" if number else ""
+            value = field.default
+            shown = f"{value:g}" if isinstance(value, int | float) else value
+            default = f" [{shown}]" if isinstance(shown, str) else ""
             parameters.append([_option(field.encode_name), None, None, f"{words}{default}"])
     return parameters
 
@@ -287,7 +288,7 @@ class Options(usage.Options):
             except ConfigurationError as error:
                 raise self._inFile(error) from error
         changes: dict[str, Any] = {}
-        for name in ("drainDelay", "drainTimeout"):
+        for name in ("drainDelay", "drainTimeout", "logFormat"):
             text = self[_option(keyOf(name))]
             if text is not None:
                 changes[name] = getattr(_fromText({keyOf(name): text}, Configuration), name)
@@ -367,7 +368,7 @@ def makeService(options: Options) -> EchodService:
     assert options.plan is not None
     printEchodErrors()
     useMonotonicClock(reactor)
-    log = Log()
+    log = Log(lineFormat=options.plan.logFormat)
     service = Daemon(options.plan, reactor, log)
     atexit.register(service.end)
     supervision = Supervision(service, Notifier(os.environ), options.makePlan, reactor)

@@ -104,9 +104,14 @@ class Daemon(EchodService):
             if self._standardError:
                 self._standardError.tell(str(error))
             if self._log.elsewhere or not self._standardError:
-                _log.critical("{error}", error=error)
+                _log.critical("{reason}", event="not_started", reason=str(error))
             self._status = error.status
             raise AlreadyReported(error.status) from error
+
+    def reload(self, plan: Plan) -> None:
+        """See `EchodService.reload`; the log's format is the plan's from then on."""
+        super().reload(plan)
+        self._log.setFormat(plan.logFormat)
 
     def end(self) -> None:
         """

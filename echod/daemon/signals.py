@@ -22,6 +22,7 @@ from twisted.logger import Logger
 
 from echod import startup
 from echod.daemon.log import Log
+from echod.daemon.log_format import JSONText
 from echod.daemon.supervision import Supervision
 from echod.errors import AlreadyReported, EchodError
 from echod.interfaces import IProcessReactor
@@ -60,15 +61,20 @@ class Signals:
         self._asked: float | None = None
 
     def install(self) -> None:
-        """Take over SIGTERM, SIGINT, SIGHUP and SIGUSR1, also those that came meanwhile."""
+        """Take over what `startup` has kept, also what of it came meanwhile."""
         for number, act in (
             (signal.SIGTERM, self._stop),
             (signal.SIGINT, self._stop),
             (signal.SIGHUP, self._hangUp),
             (signal.SIGUSR1, self._tellCounters),
+            (signal.SIGUSR2, self._reserve),
         ):
             if startup.ignored(number):
-                _log.info("{name} stays ignored, as it was at the start", name=number.name)
+                _log.info(
+                    "{signal} stays ignored, as it was at the start",
+                    event="signal",
+                    signal=number.name,
+                )
             else:
                 signal.signal(number, self._inReactor(act))
         self._reactor.addSystemEventTrigger("after", "shutdown", self._setExitStatus)
@@ -84,23 +90,29 @@ class Signals:
     def _stop(self, name: str, when: float) -> None:
         if self._asked is None:
             self._asked = when
-            _log.info("{name}: draining; once more to end at once", name=name)
+            _log.info("{signal}: draining; once more to end at once", event="draining", signal=name)
             # It may have begun to by itself.
             with suppress(ReactorNotRunning):
                 self._reactor.stop()
         elif when - self._asked < ONE_REQUEST:
-            _log.info("{name} again, too soon to mean more", name=name)
+            _log.info("{signal} again, too soon to mean more", event="signal", signal=name)
         else:
-            _log.warn("{name} again: ending at once", name=name)
+            _log.warn("{signal} again: ending at once", event="signal", signal=name)
             self._service.cut()
 
     def _hangUp(self, name: str, when: float) -> None:
         self._log.reopen()
-        _log.info("{name}: reading the configuration again", name=name)
+        _log.info("{signal}: reading the configuration again", event="signal", signal=name)
         self._supervision.reload()
 
     def _tellCounters(self, name: str, when: float) -> None:
-        _log.info("counters {counters}", counters=toJSON(self._service.counters()))
+        counters = JSONText(toJSON(self._service.counters()))
+        _log.info("counters {counters}", event="counters", counters=counters)
+
+    def _reserve(self, name: str, when: float) -> None:
+        _log.info(
+            "{signal} is kept for rolling restarts: nothing is done", event="signal", signal=name
+        )
 
     def _setExitStatus(self) -> None:
         status = self._service.exitStatus

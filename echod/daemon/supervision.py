@@ -95,18 +95,27 @@ class Supervision:
         succeeds.  Not once it drains: nothing new is to be bound then.
         """
         if self._service.draining:
-            _log.warn("the configuration stays as it was: the daemon is stopping")
+            _log.warn(
+                "the configuration stays as it was: {reason}",
+                event="reload_refused",
+                reason="the daemon is stopping",
+            )
             return
         self._notifier.reloading()
         try:
             self._service.reload(self._makePlan())
         except EchodError as error:
-            _log.error("the configuration stays as it was: {error}", error=error)
-            self._service.reloads.refuse(str(error))
+            reason = str(error)
+            _log.error(
+                "the configuration stays as it was: {reason}", event="reload_refused", reason=reason
+            )
+            self._service.reloads.refuse(reason)
         except BaseException as error:
             # A plugin's fault, or ours; SystemExit too: see echod.insight.fault_log.
             what = whatFailed(error)
-            _log.failure("the configuration stays as it was: {what}", what=what)
+            _log.failure(
+                "the configuration stays as it was: {reason}", event="reload_refused", reason=what
+            )
             self._service.reloads.refuse(f"{what}; see the log")
         finally:
             self._notifier.ready()
@@ -151,7 +160,12 @@ class Supervision:
             # Whatever held everybody up for a moment is gone by the next look.
             if self._faults == before != self._told:
                 self._told = before
-                _log.critical("not well: {faults}", faults="; ".join(before))
+                _log.critical(
+                    "not well: {_faults}",
+                    event="unwell",
+                    faults=before,
+                    _faults="; ".join(before),
+                )
             return
         self._told = []
         self._due -= 1

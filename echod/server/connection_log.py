@@ -41,18 +41,22 @@ def _peerOf(connection: Connection) -> str:
 
 class ConnectionLog:
     """
-    A line when a connection opens, one for the peer's FIN, one when it is gone.
+    A line when a connection opens, for the peer's FIN or our end, and when it is gone.
 
     :param listener: what names the listener in each line.
     """
 
     def __init__(self, listener: str) -> None:
         self._listener = listener
+        # Those whose end by us was told; written by ended and closed.
+        self._ended: set[Connection] = set()
 
     def opened(self, connection: Connection) -> None:
-        """``opened raw tcp 127.0.0.1:1234 peer=127.0.0.1:40000``"""
+        """``opened raw tcp 127.0.0.1:1234 id=k4x2mq9d-1f peer=127.0.0.1:40000``"""
         _log.info(
-            "opened {listener} peer={peer}",
+            "opened {listener} id={id} peer={peer}",
+            event="opened",
+            id=connection.id,
             listener=self._listener,
             peer=_peerOf(connection),
         )
@@ -60,20 +64,44 @@ class ConnectionLog:
     def layered(self, connection: Connection, name: str, line: str) -> None:
         """``tls … version=TLSv1.3``: what a layer has to say, once all of them are done."""
         _log.info(
-            "{layer} {listener} peer={peer} {line}",
-            layer=name,
+            "{_layer} {listener} id={id} peer={peer} {_line}",
+            event=name,
+            _layer=name,
+            id=connection.id,
             listener=self._listener,
             peer=_peerOf(connection),
-            line=line,
+            _line=line,
+            **{name: connection.transport.facts().get(name)},
         )
 
     def inputEnded(self, connection: Connection) -> None:
         """``eof …``: FIN, not RST."""
         _log.info(
-            "eof {listener} peer={peer} in={bytesIn}",
+            "eof {listener} id={id} peer={peer} in={bytesIn}",
+            event="eof",
+            id=connection.id,
             listener=self._listener,
             peer=_peerOf(connection),
             bytesIn=connection.bytesIn,
+        )
+
+    def ended(self, connection: Connection) -> None:
+        """
+        ``ended … reason=idle owed=0``: we have ended it, before the peer did; once.
+
+        ``owed`` is what the peer has not acknowledged by then, in bytes.
+        """
+        if connection in self._ended:
+            return
+        self._ended.add(connection)
+        _log.info(
+            "ended {listener} id={id} peer={peer} reason={reason} owed={owed}",
+            event="ended",
+            id=connection.id,
+            listener=self._listener,
+            peer=_peerOf(connection),
+            reason=(connection.reason or Reason.EOF).value,
+            owed=connection.unacknowledged(),
         )
 
     def closed(self, connection: Connection, now: float) -> None:
@@ -82,24 +110,31 @@ class ConnectionLog:
 
         What failed in TLS, or in a PROXY header, follows as ``failure='NO_SHARED_CIPHER'``.
         """
+        self._ended.discard(connection)
         failure = connection.transport.failure
         _log.info(
-            "closed {listener} peer={peer} in={bytesIn} out={bytesOut} seconds={seconds:.1f}"
-            " reason={reason} end={end}{failure}",
+            "closed {listener} id={id} peer={peer} in={bytesIn} out={bytesOut}"
+            " seconds={seconds:.1f} reason={reason} end={end}{_failure}",
+            event="closed",
+            id=connection.id,
             listener=self._listener,
             peer=_peerOf(connection),
             bytesIn=connection.bytesIn,
             bytesOut=connection.bytesOut,
-            seconds=now - connection.openedAt,
+            seconds=round(now - connection.openedAt, 3),
             reason=(connection.reason or Reason.EOF).value,
             end=connection.endedHow,
-            failure=f" failure={failure!r}" if failure else "",
+            cut=connection.cut,
+            failure=failure,
+            _failure=f" failure={failure!r}" if failure else "",
         )
 
     def payload(self, connection: Connection, data: bytes) -> None:
         """``payload … size=5 data=b'hello'``: at most `PAYLOAD` bytes, escaped."""
         _log.info(
-            "payload {listener} peer={peer} size={size} data={data!r}",
+            "payload {listener} id={id} peer={peer} size={size} data={data!r}",
+            event="payload",
+            id=connection.id,
             listener=self._listener,
             peer=_peerOf(connection),
             size=len(data),
@@ -138,10 +173,13 @@ class RefusalLog:
             reasons = " ".join(f"{reason}={count}" for reason, count in sorted(new.items()))
             peer = tellPeer(example)
             _log.warn(
-                "refused {listener} {reasons}{example}",
+                "refused {listener} {_reasons}{_example}",
+                event="refused",
                 listener=self._listener,
-                reasons=reasons,
-                example=f" example={peer}" if peer else "",
+                reasons=dict(new),
+                example=peer or None,
+                _reasons=reasons,
+                _example=f" example={peer}" if peer else "",
             )
 
 
@@ -169,6 +207,7 @@ class SlowLog:
         owner = getattr(protocol, "owner", None)
         _log.warn(
             "slow {listener} protocol={protocol} milliseconds={milliseconds} count={count}",
+            event="slow",
             listener=repr(descriptor) if owner is None else owner.describe(),
             protocol=type(protocol).__name__ if protocol is not None else "none",
             milliseconds=round(seconds * 1000),

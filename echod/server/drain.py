@@ -101,7 +101,9 @@ class Drain:
 
     def _giveUp(self) -> None:
         left = sum(listener.connectionCount for listener in self._everybody())
-        _log.error("the drain ends without {left} connections that did not end", left=left)
+        _log.error(
+            "the drain ends without {left} connections that did not end", event="left", left=left
+        )
         self.cutShort = True
         self._end()
 
@@ -114,7 +116,11 @@ class Drain:
         self._last = None
         owed = self._owed() - self._cutBefore
         if owed:
-            _log.warn("{owed} connections were cut that were still owed bytes", owed=owed)
+            _log.warn(
+                "{connections} connections were cut that were still owed bytes",
+                event="cut",
+                connections=owed,
+            )
             self.cutShort = True
         self.ended.callback(None)
 

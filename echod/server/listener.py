@@ -234,7 +234,7 @@ class Listener(Service):
 
     def tellListening(self) -> None:
         """Say in the log that it is bound."""
-        _log.info("listening {listener}", listener=self.describe())
+        _log.info("listening {listener}", event="listening", listener=self.describe())
 
     def startService(self) -> None:
         """Bind, unless the privileged hook has: ``twist`` calls this one alone."""

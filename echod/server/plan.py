@@ -98,6 +98,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     logConnections: bool
     drainDelay: float = 0.0
     logPayload: bool = False
+    logFormat: str = "text"
     notes: Sequence[str] = ()
 
     def holding(self, held: int) -> Plan:
@@ -226,6 +227,7 @@ def plan(
         drainTimeout=configuration.drainTimeout,
         logConnections=configuration.logConnections,
         logPayload=configuration.logPayload,
+        logFormat=configuration.logFormat,
         notes=[
             *registry.problems,
             *notes,

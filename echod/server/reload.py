@@ -103,11 +103,12 @@ class Reload:
         Those that are `gone` serve on; whoever commits retires them.
         """
         for note in self.plan.notes:
-            _log.warn("{note}", note=note)
+            _log.warn("{note}", event="note", note=note)
         for each in self.successions:
             each.commit()
         _log.info(
             "reloaded: {new} listeners are new, {changed} changed, {gone} gone",
+            event="reloaded",
             new=sum(each.current is None for each in self.successions),
             changed=len(self.replaced),
             gone=len(self.gone),

@@ -128,7 +128,7 @@ class EchodService(MultiService):
         :raises ListenError: naming the first address that cannot be had.
         """
         for note in self._plan.notes:
-            _log.warn("{note}", note=note)
+            _log.warn("{note}", event="note", note=note)
         self._bound = True
         try:
             bindAll(self.listeners)
@@ -227,6 +227,7 @@ class EchodService(MultiService):
                 self._socketLost = True
                 _log.critical(
                     "{listener}: its socket was shut down by another process that holds it",
+                    event="socket_lost",
                     listener=listener.describe(),
                 )
         return self._socketLost

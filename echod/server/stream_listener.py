@@ -286,6 +286,13 @@ class StreamListener(Listener, Owner):
     def lingering(self, connection: Connection) -> None:
         """See `Owner.lingering`."""
         self._live.admission.ended(connection)
+        if self._log is not None:
+            self._log.ended(connection)
+
+    def aborting(self, connection: Connection) -> None:
+        """See `Owner.aborting`."""
+        if self._log is not None and not connection.broken:
+            self._log.ended(connection)
 
     def inputEnded(self, connection: Connection) -> None:
         """See `Owner.inputEnded`."""

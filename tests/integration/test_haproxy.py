@@ -177,6 +177,6 @@ def test_clientIsKnown(tmp_path: Path) -> None:
             "    assert client.recv(1) == b'x'\n"
         )
         subprocess.run([*prefix, sys.executable, "-c", program], timeout=PATIENCE, check=True)
-        daemon.waitForLine(f"opened raw tcp {ONE}:1234 (proxy) peer={CLIENT}:")
+        assert f"opened raw tcp {ONE}:1234 (proxy) id=" in daemon.waitForLine(f" peer={CLIENT}:")
         assert run("check", f"{ONE}:1234", command=command).returncode == 4
         assert run("check", "--proxy", f"{ONE}:1234", command=command).returncode == 4

@@ -148,10 +148,12 @@ def test_overUNIX(tmp_path: Path) -> None:
         assert facts["credentials"]["process"] == os.getpid()
         assert json.loads(told(formatV2(command=LOCAL)))["transport"] == "unix"
         assert told(b"hello") == b""
-        daemon.waitForLine(f"opened whoami unix {path} (proxy) peer=192.0.2.7:40000")
+        assert f"opened whoami unix {path} (proxy) id=" in daemon.waitForLine(
+            " peer=192.0.2.7:40000"
+        )
         assert waitForCounters(daemon, "whoami", open=0)["closed"] == {"quit": 2, "header": 1}
         me = f"process={os.getpid()},user={os.geteuid()},group={os.getegid()}"
-        daemon.waitForLine(f"opened whoami unix {path} (proxy) peer={me}")
+        assert f"opened whoami unix {path} (proxy) id=" in daemon.waitForLine(f" peer={me}")
 
 
 def test_untrusted(tmp_path: Path) -> None:

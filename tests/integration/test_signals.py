@@ -139,11 +139,13 @@ def test_askedWhileItStarts(tmp_path: Path, command: list[str]) -> None:
     with starting(tmp_path, command) as daemon:
         os.kill(daemon.pid, signal.SIGUSR1)
         os.kill(daemon.pid, signal.SIGHUP)
+        os.kill(daemon.pid, signal.SIGUSR2)
         daemon.configure()
         daemon.waitFor("listening ")
         # The file is a pipe here.
         daemon.waitFor("echod.toml is no file, and cannot be read again")
         daemon.waitFor("counters {")
+        daemon.waitFor("SIGUSR2 is kept for rolling restarts: nothing is done")
         os.kill(daemon.pid, signal.SIGTERM)
         assert daemon.process.wait(PATIENCE) == 0
 
@@ -186,7 +188,7 @@ import os, signal
 from twisted.application import app
 from twisted.internet import reactor
 
-for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
     reactor.addSystemEventTrigger("before", "startup", os.kill, os.getpid(), number)
     reactor.addSystemEventTrigger("during", "startup", os.kill, os.getpid(), number)
 maker = None
@@ -206,6 +208,16 @@ def test_betweenBindingAndServing(
     assert done.returncode == 0, done.stderr
     for text in ("SIGHUP: reading the configuration again", "counters {", "SIGTERM: draining"):
         assert text in done.stdout
+
+
+@both
+def test_keptForRollingRestarts(command: list[str]) -> None:
+    """SIGUSR2 does nothing but a line; without a handler it would kill (signal(7))."""
+    with Daemon("--port=0", command=command) as daemon, daemon.connect() as client:
+        daemon.signal(signal.SIGUSR2)
+        daemon.waitForLine("SIGUSR2 is kept for rolling restarts: nothing is done")
+        assert exchange(client, b"here") == b"here"
+        assert daemon.stop() == 0
 
 
 # -- What is inherited ---------------------------------------------------------------------------
@@ -322,7 +334,8 @@ def test_storm(command: list[str]) -> None:
         daemon.signal(signal.SIGTERM)
 
         def gone() -> bool:
-            for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+            asking = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+            for number in (*asking, signal.SIGTERM, signal.SIGINT):
                 daemon.signal(number)
             return daemon.process.poll() is not None
 

@@ -668,7 +668,9 @@ def test_logOfConnections(command: list[str]) -> None:
         listener = rf"raw tcp 127\.0\.0\.1:{daemon.ports['raw']}"
         client = daemon.connect()
         name = client.getsockname()
-        peer = rf"peer=127\.0\.0\.1:{name[1]}"
+        # The same in all of its lines.
+        (number,) = re.findall(r" id=(\S+)", daemon.waitForLine("opened raw"))
+        peer = rf"id={number} peer=127\.0\.0\.1:{name[1]}"
         assert exchange(client, b"hello") == b"hello"
         lines = waitFor(lambda: (found := about(daemon, name))[2:] and found)
         expected = (
@@ -730,8 +732,14 @@ def test_logOfDrain(data: bytes) -> None:
         name = idle.getsockname()
         idle.close()
         assert daemon.wait() == 3
-        assert about(daemon, name)[-1].endswith(" reason=drain end=fin")
-        assert about(daemon, dead.getsockname())[-1].endswith(" reason=drain end=abort")
+        opened, ended, *_, closed = about(daemon, name)
+        assert opened.startswith("opened raw tcp ")
+        assert ended.startswith("ended raw tcp ")
+        assert ended.endswith(" reason=drain owed=0")
+        assert closed.endswith(" reason=drain end=fin")
+        _, ended, closed = about(daemon, dead.getsockname())
+        assert re.search(r"^ended raw tcp .* reason=drain owed=[1-9]\d*$", ended)
+        assert closed.endswith(" reason=drain end=abort")
 
 
 def test_logWithoutConnections() -> None:

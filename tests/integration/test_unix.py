@@ -185,8 +185,9 @@ def test_whoIsThere(tmp_path: Path) -> None:
         assert facts["credentials"] == me
         assert facts["local"] == str(path)
         words = "process={process},user={user},group={group}".format(**me)
-        daemon.waitForLine(f"opened whoami unix {path} peer={words}")
-        daemon.waitForLine(f"closed whoami unix {path} peer={words}")
+        for event in ("opened", "closed"):
+            line = daemon.waitForLine(f"{event} whoami unix {path} id=")
+            assert f" peer={words} " in f"{line} "
 
 
 def test_limits(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ LIMIT_KEYS = ", ".join(sorted(Limits.__struct_encode_fields__))
             (
                 "$: Object contains unknown field `nope`"
                 " (there are: defaults, drain_delay, drain_timeout, listener, log_connections,"
-                " log_payload)"
+                " log_format, log_payload)"
             ),
         ),
         (

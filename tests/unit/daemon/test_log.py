@@ -42,13 +42,13 @@ class World:
     :param patience: see `Log`.
     """
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, patience: float = PATIENCE, lineFormat: str = "text") -> None:
         self.publisher = LogPublisher()
         self.stdio: Any = type("Stdio", (), {"stdout": io.StringIO(), "stderr": io.StringIO()})()
         self.warnings: Any = type("Warnings", (), {"showwarning": warnings.showwarning})()
         self.errors = io.StringIO()
         beginner = LogBeginner(self.publisher, self.errors, self.stdio, self.warnings)
-        self.log = Log(beginner, patience)
+        self.log = Log(beginner, patience, lineFormat)
         self.beginLoggingTo = beginner.beginLoggingTo
         self.logger = Logger(namespace="test", observer=self.publisher)
 
@@ -261,6 +261,65 @@ def test_standardOutput(monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.read(reading, 1000) == b"before\n- [test#info] h\\xe9llo\n"
         assert not world.log.elsewhere
     os.close(reading)
+
+
+def test_formats(tmp_path: Path) -> None:
+    """Twisted's text in a file is another format from the first line on, or from one on."""
+    world = World(lineFormat="json")
+    path = tmp_path / "echod.log"
+    world.logger.info("early")
+    world.beginLoggingTo([textFileLogObserver(LogFile.fromFullPath(str(path)))])
+    world.logger.info("{number}", number=5, event="mine")
+    world.log.setFormat("journal")
+    world.logger.error("h\u00e9llo")
+    world.log.setFormat("text")
+    world.logger.info("bye")
+    world.log.begin()
+    assert world.log.finish()
+    early, mine, journal, text = path.read_text().splitlines()
+    assert json.loads(early)["message"] == "early"
+    assert json.loads(mine)["number"] == 5
+    assert journal == "<3>h\u00e9llo"
+    assert text.endswith(" [test#info] bye")
+    (queue,) = world.log._queues
+    os.close(queue._outlet.file._descriptor)  # type: ignore[attr-defined]
+
+
+def test_formatsOfOthers() -> None:
+    """What somebody has made of events of his own is his: JSON of Twisted's, and syslog's text."""
+    world = World(lineFormat="journal")
+    out = io.StringIO()
+    texts: list[Any] = []
+
+    @implementer(ILogObserver)
+    def syslog(event: Any) -> None:
+        texts.append(legacy.textFromEventDict(event))
+
+    world.beginLoggingTo([jsonFileLogObserver(out, ""), LegacyLogObserverWrapper(syslog)])
+    world.logger.info("{number}", number=5, event="mine", _more=[1])
+    world.log.begin()
+    assert world.log.finish()
+    assert json.loads(out.getvalue())["number"] == 5
+    assert texts == ["5"]
+
+
+def test_linesThatAreLost() -> None:
+    """They have an event of their own."""
+    world = World(lineFormat="json")
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as lines, os.fdopen(writing, "w") as stream:
+        world.log._standard = [stream]
+        world.beginLoggingTo([textFileLogObserver(stream)])
+        for _ in range(6):
+            world.logger.info("{text}", text="x" * (1 << 20))
+        world.log.begin()
+        events = [json.loads(lines.readline())]
+        while events[-1]["event"] == "message":
+            events.append(json.loads(lines.readline()))
+        assert world.log.finish()
+    lost = events.pop()
+    assert (lost["event"], lost["lines"], lost["level"]) == ("lost", 6 - len(events), "warn")
+    assert lost["reason"] == "whoever reads the log was too slow"
 
 
 def test_noStandardOutput(world: World) -> None:

@@ -38,6 +38,7 @@ def connectionWith(
     transport: Any = SimpleNamespace(
         credentials=None,
         proxied=None,
+        unsent=lambda: 7,
         failure=None,
         echoedBytes=0,
         getPeer=lambda: IPv4Address("TCP", "127.0.0.1", 40000),
@@ -194,14 +195,27 @@ def test_lifeInTheLog(logLines: LogLines) -> None:
     log.opened(connection)
     log.inputEnded(connection)
     log.closed(connection, 12.34)
+    who = f"raw tcp 127.0.0.1:1234 id={connection.id} peer=127.0.0.1:40000"
     assert logLines.lines == [
-        "opened raw tcp 127.0.0.1:1234 peer=127.0.0.1:40000",
-        "eof raw tcp 127.0.0.1:1234 peer=127.0.0.1:40000 in=5",
-        (
-            "closed raw tcp 127.0.0.1:1234 peer=127.0.0.1:40000 in=5 out=4 seconds=2.3"
-            " reason=eof end=fin"
-        ),
+        f"opened {who}",
+        f"eof {who} in=5",
+        f"closed {who} in=5 out=4 seconds=2.3 reason=eof end=fin",
     ]
+
+
+def test_ourEndInTheLog(logLines: LogLines) -> None:
+    """A line when we end it, with what it is owed; one, however often we end it."""
+    log = ConnectionLog("raw tcp 127.0.0.1:1234")
+    connection = connectionWith(State.LINGERING, Reason.IDLE)
+    # It has not come so far that the protocol knows of it: nobody is owed anything.
+    log.ended(connection)
+    assert logLines.lines[-1].endswith(" peer=127.0.0.1:40000 reason=idle owed=0")
+    log.closed(connection, 0.0)
+    connection._protocolKnows = True
+    for _ in range(3):
+        log.ended(connection)
+    assert [line.split()[0] for line in logLines.lines] == ["ended", "closed", "ended"]
+    assert logLines.lines[-1].endswith(" reason=idle owed=7")
 
 
 @pytest.mark.parametrize(
@@ -228,8 +242,11 @@ def test_endsInTheLog(
 def test_bracesInNames(logLines: LogLines) -> None:
     """A brace in a value is a value."""
     log = ConnectionLog("{peer} {nothing}")
-    log.opened(connectionWith())
-    assert logLines.lines == ["opened {peer} {nothing} peer=127.0.0.1:40000"]
+    connection = connectionWith()
+    log.opened(connection)
+    assert logLines.lines == [
+        f"opened {{peer}} {{nothing}} id={connection.id} peer=127.0.0.1:40000"
+    ]
 
 
 def test_peerOverAUNIXSocket(logLines: LogLines) -> None:
@@ -238,7 +255,8 @@ def test_peerOverAUNIXSocket(logLines: LogLines) -> None:
     transport: Any = connection.transport
     transport.credentials = (123, 1000, 100)
     ConnectionLog("raw unix /run/echod").opened(connection)
-    assert logLines.lines == ["opened raw unix /run/echod peer=process=123,user=1000,group=100"]
+    who = f"id={connection.id} peer=process=123,user=1000,group=100"
+    assert logLines.lines == [f"opened raw unix /run/echod {who}"]
 
 
 @pytest.mark.parametrize(
@@ -253,8 +271,9 @@ def test_peerOverAUNIXSocket(logLines: LogLines) -> None:
 )
 def test_payload(logLines: LogLines, data: bytes, shown: str) -> None:
     """O5: 64 bytes at most, none of which can do anything to a terminal."""
-    ConnectionLog("raw").payload(connectionWith(), data)
-    assert logLines.lines == [f"payload raw peer=127.0.0.1:40000 {shown}"]
+    connection = connectionWith()
+    ConnectionLog("raw").payload(connection, data)
+    assert logLines.lines == [f"payload raw id={connection.id} peer=127.0.0.1:40000 {shown}"]
 
 
 def test_refusals(logLines: LogLines) -> None:
