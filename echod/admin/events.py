@@ -8,6 +8,7 @@ again it gets the newest.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
@@ -18,9 +19,9 @@ from zope.interface import implementer
 
 from echod.admin.bodies import Reply, line
 from echod.admin.channel import AdminRequest
-from echod.admin.pages import now
 from echod.admin.safe_json import safeJSON
 from echod.interfaces import ServerContext
+from echod.wire.timestamps import rfc3339
 
 __all__ = ["MOST_STREAMS", "Events"]
 
@@ -115,7 +116,7 @@ class Events:
             passed, before = seconds - self._before[0], self._before[1]
         self._before = seconds, listeners
         return {
-            "time": now(),
+            "time": rfc3339(time.time()),
             "health": context.health,
             "lag_ms": counters["lag_ms"],
             "worst_lag_ms": counters["worst_lag_ms"],

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 
 from msgspec import Struct
 
@@ -20,19 +19,15 @@ from echod.admin.fair_turns import SharedTurns
 from echod.admin.query import limitOf, parseQuery
 from echod.errors import UnknownWord
 from echod.interfaces import ServerContext
+from echod.wire.timestamps import rfc3339
 
-__all__ = ["EVENTS", "Pages", "now"]
+__all__ = ["EVENTS", "Pages"]
 
 #: What is no page, but goes on.
 EVENTS = b"/events"
 
 _CONNECTION = b"/connections/"
 _STARTED = time.monotonic()
-
-
-def now() -> str:
-    """The time, as RFC 3339 writes it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class _Page(Struct, frozen=True):
@@ -138,7 +133,7 @@ class Pages:
 
     def _counters(self, values: Mapping[str, str]) -> Reply:
         about = {
-            "time": now(),
+            "time": rfc3339(time.time()),
             "uptime": round(time.monotonic() - _STARTED, 3),
             "pid": os.getpid(),
             "version": __version__,

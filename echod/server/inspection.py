@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Protocol
 
 from echod.connection.connection import Connection
@@ -23,9 +22,13 @@ from echod.insight.refusals import Refusal
 from echod.insight.shelf import Ended, Shelf
 from echod.server.counters import NEVER_OPEN, REFUSED
 from echod.server.listener import Listener
+from echod.server.plan import Plan
+from echod.server.plan_rows import listenerRow, servedConfiguration
+from echod.server.reload_record import ReloadRecord
 from echod.wire.networks import Networks
+from echod.wire.timestamps import rfc3339
 
-__all__ = ["Inspection", "rfc3339"]
+__all__ = ["Inspection"]
 
 #: What rows may be sorted by; the greatest comes first.
 _ORDERS: dict[str, Callable[[Connection], float]] = {
@@ -39,12 +42,6 @@ _REASONS = [reason.value for reason in Reason]
 _REFUSED = {*REFUSED, *NEVER_OPEN}
 
 
-def rfc3339(at: float) -> str:
-    """Seconds since 1970 as ``2026-11-28T21:00:00.123Z``."""
-    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
-
-
 class _Inspected(Protocol):
     """What is asked of a service."""
 
@@ -52,6 +49,10 @@ class _Inspected(Protocol):
     def listeners(self) -> Iterable[Listener]: ...
     @property
     def shelf(self) -> Shelf | None: ...
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def reloads(self) -> ReloadRecord: ...
     def everybody(self) -> list[Listener]: ...
     def now(self) -> float: ...
 
@@ -157,11 +158,12 @@ class Inspection:
 
     def listeners(self) -> list[dict[str, object]]:
         """See `ServerInsight.listeners`."""
-        return [{"listener": listener.describe()} for listener in self._service.listeners]
+        return [listenerRow(listener) for listener in self._service.listeners]
 
     def configuration(self) -> dict[str, object]:
         """See `ServerInsight.configuration`."""
-        return {}
+        service = self._service
+        return servedConfiguration(service.plan, service.listeners, service.reloads)
 
 
 def _check(key: str, word: str, words: list[str]) -> None:

@@ -84,15 +84,17 @@ class ListenerPlan(Struct, frozen=True, kw_only=True):
         ``raw tcp 127.0.0.1:1234 (adopted, tls)``: the protocol, where, and what is particular.
 
         :param endpoint: as the system gave it.
-        :param traits: more of them, behind ``adopted`` and the layers (``tls``, ``proxy``).
+        :param traits: more of them, behind `traits`.
         """
-        traits = (
-            *["adopted"] * (self.descriptor is not None),
-            *(layer.name for layer in reversed(self.layers)),
-            *traits,
-        )
+        traits = (*self.traits, *traits)
         told = f" ({', '.join(traits)})" if traits else ""
         return f"{self.maker.name} {endpoint}{told}"
+
+    @property
+    def traits(self) -> list[str]:
+        """What is particular: ``adopted``, and the layers (``tls``, ``proxy``)."""
+        adopted = ["adopted"] * (self.descriptor is not None)
+        return [*adopted, *(layer.name for layer in reversed(self.layers))]
 
     def likeness(self, other: ListenerPlan) -> Likeness:
         """
@@ -315,9 +317,14 @@ class Listener(Service):
         """What it is."""
         return self._plan
 
+    @property
+    def ownTraits(self) -> Sequence[str]:
+        """What is particular besides what the plan knows of."""
+        return ()
+
     def describe(self) -> str:
-        """``raw tcp 127.0.0.1:1234``, with the port that the system chose, and traits."""
-        return self._plan.describe(self._endpoint)
+        """``raw tcp 127.0.0.1:1234 (tls)``, with the port that the system chose, and all traits."""
+        return self._plan.describe(self._endpoint, *self.ownTraits)
 
     def facts(self) -> ListenerFacts:
         """What others may know of it."""

@@ -241,6 +241,11 @@ class EchodService(MultiService):
             if listener.neglects()
         ]
 
+    @property
+    def plan(self) -> Plan:
+        """What is served."""
+        return self._plan
+
     def now(self) -> float:
         """What time it is, in monotonic seconds."""
         return self._monotonic()

@@ -8,7 +8,7 @@ what it holds, sends FIN and lingers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -203,14 +203,10 @@ class StreamListener(Listener, Owner):
             self.byteRate = other.byteRate
         super().takeOver(other)
 
-    def describe(self) -> str:
-        """
-        ``raw tcp 127.0.0.1:1234``, with the port that the system chose.
-
-        What is particular follows in parentheses: ``adopted``, ``tls``, ``proxy``, and ``no
-        half-close`` for a protocol that takes the peer's FIN for its end.
-        """
-        return self._plan.describe(self._endpoint, *["no half-close"] * (not self._halfCloses))
+    @property
+    def ownTraits(self) -> Sequence[str]:
+        """See `Listener.ownTraits`: ``no half-close``, where the protocol has none."""
+        return ["no half-close"] * (not self._halfCloses)
 
     @property
     def connectionCount(self) -> int:

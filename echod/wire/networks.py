@@ -61,6 +61,11 @@ class Networks:
     def __bool__(self) -> bool:
         return bool(self._networks)
 
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """Those that may come, as they were given."""
+        return self._texts[0]
+
     def admit(self, host: str) -> bool:
         """Whether a peer with this numeric address may come."""
         if not self._networks:

@@ -88,6 +88,10 @@ class Layer:
         """What must be equal for a listener to go on with another's layer (a reload)."""
         return None
 
+    def told(self) -> object:
+        """Its settings, as its key in a listener's table could have them: plain values."""
+        return None
+
     def trusts(self, host: str) -> bool:
         """Whether a peer with this address may connect, where the layer `tellsPeer`."""
         return True

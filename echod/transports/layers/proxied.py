@@ -157,6 +157,10 @@ class ProxyLayer(Layer):
         """See `Layer.terms`."""
         return self.trusted
 
+    def told(self) -> object:
+        """See `Layer.told`."""
+        return list(self.trusted.allowed)
+
     def trusts(self, host: str) -> bool:
         """See `Layer.trusts`."""
         return self.trusted.admit(host)

@@ -93,6 +93,10 @@ class TLSLayer(Layer):
         """See `Layer.terms`: what is in the files does not count."""
         return self.security.settings
 
+    def told(self) -> object:
+        """See `Layer.told`: where certificates and keys lie, and not what they are."""
+        return msgspec.to_builtins(self.security.settings)
+
     def line(self, transport: IConnectionTransport) -> str | None:
         """``version=TLSv1.3 cipher=… alpn=echo subject='CN=alice'``: after a handshake."""
         if transport.tls is None:
