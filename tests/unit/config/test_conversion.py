@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
 from msgspec import Struct
 
-from echod.config.conversion import convert
+from echod.config.conversion import convert, listKeys, splitLists
 from echod.config.limits import Limits
 from echod.errors import ConfigurationError
 from echod.protocols.line import LineOptions
@@ -148,3 +148,34 @@ def test_textForNumbers() -> None:
         convert({"idle_timeout": "nan"}, Limits, "here", strict=False)
     with pytest.raises(ConfigurationError, match=r"^here\.strict: Expected `bool`, got `str`$"):
         convert({"strict": "maybe"}, DNSOptions, "here", strict=False)
+
+
+class Listing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Options that are lists, and some that are not."""
+
+    names: Annotated[list[str], msgspec.Meta(description="x")] = msgspec.field(default_factory=list)
+    pair: tuple[int, int] = (0, 0)
+    some: set[int] | None = None
+    text: str = ""
+    table: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def test_lists() -> None:
+    """Text for a list is cut at its commas; all else stays as it is."""
+    assert listKeys(Listing) == {"names", "pair", "some"}
+    given = {"names": "a,b", "pair": "1,2", "some": "3", "text": "a,b", "table": {"a": "b,c"}}
+    split = splitLists(given, Listing)
+    assert split == {
+        "names": ["a", "b"],
+        "pair": ["1", "2"],
+        "some": ["3"],
+        "text": "a,b",
+        "table": {"a": "b,c"},
+    }
+    assert convert(split, Listing, strict=False) == Listing(
+        names=["a", "b"], pair=(1, 2), some={3}, text="a,b", table={"a": "b,c"}
+    )
+    assert splitLists({"names": ["a,b"], "unknown": "a,b"}, Listing) == {
+        "names": ["a,b"],
+        "unknown": "a,b",
+    }

@@ -594,3 +594,22 @@ def test_folderThatIsGone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(folder)
     folder.rmdir()
     assert len(parse("-c", str(path)).listeners) == 1
+
+
+def test_admin() -> None:
+    """Short for a listener of that protocol; a number is a port."""
+    first, second, raw = parse(
+        *("--admin", "8081", "--admin", "unix:/run/x:mode=600", "--interface", "0.0.0.0"),
+        *("--port", "1", "--option", "admin.hosts=a,b"),
+    ).listeners
+    assert [listener.maker.name for listener in (first, second, raw)] == ["admin", "admin", "raw"]
+    assert str(first.endpoint) == "tcp 127.0.0.1:8081"
+    assert str(second.endpoint) == "unix /run/x"
+    assert str(raw.endpoint) == "tcp 0.0.0.0:1"
+    assert getattr(first.options, "hosts", None) == ["a", "b"]
+
+
+def test_adminThatIsWrong(capsys: Capture) -> None:
+    assert refused(capsys, "--admin", "x").startswith("--admin x: ")
+    assert "no name of a host" in refused(capsys, "--admin", "0", "--option", "admin.hosts=a,")
+    assert "datagrams" in refused(capsys, "--admin", "udp:1")

@@ -11,12 +11,13 @@ from twisted.python.failure import Failure
 
 from echod.config.settings import Configuration
 from echod.connection.connection import Connection
-from echod.kit.makers import ConnectionMaker
+from echod.kit.makers import ConnectionFactory, ConnectionMaker, FactoryMaker
 from echod.server.drain import PATIENCE
 from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import BUILTIN, Registry
 from echod.server.service import CUT_SHORT, EchodService
 from echod.testing import Loop
+from tests.conftest import LoggedErrors
 
 
 def test_whoComesAsTheDeadlinePasses() -> None:
@@ -121,3 +122,41 @@ def test_cutBeforeTheDrain() -> None:
     service.stopService().addBoth(ended.append)
     assert ended == [None]
     assert service.exitStatus == CUT_SHORT
+
+
+class Told(ConnectionFactory):
+    """A factory that wants to know when a drain begins."""
+
+    def __init__(self, calls: list[str], *, raises: bool = False) -> None:
+        super().__init__(Connection)
+        self._calls = calls
+        self._raises = raises
+
+    def drainBegins(self) -> None:
+        self._calls.append("told")
+        if self._raises:
+            raise RuntimeError("broken")
+
+    def stopFactory(self) -> None:
+        self._calls.append("stopped")
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_factoriesAreTold(raises: bool, loggedErrors: LoggedErrors) -> None:
+    """Each of them, as it begins and before any listener stops; not while ``drain_delay`` runs."""
+    calls: list[str] = []
+    maker = FactoryMaker("told", "x", lambda: Told(calls, raises=raises))
+    loop = Loop()
+    requests = [ListenerRequest(place="test", protocol="told", endpoint="tcp:0") for _ in range(2)]
+    planned = plan(Configuration(drainDelay=1.0), requests, Registry([maker]), 1 << 16)
+    service = EchodService(planned, loop, loop.seconds)
+    service.privilegedStartService()
+    service.startService()
+    ended: list[object] = []
+    service.stopService().addBoth(ended.append)
+    assert calls == []
+    loop.advance(1.0)
+    assert calls == ["told", "told", "stopped", "stopped"]
+    loop.advance(0.0)
+    assert ended
+    assert len(loggedErrors.flush()) == 2 * raises

@@ -621,3 +621,21 @@ def test_optionsUnderOtherNames() -> None:
         refusal.value
     )
     assert "    options.other-number: int = 2" in registry.describe()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "host"),
+    [
+        ("tcp:0", "127.0.0.1"),
+        ("tcp:0:interface=192.0.2.1", "192.0.2.1"),
+        ("tcp:0:interface=any", "any"),
+    ],
+)
+@pytest.mark.parametrize("interface", ["0.0.0.0", "any", "::1"])
+def test_loopback(endpoint: str, host: str, interface: str) -> None:
+    """Where a protocol wants that, an endpoint that names no interface is of this machine alone."""
+    text = f'[[listener]]\nprotocol = "admin"\nendpoint = "{endpoint}"'
+    text += '\n[[listener]]\nprotocol = "raw"\nendpoint = "tcp:1"'
+    admin, raw = planOf(text, interface=interface).listeners
+    assert admin.endpoint == TCPEndpoint(host, 0)
+    assert raw.endpoint == TCPEndpoint(interface, 1)
