@@ -165,6 +165,14 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         To ask changes nothing, otherwise than with `unread`.
         """
 
+    def kernelFacts() -> dict[str, dict[str, object]]:
+        """
+        What the kernel knows of the connection, as plain values: ``tcp_info``, ``syn``, ``queues``.
+
+        docs/insight.md has the keys.  What it does not know is not there; nothing is, once the
+        connection is lost.  It costs some microseconds.
+        """
+
     def failed() -> bool:
         """
         Whether the kernel has given the connection up (RST, keepalive, route).
@@ -337,11 +345,12 @@ class IStreamProtocolMaker(IProtocolMaker):
     """
     A protocol for streams: TCP, UNIX, and whatever stands before them.
 
-    Three attributes are false where they are missing.  One whose ``lasts`` is true keeps its
+    Four attributes are false where they are missing.  One whose ``lasts`` is true keeps its
     listener open while the daemon drains, until all others have ended.  Where there is one whose
     ``insight`` is true, the server keeps what `ServerInsight` tells of the past.  One whose
     ``loopback`` is true is served on 127.0.0.1 by an endpoint that names no interface, whatever
-    ``--interface`` says.
+    ``--interface`` says.  For one whose ``savesSYN`` is true the kernel keeps the SYN of each
+    connection, for `IConnectionTransport.kernelFacts`.
     """
 
     # Any: a maker writes the types of its own options and its factory, and may leave the context
@@ -374,5 +383,7 @@ class IDatagramProtocolMaker(IProtocolMaker):
         :param context: as in `IStreamProtocolMaker.makeFactory`.
         :returns: a ``twisted.internet.protocol.DatagramProtocol``.  Its ``transport.write``
             answers the datagram that it is being given, with no more bytes than that had;
-            anything else is counted and not sent, because it would make a reflector of us.
+            anything else is counted and not sent, because it would make a reflector of us.  Its
+            attribute ``wants``, if it has one, names what ``transport.datagramFacts()`` shall tell
+            of each: ``ttl``, ``tos``, ``received_at`` (`echod.kit.DatagramFacts`).
         """

@@ -25,6 +25,7 @@ from echod.kit.makers import (
 from echod.kit.messages import AnsweringConnection
 from echod.kit.protocol_options import ProtocolOptions
 from echod.kit.stream import Stream
+from echod.transports.datagram_facts import DatagramFacts
 
 __all__ = [
     "SLICE",
@@ -33,6 +34,7 @@ __all__ = [
     "Connection",
     "ConnectionFactory",
     "ConnectionMaker",
+    "DatagramFacts",
     "DatagramMaker",
     "FactoryMaker",
     "FramedConnection",

@@ -84,6 +84,7 @@ class StreamMaker:
 
     :param handler: ``async def handler(stream)``; with options, ``handler(stream, settings)``.
     :param limit: bytes of input that wait for it; also what it can ask for at once.
+    :param savesSYN: see `IStreamProtocolMaker`.
     :raises TypeError: ``handler`` is no coroutine function.
     :raises ValueError: ``limit`` is below 1.
     """
@@ -94,6 +95,7 @@ class StreamMaker:
     options: type[Struct] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     limit: int = BUFFER
+    savesSYN: bool = False
 
     def __post_init__(self) -> None:
         called = getattr(self.handler, "__call__", None)  # noqa: B004  # its type is asked for
@@ -181,7 +183,7 @@ class ConnectionMaker:
     A protocol that is a `Connection` class: the quickest.
 
     :param connection: called for each peer, with the settings if there are options.
-    :param lasts: see `IStreamProtocolMaker`.
+    :param lasts: see `IStreamProtocolMaker`, as for ``savesSYN``.
     """
 
     name: str
@@ -190,6 +192,7 @@ class ConnectionMaker:
     options: type[Struct] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     lasts: bool = False
+    savesSYN: bool = False
 
     def makeFactory(
         self, settings: Struct | None, context: ServerContext | None = None

@@ -104,6 +104,16 @@ class Stream(StreamInput):
         """
         return self._connection.transport.facts()
 
+    def kernelFacts(self) -> dict[str, dict[str, object]]:
+        """
+        What the kernel knows of the connection, for those who write JSON of it.
+
+        ``tcp_info``, ``syn`` and ``queues``: docs/insight.md has the keys.  What it does not know
+        is not there: over a UNIX socket there is no TCP; a SYN is kept only if the maker says
+        ``savesSYN``; and nothing is known of a connection that is lost.
+        """
+        return self._connection.transport.kernelFacts()
+
     # -- Writing ---------------------------------------------------------------------------
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:

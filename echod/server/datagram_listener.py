@@ -71,7 +71,10 @@ class DatagramListener(Listener):
         # Each datagram has a header of its own: the port reads it, and nothing is installed.
         proxy = plan.layer(ProxyLayer)
         trusted = None if proxy is None else proxy.trusted
-        self._port = makePort(plan.endpoint, protocol, self._guard, monotonic, reactor, trusted)
+        # The port asks the protocol what it wants.
+        self._port = plan.trying(
+            lambda: makePort(plan.endpoint, protocol, self._guard, monotonic, reactor, trusted)
+        )
         self._port.ticks = sweep
 
     def _serve(self) -> None:

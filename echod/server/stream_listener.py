@@ -101,6 +101,7 @@ class StreamListener(Listener, Owner):
             keepalive = plan.limits.keepalive
             makePort = adopting(TCPPort, plan.descriptor)
             self._port = makePort(plan.endpoint, outermost, backlog, keepalive, reactor)
+        self._port.saveSYN(plan.trying(lambda: bool(getattr(plan.maker, "savesSYN", False))))
         self._port.installLayers(plan.layers)
         # Who tells of clients, if that is not the kernel.
         self._teller = next((layer for layer in plan.layers if layer.tellsPeer), None)

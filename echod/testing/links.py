@@ -76,6 +76,10 @@ class _MemoryServer(Server):
     def _inQueue(self, request: int) -> int:
         return int(self.socket.queued(request))
 
+    def kernelFacts(self) -> dict[str, dict[str, object]]:
+        """None: there is no kernel."""
+        return {}
+
 
 # The same behind a proxy.
 _ProxiedMemoryServer = layered(Proxied, _MemoryServer)

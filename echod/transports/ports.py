@@ -204,6 +204,13 @@ class Accepting(Resting, tcp.Port):
 class Listening(EndpointPort, Accepting):
     """A listening socket at an endpoint of echod's."""
 
+    def saveSYN(self, wanted: bool) -> None:
+        """
+        Have the kernel keep the SYN of each connection until it is asked for, from now on; or not.
+
+        It tells of none where there is no TCP.
+        """
+
     def _startProtocol(self) -> None:
         self.factory.doStart()
 

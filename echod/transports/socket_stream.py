@@ -35,6 +35,7 @@ from zope.interface import implementer
 from echod.interfaces import IClock, IConnectionProtocol, IConnectionTransport, IDescriptorReactor
 from echod.tls.facts import TLSFacts
 from echod.transports.bulk_echo import LARGEST_COPY, LARGEST_READ, TRY_AGAIN, BulkEcho
+from echod.transports.kernel_facts import kernelFacts, savedSYN
 from echod.transports.loop.entry import QUICK
 from echod.wire.proxy_values import ProxyHeader
 
@@ -104,6 +105,8 @@ class SocketStream(BulkEcho):
     _allowed: Callable[[], int] | None = None
     # Who is told of echoes (`echod.transports.telling`); written by echoUnseen.
     _told: Callable[[int, float], None] | None = None
+    # The headers of the peer's SYN, once they have been asked for.
+    _syn: bytes | None = None
     # Closing ends both directions by itself: descriptors are not inherited (FD_CLOEXEC).
     _shouldShutdown = False
     #: See `IConnectionTransport`.
@@ -336,6 +339,15 @@ class SocketStream(BulkEcho):
         error = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         self._blame(error)
         return error != 0
+
+    def kernelFacts(self) -> dict[str, dict[str, object]]:
+        """See `IConnectionTransport.kernelFacts`."""
+        if not self.connected:
+            return {}
+        if self._syn is None:
+            # The kernel gives it once.
+            self._syn = savedSYN(self.socket)
+        return kernelFacts(self.socket, self._syn)
 
     def _inQueue(self, request: int) -> int:
         ioctl(self.fileno(), request, _count)

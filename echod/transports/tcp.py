@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from errno import ECONNREFUSED, ECONNRESET
 
 from twisted.internet import tcp
@@ -30,6 +31,7 @@ from echod.transports.binding import (
     setOptions,
     tellMissing,
 )
+from echod.transports.kernel_facts import TCP_SAVE_SYN
 from echod.transports.ports import Accepting, Listening
 from echod.transports.self_connect import isItself, resetWhenClosed
 from echod.transports.socket_stream import TRY_AGAIN, SocketStream, require
@@ -120,6 +122,8 @@ class TCPPort(Listening, Port):
 
     _endpoint: TCPEndpoint
     _holders = "ss -ltnp"
+    # Whether the kernel is to keep each SYN; written by saveSYN.
+    _savesSYN = False
 
     def __init__(
         self,
@@ -168,6 +172,23 @@ class TCPPort(Listening, Port):
 
     def _prepare(self, skt: socket.socket) -> None:
         tellMissing(self._endpoint, self._setOptions(skt))
+        self._setSaving(skt)
+
+    def saveSYN(self, wanted: bool) -> None:
+        """
+        See `Listening.saveSYN`: about 100 bytes of kernel memory for each connection.
+
+        A socket of MPTCP does without, and a connection that is made of a SYN cookie.
+        """
+        self._savesSYN = wanted
+        if self.connected:
+            self._setSaving(self.socket)
+
+    def _setSaving(self, skt: socket.socket | None) -> None:
+        # Said either way: the socket may come from another, who wanted it.
+        with suppress(OSError):
+            assert skt is not None
+            skt.setsockopt(socket.IPPROTO_TCP, TCP_SAVE_SYN, self._savesSYN)
 
     def _setOptions(self, skt: socket.socket) -> list[str]:
         return setOptions(skt, self._options)

@@ -33,6 +33,14 @@ from echod.insight.fault_log import tellFault
 from echod.insight.refusals import Refusals
 from echod.interfaces import IDescriptorReactor
 from echod.transports.binding import addressOf, closedOnError, makeSocket
+from echod.transports.datagram_facts import (
+    ALL,
+    NOTHING,
+    Ancillary,
+    DatagramFacts,
+    parseFacts,
+    spaceFor,
+)
 from echod.transports.endpoint_port import EndpointPort
 from echod.transports.resting import isShutDown
 from echod.transports.socket_stream import require
@@ -101,6 +109,10 @@ class UDPPort(EndpointPort, udp.Port):
     to its sender, with no more bytes than it had in all.  What a proxy put before it does not
     count; the address that the protocol is given is the proxy's client's.
 
+    The protocol's class may say what it wants to be told of each datagram: an attribute ``wants``,
+    with words of `ALL`.  Then `datagramFacts` tells it of the one at hand.
+
+    :raises ValueError: it wants something else.
     :param admission: asked before the protocol sees a datagram.
     :param monotonic: the clock that it is told.
     :param proxy: the networks of the proxies, of which there must be one; their datagrams have a
@@ -143,14 +155,19 @@ class UDPPort(EndpointPort, udp.Port):
         self._monotonic = monotonic
         self._proxy = proxy
         self._buffer = bytearray(LARGEST + 1)
-        self._ancillarySize = socket.CMSG_SPACE(_IN4.size) + socket.CMSG_SPACE(_IN6.size)
+        self._wants = _wishesOf(protocol)
+        self._ancillarySize = (
+            socket.CMSG_SPACE(_IN4.size) + socket.CMSG_SPACE(_IN6.size) + spaceFor(self._wants)
+        )
         # The datagram at hand, which alone can be answered: who sent it and for whom, where its
         # payload begins, how many bytes may go back, and the address to send them from.
         self._sender: tuple[Any, ...] | None = None
         self._client: tuple[str, int] = ("", 0)
         self._begin = 0
         self._allowance = 0
-        self._from: list[tuple[int, int, bytes]] = []
+        self._from: list[Ancillary] = []
+        # What the kernel has said of the last one.
+        self._said: list[Ancillary] = []
         self.received = 0
         self.bytesIn = 0
         self.answered = 0
@@ -180,6 +197,15 @@ class UDPPort(EndpointPort, udp.Port):
             skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         # Of IPv4 datagrams at an IPv6 socket, too.
         skt.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        for word, wish in ALL.items():
+            options = wish.any + (wish.inet6 if skt.family == socket.AF_INET6 else ())
+            for level, number in options:
+                # Said either way: it may come with it, and what nobody reads takes the place of
+                # what is needed.
+                skt.setsockopt(level, number, word in self._wants)
+
+    def _reopen(self, skt: _Socket) -> None:
+        self._prepare(skt)
 
     def doRead(self) -> Exception | None:
         """
@@ -212,6 +238,7 @@ class UDPPort(EndpointPort, udp.Port):
             return False
         self.received += 1
         self.bytesIn += length
+        self._said = ancillary
         self._from, unicast = _whereTo(ancillary)
         self._client, self._begin = sender[:2], 0
         why = self._refusal(length, now) if unicast else "not_unicast"
@@ -270,6 +297,15 @@ class UDPPort(EndpointPort, udp.Port):
             self.answered += 1
             self.bytesOut += len(datagram)
 
+    def datagramFacts(self) -> DatagramFacts:
+        """
+        What the kernel says of the datagram that the protocol is being given.
+
+        That is what the protocol ``wants``; all else is ``None``, and so is everything at another
+        time.  Behind a proxy it is about the proxy's datagram.
+        """
+        return NOTHING if self._sender is None or not self._wants else parseFacts(self._said)
+
     def serveQueue(self) -> None:
         """Answer what the kernel holds by now, bounded by what it can hold."""
         size = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
@@ -320,9 +356,15 @@ class UDPPort(EndpointPort, udp.Port):
         self.errors[errno.errorcode.get(error.errno or 0, str(error))] += 1
 
 
-def _whereTo(
-    ancillary: list[tuple[int, int, bytes]],
-) -> tuple[list[tuple[int, int, bytes]], bool]:
+def _wishesOf(protocol: DatagramProtocol) -> frozenset[str]:
+    wants = frozenset(getattr(protocol, "wants", ()))
+    unknown = sorted(map(str, wants - ALL.keys()))
+    if unknown:
+        raise ValueError(f"it wants {', '.join(unknown)}; there is {', '.join(ALL)}")
+    return wants
+
+
+def _whereTo(ancillary: list[Ancillary]) -> tuple[list[Ancillary], bool]:
     """
     Where a datagram was sent to.
 

@@ -18,7 +18,7 @@ from tests.unit.outer import Outer, waitUntil
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "writing-a-protocol.md").read_text()
-MAKERS = ("shout", "reverse", "twice", "greet", "stats", "wire", "rot128", "backwards")
+MAKERS = ("shout", "reverse", "twice", "greet", "stats", "wire", "rot128", "backwards", "hops")
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,13 @@ def test_makers(page: dict[str, Any]) -> None:
         verify(page[name], name)
 
 
-def test_datagrams(page: dict[str, Any]) -> None:
-    """The datagram protocol of the page, at a real socket."""
+@pytest.mark.parametrize(("name", "answer"), [("backwards", b"cba"), ("hops", b"\x40")])
+def test_datagrams(page: dict[str, Any], name: str, answer: bytes) -> None:
+    """The datagram protocols of the page, at a real socket."""
     made = plan(
         Configuration(),
-        [ListenerRequest(place="here", protocol="backwards", endpoint="udp:0")],
-        Registry([page["backwards"]]),
+        [ListenerRequest(place="here", protocol=name, endpoint="udp:0")],
+        Registry([page[name]]),
         4096,
     )
     loop = Outer()
@@ -48,9 +49,10 @@ def test_datagrams(page: dict[str, Any]) -> None:
     listener.privilegedStartService()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(20)
+        client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 64)
         client.sendto(b"abc", ("127.0.0.1", listener.getHost().port))
         waitUntil(loop.turn, lambda: listener.counters()["datagrams_out"])
-        assert client.recv(10) == b"cba"
+        assert client.recv(10) == answer
     listener.abandon()
 
 

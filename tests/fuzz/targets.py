@@ -9,6 +9,7 @@ Each raises only if a promise is broken.  `test_fuzz` gives them random inputs; 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 
@@ -20,6 +21,8 @@ from echod.wire.networks import Networks, sourceOf
 from echod.wire.proxy_binary import LONGEST
 from echod.wire.proxy_header import parseHeader
 from echod.wire.proxy_values import ProxyHeader
+from echod.wire.syn import parseSYN
+from echod.wire.tcp_info import parseTCPInfo
 
 __all__ = ["TARGETS", "anyTarget"]
 
@@ -128,12 +131,28 @@ def proxyHeader(data: bytes) -> None:
         assert _parse(data + data, datagram) == whole
 
 
+def syn(data: bytes) -> None:
+    """Any bytes are a SYN, whatever follows it, or none; what it tells is JSON."""
+    found = parseSYN(data)
+    json.dumps(found)
+    assert found is None or parseSYN(data + data) == found
+
+
+def tcpInfo(data: bytes) -> None:
+    """Any bytes are a part of what the kernel tells; a longer part tells the same, and more."""
+    info = parseTCPInfo(data)
+    json.dumps(info)
+    assert parseTCPInfo(data[:-1]).items() <= info.items()
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     **{name: framer(framing) for name, framing in FRAMINGS.items()},
     "settings": settings,
     "endpoint": endpoint,
     "networks": networks,
     "proxyHeader": proxyHeader,
+    "syn": syn,
+    "tcpInfo": tcpInfo,
 }
 
 

@@ -51,6 +51,22 @@ WORDS = {
         *(b"s" + formatV2(length=4), b" \0\0\3", bytes(12), formatTLV(3, bytes(4))),
         *(formatTLV(2, b"a"), formatTLV(4, b""), formatTLS(7, 0, formatTLV(0x22, b"b"))),
     ],
+    "syn": [
+        *(bytes([0x45, 0, *bytes(7), 6, *bytes(10)]), bytes([0x60, *bytes(5), 6, *bytes(33)])),
+        *(bytes([0x60, *bytes(39)]), bytes([6, 0, *bytes(6)]), bytes([44, 1, *bytes(14)])),
+        *(bytes([*bytes(12), 0x50, 2, *bytes(6)]), bytes([*bytes(12), 0xF0, 2, *bytes(6)])),
+        *(
+            b"\2\4\5\xb4",
+            b"\3\3\7",
+            b"\4\2",
+            b"\x08\x0a" + bytes(8),
+            b"\x22\2",
+            b"\1",
+            b"\0",
+            b"\2\0",
+        ),
+    ],
+    "tcpInfo": [bytes(8), bytes(4), b"\xff" * 8, b"\1\0\0\0\0\7\x7a\0", bytes(96)],
 }
 FRAMES = (
     b"\n|\r\n|\0|\0\5|\0\0\0\3|\xff|5:|hello|,|0:,|12:|xxxxxxxxxxxxxxxxxxxx|:|0|-|5:hello,"
