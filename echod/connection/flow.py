@@ -214,6 +214,12 @@ class FlowControl(ProtocolHooks):
         elif self.timeline is not None:
             self._watched = TOLD
 
+    def showReads(self) -> None:
+        """The owner wants to see what is read, from now on (`Owner.payload`)."""
+        if self.state is State.OPEN and self._watched != LIMITED:
+            self._watched = LIMITED
+            self.transport.echoUnseen(False)
+
     def _allowed(self) -> int:
         """How many bytes may be read now (`IConnectionTransport.meterReads`); if none, it rests."""
         if self._meter is None or self.state is not State.OPEN:

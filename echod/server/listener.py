@@ -200,6 +200,13 @@ class Listener(Service):
     def observe(self, shelf: Shelf | None) -> None:
         """Put connections that are gone there, and keep refusals; with ``None`` do neither."""
 
+    def setLogging(self, connections: bool, payload: bool) -> None:
+        """
+        Have the log tell of connections, and of what is read, from now on, or not any more.
+
+        Also of the connections that are there.
+        """
+
     def connections(self) -> list[Connection]:
         """Those at its endpoint that have not ended; where there are no connections, none."""
         return []

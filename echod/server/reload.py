@@ -21,6 +21,7 @@ from echod.errors import ConfigurationError, ListenError
 from echod.server.descriptors import descriptorsFor
 from echod.server.listener import Likeness, Listener, ListenerPlan
 from echod.server.plan import Plan
+from echod.server.reload_changes import Changes
 
 __all__ = ["Reload", "Succession", "prepare"]
 
@@ -104,8 +105,17 @@ class Reload:
         """
         for note in self.plan.notes:
             _log.warn("{note}", event="note", note=note)
+        changes = [
+            (each.heir, Changes(each.current.plan, each.plan))
+            for each in self.successions
+            if each.current is not None
+        ]
         for each in self.successions:
             each.commit()
+        for heir, change in changes:
+            change.tell(heir)
+        for listener in self.gone:
+            _log.info("gone {listener}", event="gone", listener=listener.describe())
         _log.info(
             "reloaded: {new} listeners are new, {changed} changed, {gone} gone",
             event="reloaded",
@@ -140,13 +150,11 @@ def prepare(
     found = match(listeners, after.listeners)
     gone = [listener for listener in listeners if listener not in found]
     plan = _fit(after, found, [*retired, *gone])
-    logs = (plan.logConnections, plan.logPayload)
-    logsAlike = logs == (before.logConnections, before.logPayload)
     successions = []
     for each, current in zip(plan.listeners, found, strict=True):
         if current is None:
             _checkOwn(listeners, each)
-        if current is not None and logsAlike and current.plan.likeness(each) is Likeness.ALL:
+        if current is not None and current.plan.likeness(each) is Likeness.ALL:
             heir = current
         else:
             heir = make(each, plan)

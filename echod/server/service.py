@@ -23,6 +23,7 @@ from echod.config.endpoints import UDPEndpoint
 from echod.connection.sweep import Sweep, Swept
 from echod.insight.shelf import Shelf
 from echod.interfaces import ServerContext, ServerInsight
+from echod.server.certificate_watch import CertificateWatch
 from echod.server.connection_log import SlowLog
 from echod.server.datagram_listener import DatagramListener
 from echod.server.drain import Drain
@@ -79,6 +80,7 @@ class EchodService(MultiService):
         self._bound = False
         self._socketLost = False
         self.reloads = ReloadRecord()
+        self._certificates = CertificateWatch(lambda: self.listeners, reactor)
         self.draining = False
         self.cutShort = False
         # While it ends; written by stopService and _drained.
@@ -101,23 +103,17 @@ class EchodService(MultiService):
             return DatagramListener(
                 each, self._facade, self._sweep, self._ownPorts, self._context, self._monotonic
             )
-        return StreamListener(
-            each,
-            self._facade,
-            self._sweep,
-            self._context,
-            logConnections=plan.logConnections,
-            logPayload=plan.logPayload,
-        )
+        return StreamListener(each, self._facade, self._sweep, self._context)
 
     def _observe(self) -> None:
-        """Keep what the plan wants told, and forget it once it does not."""
+        """Keep and log what the plan wants told, and forget it once it does not."""
         if not self._plan.insight:
             self.shelf = None
         elif self.shelf is None:
             self.shelf = Shelf()
         for listener in self.everybody():
             listener.observe(self.shelf)
+            listener.setLogging(self._plan.logConnections, self._plan.logPayload)
 
     # -- Its life --------------------------------------------------------------------------
 
@@ -144,6 +140,7 @@ class EchodService(MultiService):
             self.privilegedStartService()
         self._sweep.start()
         super().startService()
+        self._certificates.look()
 
     def reload(self, plan: Plan) -> None:
         """
@@ -173,6 +170,7 @@ class EchodService(MultiService):
         for listener in reload.gone:
             listener.retire()
         self.reloads.succeed()
+        self._certificates.look()
 
     def _forgetEnded(self) -> None:
         for listener in [each for each in self._retired if not each.connectionCount]:
@@ -182,6 +180,7 @@ class EchodService(MultiService):
     def stopService(self) -> Deferred[None]:
         """Drain (`echod.server.drain`): fires when every connection is gone, or its time is up."""
         self.draining = True
+        self._certificates.stop()
         Service.stopService(self)
         self._drain = Drain(
             self.everybody, self._plan.drainDelay, self._plan.drainTimeout, self._reactor

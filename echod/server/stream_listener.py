@@ -56,8 +56,6 @@ class StreamListener(Listener, Owner):
     :param reactor: a Twisted reactor.
     :param sweep: keeps the deadlines; shared by all listeners.
     :param context: what the protocol may know of the server.
-    :param logConnections: whether each connection gets its lines in the log.
-    :param logPayload: whether each read gets one.
     :raises ConfigurationError: the protocol's maker raised.
     """
 
@@ -67,9 +65,6 @@ class StreamListener(Listener, Owner):
         reactor: IDescriptorReactor,
         sweep: Sweep,
         context: ServerContext,
-        *,
-        logConnections: bool = False,
-        logPayload: bool = False,
     ) -> None:
         super().__init__(plan)
         self.sweep = sweep
@@ -79,8 +74,8 @@ class StreamListener(Listener, Owner):
         self._sources = SourceLimit(plan.limits)
         rate = plan.limits.listenerBytesPerSecond
         self.byteRate = Turns(rate) if rate else None
-        self._logPayload = logPayload
-        self._logConnections = logConnections
+        # Whether connections get lines in the log, and whether reads do; written by setLogging.
+        self._logs = (False, False)
         self._log: ConnectionLog | None = None
         factory = plan.make(cast("IStreamProtocolMaker", plan.maker).makeFactory, context)
         self._halfCloses = plan.trying(lambda: halfCloses(factory))
@@ -107,7 +102,7 @@ class StreamListener(Listener, Owner):
         self._teller = next((layer for layer in plan.layers if layer.tellsPeer), None)
         # Whether it matters who comes; whether it must be known of each that is there.
         self._choosy = self._teller is not None or self._sources.refuses
-        self._notes = self._sources.counts or logConnections
+        self._notes = self._sources.counts
         self.timeline = plan.limits.timeline or 0
         # What it and its protocol are called; where those go that are gone, if they are kept, and
         # whether all of them are kept apart.
@@ -123,10 +118,8 @@ class StreamListener(Listener, Owner):
             here = self._port.getHost()
             self._endpoint = asBound(self._endpoint, here.host, here.port)
         self._place = (self.describe(), self._plan.maker.name)
-        if self._logConnections:
-            self._log = ConnectionLog(self.describe())
-        if self._logPayload:
-            self.payload = ConnectionLog(self.describe()).payload
+        self._log = None
+        self._beginLog()
         self._refusals = RefusalLog(self.describe(), self.totals.turnedAway, self.totals.refused)
         self.sweep.addQuietly(self._refusals)
 
@@ -179,6 +172,22 @@ class StreamListener(Listener, Owner):
         for owner in {connection.owner for connection in self._live}:
             if isinstance(owner, StreamListener):
                 owner._shelf = shelf
+
+    def setLogging(self, connections: bool, payload: bool) -> None:
+        """See `Listener.setLogging`: also of those that an earlier one here accepted."""
+        for owner in {self, *(connection.owner for connection in self._live)}:
+            if isinstance(owner, StreamListener):
+                owner._logs = (connections, payload)
+                owner._beginLog()
+        for connection in self._live if payload else ():
+            connection.showReads()
+
+    def _beginLog(self) -> None:
+        connections, payload = self._logs
+        self._notes = self._sources.counts or connections
+        log = self._log or ConnectionLog(self._place[0])
+        self._log = log if connections else None
+        self.payload = log.payload if payload else None
 
     def connections(self) -> list[Connection]:
         """See `Listener.connections`."""

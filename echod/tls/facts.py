@@ -10,6 +10,7 @@ import ssl
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import Struct
@@ -56,6 +57,11 @@ class CertificateExpiry(Struct, frozen=True, kw_only=True):
     path: str
     notAfter: float
     fingerprint: str
+
+    @property
+    def until(self) -> str:
+        """``notAfter`` as text (RFC 3339)."""
+        return f"{datetime.fromtimestamp(self.notAfter, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 @contextmanager

@@ -182,6 +182,30 @@ class Reloaded(_Event, frozen=True, kw_only=True):
     gone: Count
 
 
+class Changed(_OfListener, frozen=True, kw_only=True):
+    """A reload has changed these keys of a listener's table."""
+
+    keys: list[str]
+
+
+class Gone(_OfListener, frozen=True, kw_only=True):
+    """A listener is gone with a reload; its connections go on."""
+
+
+class CertificateRenewed(_OfListener, frozen=True, kw_only=True):
+    """A reload has found another certificate; `name` is empty for the listener's own."""
+
+    path: str
+    name: str
+    notAfter: str
+
+
+class CertificateExpires(CertificateRenewed, frozen=True, kw_only=True):
+    """A certificate expires within 14 days, or has; so many seconds are left, or are past."""
+
+    seconds: int
+
+
 class NotStarted(_Event, frozen=True, kw_only=True):
     """The daemon cannot start."""
 
@@ -225,6 +249,10 @@ Event: TypeAlias = (
     | Note
     | ReloadRefused
     | Reloaded
+    | Changed
+    | Gone
+    | CertificateRenewed
+    | CertificateExpires
     | NotStarted
     | SocketLost
     | Unwell

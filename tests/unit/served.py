@@ -80,9 +80,8 @@ class Served:
             self.loop,
             self.sweep,
             PlainContext(),
-            logConnections=True,
-            logPayload=logPayload,
         )
+        self.listener.setLogging(True, logPayload)
         self._buffers = buffers
         self.lines: list[str] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import socket
 import weakref
 from collections.abc import Iterator
@@ -448,3 +449,114 @@ def test_numberOfOurOwnSocket(served: Reloading, tmp_path: Path, kind: str) -> N
             served.reload(*others, (own[0], f"fd:{port.fileno()}", {}))
         assert served.service.listeners == [listener]
         assert isServed(served, port.socket)
+
+
+# -- What the log says of it ---------------------------------------------------------------------
+
+
+def told(logLines: LogLines, *words: str) -> list[str]:
+    """The lines that begin so."""
+    return [line for line in logLines.lines if line.split(" ")[0].rstrip(":") in words]
+
+
+def test_namesWhatChanges(served: Reloading, tmp_path: Path, logLines: LogLines) -> None:
+    """New, changed by which keys, gone: a line each, and their number."""
+    first, second = freePort(), freePort()
+    unix = f"unix:{tmp_path}/s"
+    served.start(
+        ("raw", f"tcp:{first}", {}),
+        ("line", f"tcp:{second}", {"options": {"prefix": "a"}, "idle_timeout": 9.0}),
+        ("raw", f"{unix}:mode=600", {}),
+        ("raw", f"unix:{tmp_path}/t", {}),
+    )
+    before = len(logLines.lines)
+    served.reload(
+        ("line", f"tcp:{first}", {"idle_timeout": 5.0, "max_connections": 7, "proxy": ["::1"]}),
+        ("line", f"tcp:{second}", {"options": {"prefix": "b"}}),
+        ("raw", f"{unix}:mode=660", {}),
+        ("raw", f"unix:{tmp_path}/u", {}),
+    )
+    assert logLines.lines[before:] == [
+        f"listening raw unix {tmp_path}/u",
+        (
+            f"changed line tcp 127.0.0.1:{first} (proxy):"
+            " protocol, max_connections, idle_timeout, options, proxy"
+        ),
+        f"changed line tcp 127.0.0.1:{second}: idle_timeout, options.prefix",
+        f"changed raw unix {tmp_path}/s: endpoint",
+        f"gone raw unix {tmp_path}/t",
+        "reloaded: 1 listeners are new, 3 changed, 1 gone",
+    ]
+    served.reload(
+        ("line", f"tcp:{first}", {"proxy": ["::2"]}),
+        ("line", f"tcp:{second}", {"options": {"prefix": "b"}}),
+        ("raw", f"{unix}:mode=660", {}),
+        ("raw", f"unix:{tmp_path}/u", {}),
+    )
+    (changed,) = told(logLines, "changed")[3:]
+    assert changed.endswith(": max_connections, idle_timeout, proxy")
+
+
+def test_logSwitched(served: Reloading, logLines: LogLines) -> None:
+    """
+    C3: who was there when logging was switched on is logged from then on, whoever accepted it.
+
+    The listener stays what it is: what is logged is no part of that.
+    """
+
+    def plan(limits: dict[str, Any], **logs: bool) -> Any:
+        return msgspec.structs.replace(
+            planOf(served.registry, ("raw", "tcp:0", limits), ("line", "tcp:0", {})), **logs
+        )
+
+    served.startWith(plan({}))
+    listeners = served.service.listeners
+    port, gone = served.ports()
+    with (
+        socket.create_connection(("127.0.0.1", port), 20) as early,
+        socket.create_connection(("127.0.0.1", port), 20) as later,
+        socket.create_connection(("127.0.0.1", gone), 20) as retired,
+    ):
+        assert served.echo(early, b"a") == b"a"
+        assert served.echo(retired, b"a\n") == b"a\n"
+        # Another listener takes over, and one is gone.
+        served.reload(("raw", "tcp:0", {"idle_timeout": 9.0}))
+        assert served.echo(later, b"a") == b"a"
+        words = ("opened", "payload", "ended", "eof", "closed")
+        assert told(logLines, *words) == []
+        served.service.reload(
+            msgspec.structs.replace(
+                planOf(served.registry, ("raw", "tcp:0", {"idle_timeout": 9.0})),
+                logConnections=True,
+                logPayload=True,
+            )
+        )
+        assert served.service.listeners != listeners
+        (listener,) = served.service.listeners
+        assert told(logLines, "changed") == [f"changed {listener.describe()}: idle_timeout"]
+        for client in (early, later, retired):
+            assert served.echo(client, b"b\n") == b"b\n"
+        payloads = told(logLines, "payload")
+        assert [line.split(" ")[1] for line in payloads] == ["raw", "raw", "line"]
+        assert all(line.endswith("size=2 data=b'b\\n'") for line in payloads)
+        # Off again; all that is there goes on, unlogged.
+        served.reload(("raw", "tcp:0", {"idle_timeout": 9.0}))
+        assert served.service.listeners == [listener]
+        for client in (early, later, retired):
+            assert served.echo(client, b"c\n") == b"c\n"
+        assert told(logLines, "payload") == payloads
+        served.service.reload(
+            msgspec.structs.replace(
+                planOf(served.registry, ("raw", "tcp:0", {"idle_timeout": 9.0})),
+                logConnections=True,
+            )
+        )
+        assert served.service.listeners == [listener]
+        assert told(logLines, "payload") == payloads
+        for client in (early, later, retired):
+            client.shutdown(socket.SHUT_WR)
+        waitUntil(served.loop.turn, lambda: len(told(logLines, "closed")) == 3)
+    lines = told(logLines, "opened", "eof", "closed")
+    assert sorted(line.split(" ")[0] for line in lines) == ["closed"] * 3 + ["eof"] * 3
+    ends = {re.search(r" id=(\S+) peer=127", line)[1] for line in lines}  # type: ignore[index]
+    assert len(ends) == 3
