@@ -28,6 +28,8 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import Attribute, Interface
 
+from echod.measurements import Measurements
+
 __all__ = [
     "IClock",
     "IConnectionProtocol",
@@ -148,6 +150,12 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         Bytes written that the peer has not acknowledged: in user space and in the kernel.
 
         A FIN is not counted.  0 once everything has arrived.
+        """
+
+    def heldBytes() -> int:
+        """
+        Bytes that we hold for the peer: of `unsent` those that are not with the kernel's socket,
+        and what has been read and not been delivered.  It asks nobody.
         """
 
     def unread() -> int:
@@ -318,6 +326,13 @@ class ServerInsight(Protocol):
 
     def configuration(self) -> dict[str, Any]:
         """What is served, as a configuration would say it, without secrets; and of the reloads."""
+
+    def measurements(self) -> Measurements:
+        """
+        What metrics are made of: sums of the connections that are gone and of those that live.
+
+        Made in one turn: it costs some microseconds for each open connection.
+        """
 
 
 class IProtocolMaker(Interface):

@@ -10,4 +10,6 @@ plain values.
 `maker` is what the registry knows, and `factory` what a listener has.  `pages` has the paths,
 `guards` says who is turned away, and `channel` is what of HTTP is done here.  `bodies`, `answering`
 and `fair_turns` make a long answer a slice at a time; `events` is the stream of snapshots.
+`metrics` is what Prometheus reads: `metric_families` has what there is, and `prometheus`, which
+alone needs prometheus-client, writes it.
 """

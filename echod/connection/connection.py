@@ -64,7 +64,7 @@ class Connection(HalfClose):
     It never touches its transport, but for the addresses.
 
     It may **extend**, and then calls the inherited one: `sweep`, `pauseProducing`,
-    `writeConnectionLost`.
+    `writeConnectionLost`, `heldBytes`.
 
     :ivar owner: the listener; set by it before ``makeConnection``.
     :ivar state: where it stands (`State`); written by `_happen` alone.

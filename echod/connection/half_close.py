@@ -150,6 +150,14 @@ class HalfClose(FlowControl):
         """Bytes of what was answered that the peer has not acknowledged."""
         return self.transport.unsent() if self._protocolKnows else 0
 
+    def heldBytes(self) -> int:
+        """
+        Bytes that are held for the peer now, outside of the socket: for metrics.
+
+        What its transport holds.  A subclass that keeps something adds that.
+        """
+        return self.transport.heldBytes()
+
     def writeConnectionLost(self) -> None:
         """Our FIN is with the kernel."""
         if self.state is State.ABORTED:

@@ -74,6 +74,10 @@ class StreamConnection(Connection):
         """Whatever a coroutine does when it is not waiting for input may be an answer."""
         return self.stream.answers()
 
+    def heldBytes(self) -> int:
+        """As any connection; and what has come for the coroutine, and was not read by it."""
+        return super().heldBytes() + self.stream.waiting
+
     def outputReady(self) -> None:
         """Whoever waits to write goes on."""
         self.stream.ready()

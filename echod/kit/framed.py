@@ -72,6 +72,10 @@ class FramedConnection(Connection):
             self._read = read
             self.transport.limitReads(read)
 
+    def heldBytes(self) -> int:
+        """As any connection; and what has come of a message."""
+        return super().heldBytes() + self._framer.pending
+
     def inputFinished(self) -> None:
         """An unfinished message is no message: it is counted, not answered."""
         if self._framer.pending:

@@ -80,6 +80,10 @@ class AnsweringConnection(FramedConnection):
         """Whether there are messages whose answers have not been sent."""
         return self._messages is not None or bool(self._flights)
 
+    def heldBytes(self) -> int:
+        """As any connection; and messages that are being answered, with answers that wait."""
+        return super().heldBytes() + self._held
+
     def outputReady(self) -> None:
         """Begin with more."""
         self._work()

@@ -194,6 +194,11 @@ class StreamInput:
         self.error = error
         return error
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that have come, and have not been read."""
+        return len(self._buffer)
+
     # -- What the connection tells -----------------------------------------------------------
 
     def feed(self, data: bytes) -> bool:

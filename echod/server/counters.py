@@ -25,7 +25,17 @@ from echod.server.distributions import Distributions
 from echod.transports.layers import LAYERS
 from echod.wire.keys import keyOf
 
-__all__ = ["DATAGRAMS", "NEVER_OPEN", "PROCESS", "REFUSED", "STREAMS", "Totals", "toJSON"]
+__all__ = [
+    "DATAGRAMS",
+    "DATAGRAMS_REFUSED",
+    "NEVER_OPEN",
+    "PROCESS",
+    "REFUSED",
+    "STREAMS",
+    "STREAMS_REFUSED",
+    "Totals",
+    "toJSON",
+]
 
 #: Of the daemon as a whole.
 PROCESS = {
@@ -84,6 +94,12 @@ REFUSED = {
     "unasked": "The protocol wanted to send where no datagram was at hand to be answered.",
     "amplified": "The protocol wanted to send more bytes than had come.",
 }
+#: Which of these there can be at a listener of connections, and at one of datagrams.
+STREAMS_REFUSED = ["denied", "untrusted", "source_full", "source_rate", "full", "protocol", "error"]
+DATAGRAMS_REFUSED = [
+    *("denied", "untrusted", "source_rate", "rate", "header", "port_zero", "own_port"),
+    *("reflector", "not_unicast", "unasked", "amplified"),
+]
 
 #: Reasons for which a connection ends before its protocol knows of it; that of TLS also later.
 NEVER_OPEN = frozenset(

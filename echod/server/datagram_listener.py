@@ -18,9 +18,11 @@ from echod.connection.sweep import Sweep
 from echod.insight.refusals import Refusals
 from echod.insight.shelf import Shelf
 from echod.interfaces import IDatagramProtocolMaker, IDescriptorReactor, ServerContext
+from echod.measurements import DatagramMeasurements
 from echod.server.connection_log import RefusalLog
 from echod.server.datagram_guard import REFLECTORS, DatagramGuard
 from echod.server.listener import Listener, ListenerPlan
+from echod.server.measuring import measureDatagrams
 from echod.transports.adopted import adopting
 from echod.transports.layers import ProxyLayer
 from echod.transports.udp import UDPPort
@@ -112,6 +114,10 @@ class DatagramListener(Listener):
         assert isinstance(other, DatagramListener)
         self._guard.takeOver(other._guard)
         super().takeOver(other)
+
+    def measured(self, name: str) -> DatagramMeasurements:
+        """See `Listener.measured`."""
+        return measureDatagrams(name, self._plan.maker.name, self._port)
 
     def counters(self) -> dict[str, Any]:
         """See `Listener.counters`."""

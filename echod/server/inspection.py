@@ -20,6 +20,7 @@ from echod.insight.identity import idOf, numberOf
 from echod.insight.peers import tellPeer
 from echod.insight.refusals import Refusal
 from echod.insight.shelf import Ended, Shelf
+from echod.measurements import Measurements
 from echod.server.counters import NEVER_OPEN, REFUSED
 from echod.server.listener import Listener
 from echod.server.plan import Plan
@@ -55,6 +56,7 @@ class _Inspected(Protocol):
     def reloads(self) -> ReloadRecord: ...
     def everybody(self) -> list[Listener]: ...
     def now(self) -> float: ...
+    def measurements(self) -> Measurements: ...
 
 
 class Inspection:
@@ -164,6 +166,10 @@ class Inspection:
         """See `ServerInsight.configuration`."""
         service = self._service
         return servedConfiguration(service.plan, service.listeners, service.reloads)
+
+    def measurements(self) -> Measurements:
+        """See `ServerInsight.measurements`."""
+        return self._service.measurements()
 
 
 def _check(key: str, word: str, words: list[str]) -> None:

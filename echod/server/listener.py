@@ -24,6 +24,7 @@ from echod.insight.refusals import Refusals
 from echod.insight.shelf import Shelf
 from echod.interfaces import IProtocolMaker, ListenerFacts, ServerContext
 from echod.kit.context_parameter import callMaker
+from echod.measurements import DatagramMeasurements, StreamMeasurements
 from echod.startup import StoppedEarly
 from echod.tls.facts import CertificateExpiry
 from echod.transports.layers import Layer
@@ -214,6 +215,10 @@ class Listener(Service):
     @property
     def refusals(self) -> Refusals:
         """How many were turned away at its endpoint, and who."""
+        raise NotImplementedError
+
+    def measured(self, name: str) -> StreamMeasurements | DatagramMeasurements:
+        """What metrics are made of; ``name`` is what it is called there."""
         raise NotImplementedError
 
     def counters(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from echod.config.endpoints import UDPEndpoint
 from echod.connection.sweep import Sweep, Swept
 from echod.insight.shelf import Shelf
 from echod.interfaces import ServerContext, ServerInsight
+from echod.measurements import DatagramMeasurements, Measurements, StreamMeasurements
 from echod.server.certificate_watch import CertificateWatch
 from echod.server.connection_log import SlowLog
 from echod.server.datagram_listener import DatagramListener
@@ -31,6 +32,7 @@ from echod.server.inspection import Inspection
 from echod.server.late_addresses import bindAll
 from echod.server.listener import Listener, ListenerPlan
 from echod.server.maker_context import MakerContext
+from echod.server.measuring import namesOf
 from echod.server.plan import Plan
 from echod.server.reload import prepare
 from echod.server.reload_record import ReloadRecord
@@ -81,6 +83,7 @@ class EchodService(MultiService):
         self._socketLost = False
         self.reloads = ReloadRecord()
         self._certificates = CertificateWatch(lambda: self.listeners, reactor)
+        self._madeAt = time.time()
         self.draining = False
         self.cutShort = False
         # While it ends; written by stopService and _drained.
@@ -261,6 +264,22 @@ class EchodService(MultiService):
             "worst_lag_ms": round(self._sweep.worstLag * 1000, 1),
             "slow": self._slow.count,
         }
+
+    def measurements(self) -> Measurements:
+        """What metrics are made of."""
+        everybody = self.everybody()
+        names = namesOf([listener.plan for listener in everybody])
+        measured = [each.measured(name) for each, name in zip(everybody, names, strict=True)]
+        return Measurements(
+            streams=[each for each in measured if isinstance(each, StreamMeasurements)],
+            datagrams=[each for each in measured if isinstance(each, DatagramMeasurements)],
+            lag=self._sweep.lag,
+            worstLag=self._sweep.worstLag,
+            slow=self._slow.count,
+            startedAt=self._madeAt,
+            reloadedAt=self.reloads.succeededAt or self._madeAt,
+            reloaded=not self.reloads.refused,
+        )
 
     def everybody(self) -> list[Listener]:
         """All listeners; of those that are gone, the ones that had connections since."""

@@ -30,11 +30,13 @@ from echod.insight.refusals import Refusals
 from echod.insight.shelf import Shelf
 from echod.interfaces import IDescriptorReactor, IStreamProtocolMaker, ServerContext
 from echod.kit.twisted_protocol import asConnection, halfCloses
+from echod.measurements import StreamMeasurements
 from echod.server.admission import SourceLimit
 from echod.server.connection_log import ConnectionLog, RefusalLog
 from echod.server.counters import NEVER_OPEN, Totals
 from echod.server.listener import Listener, ListenerPlan
 from echod.server.live_connections import LiveConnections
+from echod.server.measuring import measureStream
 from echod.transports.adopted import adopting
 from echod.transports.tcp import TCPPort
 from echod.transports.unix import UNIXListeningPort
@@ -226,6 +228,11 @@ class StreamListener(Listener, Owner):
     def neglects(self) -> bool:
         """See `Listener.neglects`; also if clients wait, and nobody accepts them."""
         return super().neglects() or self._port.neglects()
+
+    def measured(self, name: str) -> StreamMeasurements:
+        """See `Listener.measured`."""
+        plan = self._plan
+        return measureStream(name, plan.maker.name, self.totals, self._live, plan.expiries)
 
     def counters(self) -> dict[str, Any]:
         """See `Listener.counters`."""

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
 from echod.interfaces import ListenerFacts, ServerInsight
+from echod.measurements import Measurements
 
 __all__ = ["PlainContext", "PlainInsight"]
 
@@ -24,6 +25,7 @@ class PlainInsight:
     :ivar turnedAway: the rows of `refused`.
     :ivar listening: the rows of `listeners`.
     :ivar served: what `configuration` returns.
+    :ivar measured: what `measurements` returns.
     """
 
     live: Sequence[dict[str, Any]] = ()
@@ -31,6 +33,7 @@ class PlainInsight:
     turnedAway: Sequence[dict[str, Any]] = ()
     listening: Sequence[dict[str, Any]] = ()
     served: Mapping[str, Any] = field(default_factory=dict)
+    measured: Measurements = field(default_factory=Measurements)
 
     def connections(
         self, *, listener: str = "", state: str = "", source: str = "", sort: str = "age"
@@ -58,6 +61,10 @@ class PlainInsight:
     def configuration(self) -> dict[str, Any]:
         """See `ServerInsight.configuration`."""
         return dict(self.served)
+
+    def measurements(self) -> Measurements:
+        """See `ServerInsight.measurements`."""
+        return self.measured
 
 
 @dataclass

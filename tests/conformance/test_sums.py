@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 from echod.connection.connection import Connection
 from echod.connection.owner import Owner
 from echod.connection.states import ENDS, Reason
+from echod.measurements import Measurements
 from echod.protocols.raw import RawOptions, raw
 from echod.server.live_connections import LiveConnections
-from echod.testing import Link, memoryLink
+from echod.server.measuring import measureStream
+from echod.testing import Link, PlainContext, memoryLink
+from echod.testing.plain_context import PlainInsight
 from tests.conformance.test_interleavings import LIMITS, STEPS, STREAMS, Client
+from tests.unit.admin.reading import OPEN, samples, total
 
 LAST = st.sampled_from(["finish", "reset", "close", "stall", "leave"])
 PLAYS = st.lists(
@@ -108,6 +112,44 @@ def addsUp(live: LiveConnections) -> None:
     assert {*totals.last} == {*totals.ends}
 
 
+def metricsAgree(live: LiveConnections) -> None:
+    """Metrics, read by Prometheus' own parsers, say what the counters say, and add up as these."""
+    counters = live.totals.snapshot(live)
+    measured = measureStream("here", "any", live.totals, live, ())
+    context = PlainContext(insight=PlainInsight(measured=Measurements(streams=[measured])))
+    for accept in ("", OPEN):
+        found = samples(context, accept)
+        isOpen = total(found, "echod_connections_open")
+        gone = total(found, "echod_connections_closed_total")
+        assert total(found, "echod_connections_accepted_total") == isOpen + gone
+        assert (isOpen, gone) == (counters["open"], sum(counters["closed"].values()))
+        for reason, ends in counters["ends"].items():
+            for end, many in ends.items():
+                name = "echod_connections_closed_total"
+                assert total(found, name, reason=reason, end=end) == many
+        for name, key in {
+            "echod_connections_cut": "cut",
+            "echod_cut_bytes": "cut_bytes",
+            "echod_received_bytes": "bytes_in",
+            "echod_sent_bytes": "bytes_out",
+            "echod_discarded_bytes": "discarded",
+            "echod_messages": "messages",
+            "echod_messages_truncated": "truncated",
+            "echod_pauses": "pauses",
+        }.items():
+            assert total(found, f"{name}_total") == counters[key]
+        for name in ("duration_seconds", "received_bytes"):
+            assert total(found, f"echod_connection_{name}_count") == gone
+            assert total(found, f"echod_connection_{name}_bucket", le="+Inf") == gone
+        received = sum(connection.bytesIn for connection in live)
+        closed = total(found, "echod_connection_received_bytes_sum")
+        assert closed + received == counters["bytes_in"]
+    held = [connection.heldBytes() for connection in live]
+    assert total(found, "echod_held_bytes") == sum(held)
+    # What a connection may hold: docs/robustness.md.
+    assert all(0 <= each <= 384 * 1024 for each in held)
+
+
 @given(plays=PLAYS)
 def test_whateverClientsDo(plays: list[Any]) -> None:
     """Accepted are those that are open and those that are gone, each with a reason and an end."""
@@ -117,6 +159,7 @@ def test_whateverClientsDo(plays: list[Any]) -> None:
     for each in plays:
         clients.append(play(live, *each))
         addsUp(live)
+    metricsAgree(live)
     for client in clients:
         client.link.advance(60)
         client.link.close()

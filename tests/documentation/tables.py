@@ -23,10 +23,11 @@ import msgspec
 from msgspec import Struct
 from zope.interface.interface import InterfaceClass
 
+from echod.admin.metric_families import METRICS
 from echod.config.limits import Limits
 from echod.config.settings import Configuration, ListenerSettings
 from echod.config.tls_settings import TLSSettings
-from echod.connection.states import Reason
+from echod.connection.states import ENDS, Reason
 from echod.daemon.options import Options
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.server.counters import DATAGRAMS, PROCESS, REFUSED, STREAMS
@@ -223,6 +224,28 @@ def _above(name: str) -> str:
     return ""
 
 
+def _metrics() -> str:
+    rows = [
+        (_code(each.name), each.kind, ", ".join(map(_code, each.labels)), each.meaning)
+        for each in METRICS
+    ]
+    return _table(("metric", "type", "labels", "meaning"), rows)
+
+
+def _ends() -> str:
+    """Reasons that have the same ends share a row, in the order in which they are declared."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for reason in Reason:
+        rows.setdefault(tuple(sorted(ENDS[reason])), []).append(_code(reason.value))
+    return _table(
+        ("end", "meaning"),
+        [
+            (", ".join(map(_code, ends)), f"Connections that are gone for {', '.join(reasons)}.")
+            for ends, reasons in rows.items()
+        ],
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     **{f"names of echod.{module}": partial(_names, module) for module in PUBLIC},
     "options": _options,
@@ -237,4 +260,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "datagram counters": lambda: _meanings("counter", DATAGRAMS),
     "closed reasons": lambda: _members("reason", Reason),
     "refused reasons": lambda: _meanings("reason", REFUSED),
+    "metrics": _metrics,
+    "ends": _ends,
 }

@@ -79,6 +79,10 @@ class Proxied(SocketStream):
             facts["proxy"] = {**peer, **proxyFacts(self.proxied)}
         return facts
 
+    def heldBytes(self) -> int:
+        """See `IConnectionTransport.heldBytes`: with the part of a header that has come."""
+        return super().heldBytes() + len(self._begun)
+
     def doRead(  # type: ignore[override]  # as SocketStream
         self,
     ) -> ConnectionDone | ConnectionLost | Literal[False] | None:

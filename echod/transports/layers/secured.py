@@ -319,6 +319,11 @@ class Secured(SecuredOutput):
     def _mayRead(self) -> bool:
         return bool(self.connected) and not self._stopped
 
+    def heldBytes(self) -> int:
+        """See `IConnectionTransport.heldBytes`: with what is in the buffers of TLS."""
+        buffered = self._tls and self._incoming.pending + self._outgoing.pending
+        return super().heldBytes() + len(self._plain) + (buffered or 0)
+
     def unread(self) -> int:
         """See `IConnectionTransport.unread`."""
         self._asked = queued = super().unread()
