@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from echod.tls.facts import TLSFacts
 from echod.wire.keys import keyOf
 
-__all__ = ["EVENTS", "SCHEMA", "read", "schema"]
+__all__ = ["EOF", "EVENTS", "SCHEMA", "Closed", "Opened", "read", "schema"]
 
 #: Where the schema is, from the project's root.
 SCHEMA = "docs/log-schema.json"

@@ -8,6 +8,7 @@ somebody's own.
 from __future__ import annotations
 
 import fcntl
+import gzip
 import os
 import pty
 import re
@@ -24,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from tests.documentation.log_lines import EOF, Closed, Opened, read
 from tests.integration.daemon import MODULE, PATIENCE, TWISTD, Daemonised, both, exchange, waitFor
 from tests.integration.namespaces import needsRoot
 from tests.integration.test_plugins import install
@@ -396,6 +398,27 @@ def test_cannotBeOpenedAnew(tmp_path: Path) -> None:
 LOGROTATE = Path("deploy/logrotate/echod")
 
 
+def rotation(daemon: Daemonised) -> str:
+    """The file of `deploy`, for this daemon."""
+    text = LOGROTATE.read_text()
+    for shipped, here in (
+        ("/var/log/echod/echod.log", str(daemon.logFile)),
+        ("/run/echod/echod.pid", str(daemon.pidFile)),
+        ("create 640 nobody nogroup", "create 640"),
+    ):
+        assert shipped in text
+        text = text.replace(shipped, here)
+    return text
+
+
+def rotate(folder: Path, text: str) -> None:
+    """Have logrotate do at once what its file says."""
+    (folder / "rotation").write_text(text)
+    folder.chmod(0o755)
+    files = [f"--state={folder / 'state'}", str(folder / "rotation")]
+    subprocess.run(["logrotate", "--force", *files], check=True)
+
+
 @pytest.mark.skipif(shutil.which("logrotate") is None, reason="no logrotate here")
 @pytest.mark.parametrize("copy", [False, True], ids=["move", "copytruncate"])
 def test_logrotate(tmp_path: Path, copy: bool) -> None:
@@ -406,18 +429,8 @@ def test_logrotate(tmp_path: Path, copy: bool) -> None:
         if copy:
             text = f"{daemon.logFile} {{\n    rotate 1\n    copytruncate\n}}\n"
         else:
-            text = LOGROTATE.read_text()
-            for shipped, here in (
-                ("/var/log/echod/echod.log", str(daemon.logFile)),
-                ("/run/echod/echod.pid", str(daemon.pidFile)),
-                ("create 640 nobody nogroup", "create 640"),
-            ):
-                assert shipped in text
-                text = text.replace(shipped, here)
-        (tmp_path / "rotation").write_text(text)
-        tmp_path.chmod(0o755)
-        files = [f"--state={tmp_path / 'state'}", str(tmp_path / "rotation")]
-        subprocess.run(["logrotate", "--force", *files], check=True)
+            text = rotation(daemon)
+        rotate(tmp_path, text)
         (moved,) = tmp_path.glob("echod.log?*")
         assert "listening raw" in moved.read_text()
         if not copy:
@@ -429,6 +442,30 @@ def test_logrotate(tmp_path: Path, copy: bool) -> None:
         assert b"\0" not in data
         assert data.startswith(b"20")
         end(daemon)
+
+
+@pytest.mark.skipif(shutil.which("logrotate") is None, reason="no logrotate here")
+def test_logrotateOfJSON(tmp_path: Path) -> None:
+    """Rotated and compressed amid clients: each line is whole, and each client has its lines."""
+    port = freePort()
+    options = (f"--port={port}", "--log-connections", "--log-format=json")
+    with Daemonised(tmp_path) as daemon:
+        assert daemon.start(*options).returncode == 0
+        for turn in range(1, 5):
+            # Who has been served has a line that may still be on its way.
+            serve(port, 20)
+            rotate(tmp_path, rotation(daemon))
+            has(daemon.logFile, '"reloaded"')
+            assert len([*tmp_path.glob("echod.log.*")]) == turn
+        end(daemon)
+        data = b""
+        for path in sorted(tmp_path.glob("echod.log*")):
+            found = path.read_bytes()
+            data += gzip.decompress(found) if path.suffix == ".gz" else found
+    assert len([*tmp_path.glob("echod.log.*.gz")]) == 3
+    events = [read(line) for line in data.split(b"\n")[:-1]]
+    for kind in (Opened, EOF, Closed):
+        assert len({each.id for each in events if isinstance(each, kind)}) == 80
 
 
 # -- It cannot start ---------------------------------------------------------------------------

@@ -16,6 +16,9 @@ import pytest
 from tests.integration.daemon import MODULE, TWISTD, Daemon, exchange, receiveAll, waitFor
 from tests.integration.loaded import LoadedDaemon
 
+#: Seconds more than it should be, on a machine that is busy.
+GRACE = 4.0
+
 
 class Manager:
     """A service manager's end: what it is told, as it comes."""
@@ -117,6 +120,33 @@ def test_watchdog(tmp_path: Path) -> None:
         manager.waitFor("READY=1")
         manager.collect(2.0)
         assert 7 <= manager.messages.count("WATCHDOG=1") <= 12
+
+
+def test_statusCounts(tmp_path: Path) -> None:
+    """How many there are is told within a second or so, also of those who do nothing."""
+
+    def told(count: int, since: float) -> float:
+        manager.messages.clear()
+        manager.waitFor(f"STATUS=serving: {count} connections at 1 listeners")
+        return time.monotonic() - since
+
+    with supervised(tmp_path, "--port", "0") as (daemon, manager):
+        manager.waitFor("STATUS=serving: 0 connections at 1 listeners")
+        # Nobody is there: it sleeps.
+        manager.collect(2.5)
+        began = time.monotonic()
+        with daemon.connect():
+            assert told(1, began) < 1 + GRACE
+            # One that was there, and does nothing.
+            manager.collect(1.5)
+            began = time.monotonic()
+            with daemon.connect(), daemon.connect():
+                assert told(3, began) < 1 + GRACE
+            began = time.monotonic()
+            assert told(1, began) < 1 + GRACE
+        began = time.monotonic()
+        assert told(0, began) < 1 + GRACE
+        assert daemon.stop() == 0
 
 
 def test_statusOfAFailedReload(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import os
 import re
 import shutil
@@ -95,14 +96,14 @@ def test_oneSandbox() -> None:
     assert own - several == Counter(
         [
             "Description=Echo daemon",
-            "ExecStart=/opt/echod/bin/twistd -n --pidfile= echod --config /etc/echod/echod.toml",
+            f"ExecStart={PROGRAM} --config /etc/echod/echod.toml --log-format journal",
             f"ExecReload={PROGRAM} --check-config --config /etc/echod/echod.toml",
             "RuntimeDirectory=echod",
         ]
     )
     assert set(several - own) == {
         "Description=Echo daemon %i",
-        "ExecStart=/opt/echod/bin/twistd -n --pidfile= echod --config /etc/echod/%i.toml",
+        f"ExecStart={PROGRAM} --config /etc/echod/%i.toml --log-format journal",
         f"ExecReload={PROGRAM} --check-config --config /etc/echod/%i.toml",
         "RuntimeDirectory=echod-%i",
     }
@@ -214,7 +215,13 @@ def test_sandbox(machine: Machine, activated: bool) -> None:
     networks = [os.readlink(f"/proc/{each}/ns/net") for each in (pid, machine.outside(1))]
     assert (networks[0] != networks[1]) == activated
     # Nothing has been refused that it would have said.
-    assert [line for line in machine.journal(unit) if "#warn" in line or "nable to" in line] == []
+    entries = [json.loads(line) for line in machine.journal(unit, "json")]
+    ours = {each["MESSAGE"]: each for each in entries if each["_PID"] != "1"}
+    assert {each["SYSLOG_IDENTIFIER"] for each in ours.values()} == {"echod"}
+    assert [line for line in ours if ours[line]["PRIORITY"] < "6" or "nable to" in line] == []
+    # The time is the journal's, and so is the priority.
+    assert "listening raw tcp 127.0.0.1:1234" in {line.partition(" (")[0] for line in ours}
+    assert not [line for line in ours if line.startswith(("20", "<"))]
 
 
 def test_datagrams(machine: Machine) -> None:

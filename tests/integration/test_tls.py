@@ -320,7 +320,11 @@ def test_failuresAreCounted(certificates: Certificates) -> None:
 
 
 def _refusals(daemon: Daemon) -> int:
-    found = [line.partition(" tls=")[2] for line in list(daemon.lines) if " refused " in line]
+    found = [
+        line.partition(" tls=")[2].partition(" ")[0]
+        for line in list(daemon.lines)
+        if " refused " in line
+    ]
     return sum(map(int, found))
 
 
