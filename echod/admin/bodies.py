@@ -16,7 +16,7 @@ from echod.admin.fair_turns import SharedTurns
 from echod.admin.safe_json import safeJSON
 from echod.errors import oneLine
 
-__all__ = ["PIECE", "Reply", "document", "line", "listed"]
+__all__ = ["PIECE", "Reply", "document", "line", "lines", "listed", "whole"]
 
 #: Bytes of a piece, about.
 PIECE = 16384

@@ -89,7 +89,8 @@ class AdminFactory(Factory):
             reply = self._events(request, query)
             if reply is None:
                 return
-        lookUp = partial(self._shared.pages.lookUp, target, query)
+        accept = b",".join(request.requestHeaders.getRawHeaders(b"Accept", [])).decode("latin-1")
+        lookUp = partial(self._shared.pages.lookUp, target, query, accept)
         Answering(request, lookUp if reply is None else partial(_same, reply), self._shared.turns)
 
     def _events(self, request: AdminRequest, query: bytes) -> Reply | None:

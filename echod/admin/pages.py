@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct
 
 from echod import __version__
-from echod.admin.bodies import Reply, document, line, lines, listed
+from echod.admin.bodies import Reply, document, line, lines, listed, whole
 from echod.admin.fair_turns import SharedTurns
+from echod.admin.metrics import exposition
 from echod.admin.query import limitOf, parseQuery
-from echod.errors import UnknownWord
+from echod.errors import EchodError, UnknownWord
 from echod.interfaces import ServerContext
 from echod.wire.timestamps import rfc3339
 
@@ -27,6 +28,7 @@ __all__ = ["EVENTS", "Pages"]
 EVENTS = b"/events"
 
 _CONNECTION = b"/connections/"
+_METRICS = b"/metrics"
 _STARTED = time.monotonic()
 
 
@@ -64,16 +66,21 @@ class Pages:
             b"/listeners": _Page("who listens, with limits", self._listeners),
             b"/counters": _Page("all counters", self._counters),
             b"/config": _Page("what is served, and how reloads went", self._config),
+            _METRICS: _Page("what is measured, for Prometheus", self._metrics),
             b"/health": _Page("ready (200) or draining (503)", self._health),
         }
 
-    def lookUp(self, target: bytes, query: bytes) -> Reply:
+    def lookUp(self, target: bytes, query: bytes, accept: str = "") -> Reply:
         """
         The answer to a request for ``target``.
 
         One line with 404 if there is no such thing, with 400 if the query makes no sense.
+
+        :param accept: the kinds of content that are wanted (RFC 9110 section 12.5.1).
         """
         page = self._pages.get(target)
+        if target == _METRICS:
+            page = _Page("", lambda values: self._metrics(values, accept))
         if page is None and target.startswith(_CONNECTION) and target != _CONNECTION:
             page = _Page("", lambda values: self._connection(target[len(_CONNECTION) :]))
         if page is None:
@@ -142,6 +149,13 @@ class Pages:
 
     def _config(self, values: Mapping[str, str]) -> Reply:
         return document("echod-config/1", self._context.insight.configuration())
+
+    def _metrics(self, values: Mapping[str, str], accept: str = "") -> Reply:
+        try:
+            kind, body = exposition(self._context, accept)
+        except EchodError as error:
+            return line(501, str(error))
+        return whole(body, kind.encode())
 
     # -- Words ---------------------------------------------------------------------------------
 

@@ -186,6 +186,10 @@ def test_refusedReload(tmp_path: Path) -> None:
         waitFor(lambda: refused() is None, "a reload")
 
 
+def test_metrics(daemon: Daemon) -> None:
+    assert "\necho" in curl(url(daemon, "/metrics"))
+
+
 @needs("jq")
 def test_jq(daemon: Daemon) -> None:
     done = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -195,6 +196,32 @@ def test_absoluteTarget(server: Server) -> None:
     assert get(server, "http://localhost:99/health").code == 200
     assert get(server, "HTTP://127.0.0.1?a=b").code == 400
     assert get(server, "http://evil.example/health").code == 421
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("text/html", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text"),
+    ],
+)
+def test_metrics(accept: str, kind: str) -> None:
+    """In the format that is asked for."""
+    asked = get(Server(), "/metrics", *([f"Accept: {accept}"] if accept else []))
+    assert asked.code == 200
+    assert asked.headers["content-type"].startswith(kind)
+    assert b"echod_build_info" in asked.body
+    assert get(Server(), "/metrics?a=b").code == 400
+
+
+def test_metricsWithoutTheLibrary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """501, and what to install."""
+    monkeypatch.delitem(sys.modules, "echod.admin.prometheus", raising=False)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    asked = get(Server(), "/metrics")
+    assert asked.code == 501
+    assert "pip install 'twisted-echod[metrics]'" in asked.line
 
 
 def rows(count: int) -> Iterator[dict[str, Any]]:
