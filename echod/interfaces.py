@@ -286,6 +286,7 @@ class ServerInsight(Protocol):
     What happens at a server, and what has happened: plain values for JSON.
 
     Rows are made one at a time, as they are asked for, so that a long list need not be made in one
+    turn.  An empty row is none: it says that the next is not found yet, and that others may have a
     turn.  A connection that has ended meanwhile is left out.  Keys are described in
     docs/insight.md.
     """

@@ -73,16 +73,16 @@ class Answering:
                 return False
         while not (self._paused or self._stopped):
             piece = self._piece(self._reply)
-            self._request.write(piece)
-            if not piece:
+            if piece is None:
                 self._end()
                 return False
+            self._request.write(piece)
             if self._turns.over():
                 break
         return not (self._paused or self._stopped)
 
-    def _piece(self, reply: Reply) -> bytes:
-        """Some bytes more, or none at the end."""
+    def _piece(self, reply: Reply) -> bytes | None:
+        """Some bytes more, which may be none as yet; ``None`` at the end."""
         found: list[bytes] = []
         size = 0
         for part in reply.pieces:
@@ -90,7 +90,7 @@ class Answering:
             size += len(part)
             if size >= PIECE or self._turns.over():
                 break
-        return b"".join(found)
+        return b"".join(found) if found else None
 
     def _end(self) -> None:
         self._stopped = True

@@ -112,7 +112,7 @@ def _list(
 
 class _Rows:
     """
-    Rows as JSON, a comma before each but the first.
+    Rows as JSON, a comma before each but the first; nothing where the next is not found yet.
 
     :ivar ended: whether there is none left, within the limit.
     :ivar more: whether the limit has left some off.
@@ -129,6 +129,8 @@ class _Rows:
 
     def __next__(self) -> bytes:
         row = None if self.ended else next(self._rows, None)
+        if row is not None and not row:
+            return b""
         if row is None or not self._left:
             self.ended, self.more = True, self.more or row is not None
             raise StopIteration

@@ -9,6 +9,7 @@ many takes them a few at a time.
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
@@ -38,6 +39,8 @@ _ORDERS: dict[str, Callable[[Connection], float]] = {
     "idle": lambda connection: -max(connection.openedAt, connection.quietSince()),
     "pending": lambda connection: connection.transport.unsent() + connection.transport.queued(),
 }
+#: Connections that are looked at in one go.
+_BATCH = 64
 _STATES = [state.value for state in State if state not in (*GONE, State.NEW)]
 _REASONS = [reason.value for reason in Reason]
 _REFUSED = {*REFUSED, *NEVER_OPEN}
@@ -77,19 +80,37 @@ class Inspection:
             networks = Networks([source], []) if source else None
         except ConfigurationError as error:
             raise UnknownWord(f"source {source!r} is no network: {error}") from error
-        found = [
-            connection
-            for each in self._service.everybody()
-            for connection in each.connections()
-            if connection.state not in GONE
-            and listener in _placeOf(connection)[0]
-            and (not state or connection.state.value == state)
-            and (networks is None or _isIn(networks, connection))
-        ]
-        found.sort(key=_ORDERS[sort], reverse=True)
-        return self._rows(found)
+        there = [one for each in self._service.everybody() for one in each.connections()]
 
-    def _rows(self, found: list[Connection]) -> Iterator[dict[str, object]]:
+        def asked(connection: Connection) -> bool:
+            return (
+                connection.state not in GONE
+                and listener in _placeOf(connection)[0]
+                and (not state or connection.state.value == state)
+                and (networks is None or _isIn(networks, connection))
+            )
+
+        return self._rows(there, asked, _ORDERS[sort])
+
+    def _rows(
+        self,
+        there: list[Connection],
+        asked: Callable[[Connection], bool],
+        order: Callable[[Connection], float],
+    ) -> Iterator[dict[str, object]]:
+        found: list[Connection] = []
+        keys = array("d")
+        for number, connection in enumerate(there):
+            if number % _BATCH == _BATCH - 1:
+                # What the kernel is asked takes microseconds.
+                yield {}
+            if asked(connection):
+                found.append(connection)
+                keys.append(order(connection))
+        there.clear()
+        # Each is asked for once, in their order.
+        known = iter(keys)
+        found.sort(key=lambda _: next(known), reverse=True)
         for connection in found:
             if connection.state not in GONE:
                 yield rowOf(connection, _placeOf(connection), self._service.now())

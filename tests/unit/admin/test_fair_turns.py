@@ -107,3 +107,25 @@ def test_glancesAtTheClock() -> None:
 
     assert len(get(Server(insight=Dear(), clock=clock), "/connections").json["connections"]) == 200
     assert clock.rightNow < 200 * 0.01
+
+
+def test_nothingYet() -> None:
+    """Who looks for rows gives others a turn; what is no row is not in the list."""
+    clock = Passing()
+
+    class Looking(PlainInsight):
+        def connections(self, **words: str) -> Iterator[dict[str, Any]]:
+            for number in range(40):
+                clock.rightNow += 0.002
+                yield {}
+                if number % 10 == 9:
+                    yield {"id": str(number)}
+            yield {}
+
+    found = get(Server(insight=Looking(), clock=clock), "/connections?limit=4").json
+    assert [row["id"] for row in found["connections"]] == ["9", "19", "29", "39"]
+    assert (found["consistent"], found["more"]) == (False, False)
+    quick = Server(insight=PlainInsight(live=[{}, {"id": "1"}, {}]))
+    found = get(quick, "/connections?limit=1").json
+    assert found["connections"] == [{"id": "1"}]
+    assert (found["consistent"], found["more"]) == (True, False)
