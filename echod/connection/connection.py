@@ -31,7 +31,6 @@ from echod.connection.flow import INPUT_HELD, LIMITED, RATE
 from echod.connection.half_close import HalfClose
 from echod.connection.lifecycle import TABLE, Action, Event
 from echod.connection.states import GONE, Reason, State
-from echod.insight.timeline import Timeline
 
 __all__ = ["Connection"]
 
@@ -306,7 +305,7 @@ class Connection(HalfClose):
         sweep.add(self)
         self.openedAt = sweep.now
         if self.owner.timeline:
-            self.timeline = Timeline(self.owner.timeline)
+            self.timeline = self.owner.beginTimeline()
         self.owner.opened(self)
 
     def _beginProtocol(self) -> None:

@@ -8,22 +8,12 @@ waited for wherever replies are flushed, and a deadline ends the wait.
 
 from __future__ import annotations
 
-import errno
-
 from echod.connection.deadlines import Deadline, Facts, runningDeadlines
 from echod.connection.flow import OUTPUT_FULL, RATE, FlowControl
 from echod.connection.lifecycle import Event
-from echod.connection.states import GONE, Reason, State, howEnded
+from echod.connection.states import GONE, Reason, State, endedBy, howEnded
 
 __all__ = ["HalfClose"]
-
-# The peer ended it, by its FIN or by what it sent.
-_BY_PEER = (None, Reason.EOF, Reason.TLS, Reason.NO_CLOSE_NOTIFY, Reason.HEADER)
-# Errors that the network makes, or the silence in it (tcp(7), ip(7)); others are the peer's RST.
-_ON_THE_WAY = (
-    *(errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN),
-    *(errno.ENONET, errno.EPROTO, errno.EACCES, errno.EPERM),
-)
 
 # As in `echod.connection.connection`: looked up for each connection.
 _FINISHING = State.FINISHING
@@ -70,9 +60,7 @@ class HalfClose(FlowControl):
     @property
     def endedBy(self) -> str:
         """Who ended it, as far as can be told: ``peer``, ``network`` or ``us``."""
-        if self.broken:
-            return "network" if self.transport.brokenBy in _ON_THE_WAY else "peer"
-        return "peer" if self.reason in _BY_PEER else "us"
+        return endedBy(self.reason, self.broken, self.transport.brokenBy)
 
     # -- To be called by a subclass --------------------------------------------------------
 

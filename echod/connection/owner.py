@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from echod.config.limits import Limits
 from echod.connection.metering import Turns
 from echod.connection.sweep import Sweep
+from echod.insight.timeline import Timeline
 
 if TYPE_CHECKING:
     from echod.connection.connection import Connection
@@ -38,6 +39,10 @@ class Owner:
     byteRate: Turns | None = None
     payload: Callable[[Connection, bytes], None] | None = None
     timeline: int = 0
+
+    def beginTimeline(self) -> Timeline | None:
+        """One for a connection that comes, if `timeline` says that there is one."""
+        return Timeline(self.timeline)
 
     def opened(self, connection: Connection) -> None:
         """It has its transport."""

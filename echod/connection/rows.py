@@ -9,27 +9,22 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
 from echod.connection.connection import Connection
-from echod.connection.states import Reason, State
+from echod.connection.states import Reason, State, endedBy, howEnded
+from echod.insight.identity import idOf
 from echod.insight.peers import tellPeer
-from echod.insight.shelf import Ended
+from echod.insight.timeline import Timeline
 from echod.interfaces import IConnectionTransport
-from echod.wire.keys import keyOf
 
-__all__ = ["COUNTS", "endedOf", "peerOf", "rowOf"]
+__all__ = ["Ended", "endedOf", "peerOf", "rowOf"]
 
-#: Characters of what a peer wrote that are kept of each value: a subject, a name, a header's field.
-LONGEST = 256
-
-_COUNTED = ("bytesIn", "bytesOut", "discarded", "messages", "truncated", "pauses")
-#: What `Ended.counts` are.
-COUNTS = tuple(map(keyOf, _COUNTED))
-_counts = operator.attrgetter(*_COUNTED)
-_NAMES = {reason: reason.value for reason in Reason}
-_ABORTED = State.ABORTED
+#: What is kept of what a peer wrote: characters of a value (a subject, a name), and values.
+LONGEST, MOST = 128, 16
 
 
 def peerOf(transport: IConnectionTransport) -> object:
@@ -83,44 +78,112 @@ def rowOf(connection: Connection, place: tuple[str, str], now: float) -> dict[st
     }
 
 
+class Ended(NamedTuple):
+    """
+    What there is to keep of one that is gone; the first fields are copied at one go.
+
+    :ivar reason: why it ended, ``state`` and ``broken`` how, ``brokenBy`` by which error.
+    :ivar cut: bytes that the peer was still owed when we gave up.
+    :ivar replied: bytes that its protocol answered, ``echoed`` those that were echoed unseen.
+    :ivar client: who it was, as accept(2) said, ``credentials`` as a UNIX socket did.
+    :ivar failure: what failed in TLS or in a header, if anything did.
+    :ivar number: see `echod.insight.identity`.
+    :ivar place: its listener and its protocol.
+    :ivar closedAt: monotonic seconds, to a tenth; so is ``openedAt``.
+    :ivar layers: what the layers found out, and who the peer is if they know better; ``None``
+        where there are none.
+    """
+
+    reason: Reason | None
+    state: State
+    broken: bool
+    cut: int
+    openedAt: float
+    timeline: Timeline | None
+    seen: int
+    replied: int
+    discarded: int
+    messages: int
+    truncated: int
+    pauses: int
+    echoed: int
+    client: tuple[object, ...]
+    credentials: tuple[int, int, int] | None
+    failure: str | None
+    brokenBy: int
+    number: int
+    place: tuple[str, str]
+    closedAt: float
+    layers: Mapping[str, object] | None
+
+    @property
+    def why(self) -> str:
+        """The reason's name."""
+        return (self.reason or Reason.EOF).value
+
+    @property
+    def peer(self) -> object:
+        """Who it was, for `tellPeer`."""
+        known = None if self.layers is None else self.layers.get(_PEER)
+        return known or self.credentials or self.client
+
+    def told(self) -> dict[str, object]:
+        """What there is to tell, as plain values; but for when it was, in the time of clocks."""
+        lived = self.closedAt - self.openedAt
+        timeline = self.timeline
+        if timeline is not None:
+            # Not to a tenth of a second.
+            lived = timeline.seconds
+        layers = {key: value for key, value in (self.layers or {}).items() if key != _PEER}
+        return {
+            "id": idOf(self.number),
+            "listener": self.place[0],
+            "protocol": self.place[1],
+            "peer": tellPeer(self.peer),
+            "state": self.state.value,
+            "seconds": round(max(0.0, lived), 6),
+            "bytes_in": self.seen + self.echoed,
+            "bytes_out": self.replied + self.echoed,
+            "messages": self.messages,
+            "discarded": self.discarded,
+            "truncated": self.truncated,
+            "pauses": self.pauses,
+            "reason": self.why,
+            "end": howEnded(self.state, self.broken),
+            "ended_by": endedBy(self.reason, self.broken, self.brokenBy),
+            "owed": self.cut,
+            "failure": self.failure,
+            **layers,
+            "timeline": None if timeline is None else timeline.told(),
+        }
+
+
+_PEER = "peer"
+# In the order of the fields of `Ended`; read at one go, which is not a call of Python's for each.
+_copied = operator.attrgetter(
+    *("reason", "state", "broken", "cut", "openedAt", "timeline", "_seen", "_replied"),
+    *("discarded", "messages", "truncated", "pauses", "transport.echoedBytes"),
+    *("transport.client", "transport.credentials", "transport.failure", "transport.brokenBy"),
+)
+
+
 def endedOf(
-    connection: Connection,
-    place: tuple[str, str],
-    now: float,
-    kernel: Mapping[str, object] | None = None,
+    connection: Connection, place: tuple[str, str], now: float, layered: bool = False
 ) -> Ended:
     """
     What there is to keep of one that is gone.
 
-    :param kernel: what the kernel knew of it, if anybody asked.
+    :param place: its listener, and its protocol.
+    :param now: monotonic seconds.
+    :param layered: whether there are layers that may have found something out.
     """
-    transport = connection.transport
-    layers = transport.facts() or None
-    weight = 0
-    if layers is not None or kernel is not None:
-        layers = _layers(layers or {})
-        weight = 2 * len(msgspec.json.encode((layers, kernel)))
+    layers = None
+    if layered:
+        transport = connection.transport
+        layers = {**_layers(transport.facts()), _PEER: tellPeer(peerOf(transport))}
     # Ended(…), which is a call of Python's more.
-    return tuple.__new__(
-        Ended,
-        (
-            connection.number,
-            place,
-            peerOf(transport),
-            connection.openedAt,
-            now,
-            _counts(connection),
-            _NAMES[connection.reason or Reason.EOF],
-            connection.endedHow,
-            connection.endedBy,
-            connection.cut,
-            transport.failure,
-            layers,
-            kernel,
-            connection.timeline,
-            weight,
-        ),
-    )
+    number = connection._number or connection.number
+    return tuple.__new__(Ended, (*_copied(connection), number, place, now, layers))
 
 
 def _seconds(seconds: float) -> float:
@@ -137,7 +200,7 @@ def _short(value: object) -> object:
     if isinstance(value, str) and len(value) > LONGEST:
         return f"{value[:LONGEST]}…"
     if isinstance(value, Mapping):
-        return {key: _short(each) for key, each in value.items()}
+        return {key: _short(each) for key, each in islice(value.items(), MOST)}
     if isinstance(value, list):
-        return [_short(each) for each in value]
+        return [_short(each) for each in value[:MOST]]
     return value

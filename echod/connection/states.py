@@ -6,9 +6,10 @@ Where a connection stands, why one ended, and how: `State`, `Reason`, `howEnded`
 
 from __future__ import annotations
 
+import errno
 from enum import Enum
 
-__all__ = ["ENDS", "GONE", "Reason", "State", "howEnded"]
+__all__ = ["ENDS", "GONE", "Reason", "State", "endedBy", "howEnded"]
 
 
 class State(Enum):
@@ -108,3 +109,24 @@ ENDS: dict[Reason, tuple[str, ...]] = {
     Reason.REFUSED: ("abort",),
     Reason.ERROR: ("abort", "fin", "rst"),
 }
+
+
+# The peer ended it, by its FIN or by what it sent.
+_BY_PEER = (None, Reason.EOF, Reason.TLS, Reason.NO_CLOSE_NOTIFY, Reason.HEADER)
+# Errors that the network makes, or the silence in it (tcp(7), ip(7)); others are the peer's RST.
+_ON_THE_WAY = (
+    *(errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN),
+    *(errno.ENONET, errno.EPROTO, errno.EACCES, errno.EPERM),
+)
+
+
+def endedBy(reason: Reason | None, broken: bool, error: int) -> str:
+    """
+    Who ended a connection, as far as can be told: ``peer``, ``network`` or ``us``.
+
+    :param broken: whether it ended with RST, or as a lost route does.
+    :param error: by which error (errno(3)), if that is known.
+    """
+    if broken:
+        return "network" if error in _ON_THE_WAY else "peer"
+    return "peer" if reason in _BY_PEER else "us"

@@ -101,6 +101,14 @@ class Timeline:
         self.firstAt: float | None = None
         self.fellOut = 0
 
+    @property
+    def seconds(self) -> float:
+        """From its beginning to its last entry."""
+        if not self._entries:
+            return 0.0
+        last = self._entries[-1]
+        return (last.until if isinstance(last, _Run) else last[2]) - self.began
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -173,10 +181,15 @@ class Timeline:
             self._drop()
         return run
 
+    def shorten(self, most: int) -> None:
+        """Keep so many entries from now on, and of those that there are."""
+        self._most = max(most, 2)
+        self._drop()
+
     def _drop(self) -> None:
         """Let the oldest fall out, but for the first ones."""
         first = min(FIRST, self._most // 2)
-        gone = len(self._entries) - self._most
+        gone = max(0, len(self._entries) - self._most)
         self.fellOut += gone
         del self._entries[first : first + gone]
         # What fell out does not go on: what happens next has an entry of its own.

@@ -168,7 +168,9 @@ class Totals:
         self.truncated += connection.truncated
         self.pauses += connection.pauses
         if self.distributions is not None:
-            self._last[ending] = self.distributions.add(connection, received)
+            example = self.distributions.add(connection, received)
+            if example is not None:
+                self._last[ending] = example
 
     @property
     def ends(self) -> Counter[tuple[Reason, str]]:

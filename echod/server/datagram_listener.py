@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from echod.config.endpoints import UDPEndpoint, asBound
+from echod.connection.rows import Ended
 from echod.connection.sweep import Sweep
 from echod.insight.refusals import Refusals
 from echod.insight.shelf import Shelf
@@ -95,7 +96,7 @@ class DatagramListener(Listener):
         if not self._ownPorts[port]:
             del self._ownPorts[port]
 
-    def observe(self, shelf: Shelf | None) -> None:
+    def observe(self, shelf: Shelf[Ended] | None) -> None:
         """See `Listener.observe`."""
         self._port.refused.keep(shelf is not None)
 

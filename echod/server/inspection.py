@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from echod.connection.connection import Connection
-from echod.connection.rows import COUNTS, rowOf
+from echod.connection.rows import Ended, rowOf
 from echod.connection.states import GONE, Reason, State
 from echod.errors import ConfigurationError, UnknownWord
-from echod.insight.identity import idOf, numberOf
+from echod.insight.identity import numberOf
 from echod.insight.peers import tellPeer
 from echod.insight.refusals import Refusal
-from echod.insight.shelf import Ended, Shelf
+from echod.insight.shelf import Shelf
 from echod.measurements import Measurements
 from echod.server.counters import NEVER_OPEN, REFUSED
 from echod.server.listener import Listener
@@ -52,7 +52,7 @@ class _Inspected(Protocol):
     @property
     def listeners(self) -> Iterable[Listener]: ...
     @property
-    def shelf(self) -> Shelf | None: ...
+    def shelf(self) -> Shelf[Ended] | None: ...
     @property
     def plan(self) -> Plan: ...
     @property
@@ -142,28 +142,12 @@ class Inspection:
         """See `ServerInsight.closed`."""
         _check("reason", reason, _REASONS)
         shelf = self._service.shelf
-        return map(self._ended, [] if shelf is None else shelf.all(reason))
+        found = [] if shelf is None else shelf.all()
+        return (self._ended(each) for each in found if not reason or each.why == reason)
 
     def _ended(self, ended: Ended) -> dict[str, object]:
-        timeline = ended.timeline
-        return {
-            "id": idOf(ended.number),
-            "listener": ended.place[0],
-            "protocol": ended.place[1],
-            "peer": tellPeer(ended.peer),
-            "state": State.CLOSED.value,
-            "opened": rfc3339(time.time() - (self._service.now() - ended.openedAt)),
-            "seconds": round(ended.closedAt - ended.openedAt, 3),
-            **dict(zip(COUNTS, ended.counts, strict=True)),
-            "reason": ended.reason,
-            "end": ended.end,
-            "ended_by": ended.endedBy,
-            "owed": ended.owed,
-            "failure": ended.failure,
-            **(ended.layers or {}),
-            **(ended.kernel or {}),
-            "timeline": None if timeline is None else timeline.told(),
-        }
+        opened = time.time() - (self._service.now() - ended.openedAt)
+        return {"opened": rfc3339(opened), **ended.told()}
 
     def refused(self, reason: str = "") -> Iterator[dict[str, object]]:
         """See `ServerInsight.refused`."""

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from echod.config.endpoints import Endpoint
 from echod.config.limits import Limits
 from echod.connection.connection import Connection
+from echod.connection.rows import Ended
 from echod.errors import ConfigurationError, EchodError, whatFailed
 from echod.insight.refusals import Refusals
 from echod.insight.shelf import Shelf
@@ -198,7 +199,7 @@ class Listener(Service):
         """Be the same, with what the files of TLS hold now."""
         self._plan = plan
 
-    def observe(self, shelf: Shelf | None) -> None:
+    def observe(self, shelf: Shelf[Ended] | None) -> None:
         """Put connections that are gone there, and keep refusals; with ``None`` do neither."""
 
     def setLogging(self, connections: bool, payload: bool) -> None:

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from echod import startup
 from echod.config.endpoints import UDPEndpoint
+from echod.connection.rows import Ended
 from echod.connection.sweep import Sweep, Swept
 from echod.insight.shelf import Shelf
 from echod.interfaces import ServerContext, ServerInsight
@@ -91,7 +92,7 @@ class EchodService(MultiService):
         # Listeners that accept nobody any more, and may still have connections; written by reload.
         self._retired: list[Listener] = []
         # Connections that are gone, if anybody wants to tell of them; written by _observe.
-        self.shelf: Shelf | None = None
+        self.shelf: Shelf[Ended] | None = None
         self.insight: ServerInsight = Inspection(self)
         self._context: ServerContext = MakerContext(self, reactor)
         # None yet, for makers that ask.

@@ -21,13 +21,14 @@ from echod.config.endpoints import TCPEndpoint, UNIXEndpoint, asBound
 from echod.connection.connection import Connection
 from echod.connection.metering import Turns
 from echod.connection.owner import Owner
-from echod.connection.rows import endedOf, peerOf
-from echod.connection.states import Reason
+from echod.connection.rows import Ended, endedOf, peerOf
+from echod.connection.states import Reason, State
 from echod.connection.sweep import Sweep
 from echod.errors import whatFailed
 from echod.insight.fault_log import tellFault
 from echod.insight.refusals import Refusals
-from echod.insight.shelf import Shelf
+from echod.insight.shelf import SHORT, Shelf
+from echod.insight.timeline import Timeline
 from echod.interfaces import IDescriptorReactor, IStreamProtocolMaker, ServerContext
 from echod.kit.twisted_protocol import asConnection, halfCloses
 from echod.measurements import StreamMeasurements
@@ -48,6 +49,12 @@ _log = Logger()
 
 #: Events of a timeline, where somebody tells of them, and nobody has said how many.
 TIMELINE = 32
+#: Connections that get a timeline: a second, and at once.  The shelf keeps the last 1000, and its
+#: timeline and its place there cost a tenth of what a short connection does.  Of those that come
+#: faster the ones without a timeline are only counted, unless their end is none of the ordinary
+#: ones.
+PER_SECOND, BURST = 1000, 5000
+_ORDINARY = frozenset([Reason.EOF, Reason.QUIT])
 
 
 class StreamListener(Listener, Owner):
@@ -109,8 +116,11 @@ class StreamListener(Listener, Owner):
         # What it and its protocol are called; where those go that are gone, if they are kept, and
         # whether all of them are kept apart.
         self._place = (self.describe(), plan.maker.name)
-        self._shelf: Shelf | None = None
+        self._shelf: Shelf[Ended] | None = None
         self._apart = getattr(plan.maker, "insight", False)
+        self._layered = bool(plan.layers)
+        # How many connections more may have a timeline, and since when that is so.
+        self._timelinesLeft, self._timelinesAt = BURST, sweep.now
 
     # -- The service -----------------------------------------------------------------------
 
@@ -163,7 +173,7 @@ class StreamListener(Listener, Owner):
         for connection in list(self._live):
             connection.attempt(connection.abort, connection.reason or Reason.DRAIN)
 
-    def observe(self, shelf: Shelf | None) -> None:
+    def observe(self, shelf: Shelf[Ended] | None) -> None:
         """See `Listener.observe`: also of those that an earlier one at this endpoint accepted."""
         self._shelf = shelf
         unsaid = 0 if shelf is None else TIMELINE
@@ -263,6 +273,20 @@ class StreamListener(Listener, Owner):
             return self._sources.refusal(host, self.sweep.now)
         return None if self._teller.trusts(host) else "untrusted"
 
+    def beginTimeline(self) -> Timeline | None:
+        """See `Owner.beginTimeline`: `PER_SECOND` at most, where more come than anybody reads."""
+        if not self._timelinesLeft:
+            now = self.sweep.now
+            if now is self._timelinesAt:
+                return None
+            # A tick or more has passed.
+            self._timelinesLeft = int(min(BURST, PER_SECOND * (now - self._timelinesAt)))
+            self._timelinesAt = now
+            if not self._timelinesLeft:
+                return None
+        self._timelinesLeft -= 1
+        return Timeline(self.timeline)
+
     def opened(self, connection: Connection) -> None:
         """See `Owner.opened`."""
         self._live.opened(connection)
@@ -326,14 +350,26 @@ class StreamListener(Listener, Owner):
         if reason in NEVER_OPEN:
             live.totals.refused.note(reason.value, peerOf(connection.transport))
         shelf = self._shelf
-        if shelf is not None:
-            ended = endedOf(connection, self._place, self.sweep.now)
-            shelf.put(ended, self._apart or not ended.counts[0])
+        if shelf is not None and (connection.timeline or self._isWorthKeeping(connection)):
+            ended = endedOf(connection, self._place, self.sweep.now, self._layered)
+            why = "eof" if reason is None else reason.value
+            shelf.put(ended, why, self._apart or not connection.bytesIn)
+            if self.timeline > SHORT and ended.timeline is not None:
+                shelf.weigh(ended.timeline)
         live.closed(connection)
 
 
 def _nothing() -> None:
     """What a factory does that need not know of a drain."""
+
+    def _isWorthKeeping(self, connection: Connection) -> bool:
+        """Whether one without a timeline is kept: if nobody has one, or its end is not as most."""
+        return (
+            not self.timeline
+            or connection.broken
+            or connection.state is not State.CLOSED
+            or connection.reason not in _ORDINARY
+        )
 
 
 def _hostOf(address: IAddress) -> str | None:
