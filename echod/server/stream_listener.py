@@ -350,17 +350,15 @@ class StreamListener(Listener, Owner):
         if reason in NEVER_OPEN:
             live.totals.refused.note(reason.value, peerOf(connection.transport))
         shelf = self._shelf
-        if shelf is not None and (connection.timeline or self._isWorthKeeping(connection)):
+        if shelf is not None and (
+            connection.timeline is not None or self._isWorthKeeping(connection)
+        ):
             ended = endedOf(connection, self._place, self.sweep.now, self._layered)
             why = "eof" if reason is None else reason.value
             shelf.put(ended, why, self._apart or not connection.bytesIn)
             if self.timeline > SHORT and ended.timeline is not None:
                 shelf.weigh(ended.timeline)
         live.closed(connection)
-
-
-def _nothing() -> None:
-    """What a factory does that need not know of a drain."""
 
     def _isWorthKeeping(self, connection: Connection) -> bool:
         """Whether one without a timeline is kept: if nobody has one, or its end is not as most."""
@@ -370,6 +368,10 @@ def _nothing() -> None:
             or connection.state is not State.CLOSED
             or connection.reason not in _ORDINARY
         )
+
+
+def _nothing() -> None:
+    """What a factory does that need not know of a drain."""
 
 
 def _hostOf(address: IAddress) -> str | None:
