@@ -12,32 +12,31 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from echod.config.endpoints import TCPEndpoint, UNIXEndpoint, asBound
 from echod.connection.connection import Connection
 from echod.connection.metering import Turns
-from echod.connection.owner import Owner
-from echod.connection.rows import Ended, endedOf, peerOf
-from echod.connection.states import Reason, State
+from echod.connection.rows import Ended, peerOf
+from echod.connection.states import Reason
 from echod.connection.sweep import Sweep
-from echod.errors import whatFailed
 from echod.insight.fault_log import tellFault
 from echod.insight.refusals import Refusals
-from echod.insight.shelf import SHORT, Shelf
+from echod.insight.shelf import Shelf
 from echod.insight.timeline import Timeline
 from echod.interfaces import IDescriptorReactor, IStreamProtocolMaker, ServerContext
-from echod.kit.twisted_protocol import asConnection, halfCloses
+from echod.kit.twisted_protocol import halfCloses
 from echod.measurements import StreamMeasurements
 from echod.server.admission import SourceLimit
 from echod.server.connection_log import ConnectionLog, RefusalLog
 from echod.server.counters import NEVER_OPEN, Totals
+from echod.server.keeping import TIMELINE, Keeping
 from echod.server.listener import Listener, ListenerPlan
 from echod.server.live_connections import LiveConnections
 from echod.server.measuring import measureStream
+from echod.server.outermost_factory import Accepts, OutermostFactory
 from echod.transports.adopted import adopting
 from echod.transports.tcp import TCPPort
 from echod.transports.unix import UNIXListeningPort
@@ -47,17 +46,7 @@ __all__ = ["StreamListener"]
 _log = Logger()
 
 
-#: Events of a timeline, where somebody tells of them, and nobody has said how many.
-TIMELINE = 32
-#: Connections that get a timeline: a second, and at once.  The shelf keeps the last 1000, and its
-#: timeline and its place there cost a tenth of what a short connection does.  Of those that come
-#: faster the ones without a timeline are only counted, unless their end is none of the ordinary
-#: ones.
-PER_SECOND, BURST = 1000, 5000
-_ORDINARY = frozenset([Reason.EOF, Reason.QUIT])
-
-
-class StreamListener(Listener, Owner):
+class StreamListener(Listener, Accepts):
     """
     Serves one protocol for streams at one endpoint.
 
@@ -94,7 +83,7 @@ class StreamListener(Listener, Owner):
         )
         #: See `IStreamProtocolMaker`.
         self.lasts = plan.trying(lambda: bool(getattr(plan.maker, "lasts", False)))
-        outermost = _ListenerFactory(self, factory)
+        outermost = OutermostFactory(self, factory)
         backlog = plan.limits.backlog
         self._port: TCPPort | UNIXListeningPort
         if isinstance(plan.endpoint, UNIXEndpoint):
@@ -105,7 +94,7 @@ class StreamListener(Listener, Owner):
             keepalive = plan.limits.keepalive
             makePort = adopting(TCPPort, plan.descriptor)
             self._port = makePort(plan.endpoint, outermost, backlog, keepalive, reactor)
-        self._port.saveSYN(plan.trying(lambda: bool(getattr(plan.maker, "savesSYN", False))))
+        self._savesSYN = plan.trying(lambda: bool(getattr(plan.maker, "savesSYN", False)))
         self._port.installLayers(plan.layers)
         # Who tells of clients, if that is not the kernel.
         self._teller = next((layer for layer in plan.layers if layer.tellsPeer), None)
@@ -113,14 +102,10 @@ class StreamListener(Listener, Owner):
         self._choosy = self._teller is not None or self._sources.refuses
         self._notes = self._sources.counts
         self.timeline = plan.limits.timeline or 0
-        # What it and its protocol are called; where those go that are gone, if they are kept, and
-        # whether all of them are kept apart.
         self._place = (self.describe(), plan.maker.name)
+        # Where its connections' stories go, if anybody can ask for them; written by observe.
         self._shelf: Shelf[Ended] | None = None
-        self._apart = getattr(plan.maker, "insight", False)
-        self._layered = bool(plan.layers)
-        # How many connections more may have a timeline, and since when that is so.
-        self._timelinesLeft, self._timelinesAt = BURST, sweep.now
+        self._keeping: Keeping | None = None
 
     # -- The service -----------------------------------------------------------------------
 
@@ -130,6 +115,7 @@ class StreamListener(Listener, Owner):
             here = self._port.getHost()
             self._endpoint = asBound(self._endpoint, here.host, here.port)
         self._place = (self.describe(), self._plan.maker.name)
+        self._keepFor(self._shelf)
         self._log = None
         self._beginLog()
         self._refusals = RefusalLog(self.describe(), self.totals.turnedAway, self.totals.refused)
@@ -174,23 +160,40 @@ class StreamListener(Listener, Owner):
             connection.attempt(connection.abort, connection.reason or Reason.DRAIN)
 
     def observe(self, shelf: Shelf[Ended] | None) -> None:
-        """See `Listener.observe`: also of those that an earlier one at this endpoint accepted."""
-        self._shelf = shelf
-        unsaid = 0 if shelf is None else TIMELINE
-        self.timeline = unsaid if self.limits.timeline is None else self.limits.timeline
-        self._port.tellEchoes(self.timeline > 0)
+        """See `Listener.observe`: also of those that an earlier one here accepted."""
+        for owner in self._owners():
+            owner._keepFor(shelf)
         self.totals.refused.keep(shelf is not None)
         self.totals.observe(shelf is not None)
-        for owner in {connection.owner for connection in self._live}:
-            if isinstance(owner, StreamListener):
-                owner._shelf = shelf
+
+    def _owners(self) -> set[StreamListener]:
+        """This one, and whoever else has accepted somebody that lives here."""
+        owners = {connection.owner for connection in self._live}
+        return {self, *(owner for owner in owners if isinstance(owner, StreamListener))}
+
+    def _keepFor(self, shelf: Shelf[Ended] | None) -> None:
+        maker, asked = self._plan.maker, self.limits.timeline
+        unsaid = 0 if shelf is None else TIMELINE
+        self.timeline = unsaid if asked is None else asked
+        self._port.tellEchoes(self.timeline > 0)
+        self._port.saveSYN(self.timeline > 0 or self._savesSYN)
+        self._shelf = shelf
+        self._keeping = None
+        if shelf is not None:
+            self._keeping = Keeping(
+                shelf,
+                self._place,
+                self.timeline,
+                self.sweep,
+                layered=bool(self._plan.layers),
+                apart=getattr(maker, "insight", False),
+            )
 
     def setLogging(self, connections: bool, payload: bool) -> None:
         """See `Listener.setLogging`: also of those that an earlier one here accepted."""
-        for owner in {self, *(connection.owner for connection in self._live)}:
-            if isinstance(owner, StreamListener):
-                owner._logs = (connections, payload)
-                owner._beginLog()
+        for owner in self._owners():
+            owner._logs = (connections, payload)
+            owner._beginLog()
         for connection in self._live if payload else ():
             connection.showReads()
 
@@ -274,18 +277,8 @@ class StreamListener(Listener, Owner):
         return None if self._teller.trusts(host) else "untrusted"
 
     def beginTimeline(self) -> Timeline | None:
-        """See `Owner.beginTimeline`: `PER_SECOND` at most, where more come than anybody reads."""
-        if not self._timelinesLeft:
-            now = self.sweep.now
-            if now is self._timelinesAt:
-                return None
-            # A tick or more has passed.
-            self._timelinesLeft = int(min(BURST, PER_SECOND * (now - self._timelinesAt)))
-            self._timelinesAt = now
-            if not self._timelinesLeft:
-                return None
-        self._timelinesLeft -= 1
-        return Timeline(self.timeline)
+        """See `Owner.beginTimeline`."""
+        return super().beginTimeline() if self._keeping is None else self._keeping.beginTimeline()
 
     def opened(self, connection: Connection) -> None:
         """See `Owner.opened`."""
@@ -349,25 +342,9 @@ class StreamListener(Listener, Owner):
         reason = connection.reason
         if reason in NEVER_OPEN:
             live.totals.refused.note(reason.value, peerOf(connection.transport))
-        shelf = self._shelf
-        if shelf is not None and (
-            connection.timeline is not None or self._isWorthKeeping(connection)
-        ):
-            ended = endedOf(connection, self._place, self.sweep.now, self._layered)
-            why = "eof" if reason is None else reason.value
-            shelf.put(ended, why, self._apart or not connection.bytesIn)
-            if self.timeline > SHORT and ended.timeline is not None:
-                shelf.weigh(ended.timeline)
+        if self._keeping is not None:
+            self._keeping.put(connection)
         live.closed(connection)
-
-    def _isWorthKeeping(self, connection: Connection) -> bool:
-        """Whether one without a timeline is kept: if nobody has one, or its end is not as most."""
-        return (
-            not self.timeline
-            or connection.broken
-            or connection.state is not State.CLOSED
-            or connection.reason not in _ORDINARY
-        )
 
 
 def _nothing() -> None:
@@ -382,53 +359,3 @@ def _hostOf(address: IAddress) -> str | None:
     on this machine, and the mode of the socket's file says who may.
     """
     return getattr(address, "host", None)
-
-
-class _ListenerFactory(Factory):
-    """What the port calls: admission first, then the protocol's own factory."""
-
-    noisy = False
-
-    def __init__(self, listener: StreamListener, inner: IProtocolFactory) -> None:
-        self._listener = listener
-        self._inner = inner
-
-    def startFactory(self) -> None:
-        """Start the protocol's factory too."""
-        self._inner.doStart()
-
-    def stopFactory(self) -> None:
-        """Stop it, if it has started; what it raises is told."""
-        # Its socket may be lost: whoever looks for that once a second shall look.
-        self._listener.sweep.wake()
-        try:
-            self._inner.doStop()
-        except BaseException as error:
-            # SystemExit too: see echod.insight.fault_log.
-            _log.error(
-                "{listener} could not stop its protocol: {why}",
-                listener=self._listener.describe(),
-                why=whatFailed(error),
-            )
-
-    def buildProtocol(self, addr: IAddress) -> IProtocol | None:  # type: ignore[override]
-        """
-        A connection, or ``None`` to have the port close the socket.
-
-        An exception here would leave the socket open.
-        """
-        try:
-            if not self._listener.admit(addr):
-                return None
-            protocol = self._inner.buildProtocol(addr)
-            if protocol is None:
-                self._listener.totals.refused.add("protocol", addr)
-                return None
-            connection = asConnection(protocol)
-            connection.owner = self._listener
-        except BaseException:
-            # SystemExit too: see echod.insight.fault_log.
-            tellFault(Failure(), f"{self._listener.describe()} could not accept")
-            self._listener.totals.refused.add("error", addr)
-            return None
-        return connection

@@ -15,7 +15,7 @@ import pytest
 from echod.config.conversion import convert
 from echod.config.settings import Configuration, parseConfiguration
 from echod.config.tls_settings import TLSSettings
-from echod.server import admission, datagram_guard, stream_listener
+from echod.server import admission, datagram_guard, outermost_factory, stream_listener
 from echod.server.counters import DATAGRAMS, PROCESS, REFUSED, STREAMS
 from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import Registry
@@ -116,7 +116,7 @@ def test_everyCounter() -> None:
 def test_everyRefusal() -> None:
     """The reasons that are explained are those that the code counts."""
     counted = set()
-    for module in (admission, datagram_guard, stream_listener, udp):
+    for module in (admission, datagram_guard, outermost_factory, stream_listener, udp):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             match node:
                 case ast.FunctionDef(name="refusal" | "_refusal"):

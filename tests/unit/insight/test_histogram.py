@@ -31,3 +31,13 @@ def test_eachValueIsCountedOnce(bounds: list[int], values: list[int]) -> None:
         assert sum(histogram.counts[: index + 1]) == sum(value <= bound for value in values)
     assert sum(histogram.counts) == len(values)
     assert histogram.sum == sum(values)
+
+
+@given(st.lists(st.integers(0, 20), unique=True), st.lists(st.integers(-5, 30)))
+def test_manyAtATime(bounds: list[int], values: list[int]) -> None:
+    """Many at a time are counted as one by one."""
+    one, many = Histogram(sorted(bounds)), Histogram(sorted(bounds))
+    for value in values:
+        one.add(value)
+    many.addMany(values)
+    assert (many.counts, many.sum) == (one.counts, one.sum)

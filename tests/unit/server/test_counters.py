@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
 from echod.insight.refusals import Refusals
+from echod.insight.timeline import Timeline
 from echod.server.connection_log import ConnectionLog, RefusalLog, SlowLog, formatPeer
 from echod.server.counters import Totals, toJSON
 from echod.server.distributions import SECONDS as BOUNDS_OF_SECONDS
@@ -128,6 +129,10 @@ def test_distributionsWhereSomebodyLooks() -> None:
         connection = connectionWith(reason=Reason.EOF, bytesIn=received)
         connection.openedAt = 10.0
         connection.owner = owner
+        if received == 300:
+            # Those without a timeline are no examples.
+            connection.timeline = Timeline(32, iter([10.0, 15.0]).__next__)
+            connection.timeline.add("end", "fin")
         totals.add(connection)
         totals.observe(True)
     found = totals.distributions
