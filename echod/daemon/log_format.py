@@ -12,6 +12,7 @@ import codecs
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 from twisted.logger import LogEvent, eventAsText, formatEvent
@@ -51,9 +52,13 @@ def formatJSON(event: LogEvent) -> str | None:
         return None
     # Any other's `event` may be whatever it is.
     own = isinstance(word, str)
-    fields = {keyOf(key): value for key, value in event.items() if _isField(key)} if own else {}
-    fields = {key: value for key, value in fields.items() if value is not None}
-    if not own:
+    fields = {}
+    if own:
+        for key, value in event.items():
+            name = _fieldOf(key)
+            if name and value is not None:
+                fields[name] = value
+    else:
         word = "message" if failure is None else "failure"
         fields["namespace"] = event.get("log_namespace")
     if failure is not None:
@@ -83,8 +88,10 @@ FORMATS: Mapping[str, Callable[[LogEvent], str | None]] = {
 }
 
 
-def _isField(key: str) -> bool:
-    return not (key in _NO_FIELDS or key.startswith(("log_", "_")))
+@lru_cache(1024)
+def _fieldOf(key: str) -> str:
+    """What a key of an event is called in a line; empty if it is no value of the event's."""
+    return "" if key in _NO_FIELDS or key.startswith(("log_", "_")) else keyOf(key)
 
 
 def _levelOf(event: LogEvent) -> str:
@@ -99,7 +106,7 @@ def _timeOf(event: LogEvent) -> str:
         moment = datetime.fromtimestamp(event["log_time"], UTC)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         moment = datetime.fromtimestamp(time.time(), UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
 def _tracebackOf(failure: object) -> str:
@@ -121,7 +128,10 @@ def _encode(fields: Mapping[str, object]) -> str:
         # Text with half a surrogate pair, a number of more than 64 bits, a key that is no text.
         words = {_clean(key): _clean(safe_str(value)) for key, value in fields.items()}
         encoded = msgspec.json.encode(words)
-    return encoded.decode().encode("ascii", _ESCAPE).decode().replace("\x7f", "\\u007f")
+    text = encoded.decode()
+    if not text.isascii():
+        text = text.encode("ascii", _ESCAPE).decode()
+    return text.replace("\x7f", "\\u007f")
 
 
 def _clean(text: str) -> str:

@@ -124,6 +124,7 @@ class ConnectionLog:
             seconds=round(now - connection.openedAt, 3),
             reason=(connection.reason or Reason.EOF).value,
             end=connection.endedHow,
+            endedBy=connection.endedBy,
             cut=connection.cut,
             failure=failure,
             _failure=f" failure={failure!r}" if failure else "",

@@ -105,6 +105,7 @@ class Closed(_OfConnection, frozen=True, kw_only=True):
     seconds: Annotated[float, Meta(ge=0)]
     reason: str
     end: Literal["fin", "rst", "abort"]
+    endedBy: Literal["peer", "network", "us"]
     cut: Count
     failure: str | None = None
 

@@ -39,6 +39,7 @@ def connectionWith(
     transport: Any = SimpleNamespace(
         credentials=None,
         proxied=None,
+        brokenBy=0,
         unsent=lambda: 7,
         failure=None,
         echoedBytes=0,
