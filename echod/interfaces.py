@@ -42,6 +42,7 @@ __all__ = [
     "ListenerFacts",
     "ServerContext",
     "ServerInsight",
+    "Told",
 ]
 
 
@@ -88,6 +89,13 @@ class IClock(Protocol):
     now: float
 
 
+class Told(Protocol):
+    """What can be told as plain values."""
+
+    def told(self) -> dict[str, object]:
+        """It, as values for JSON."""
+
+
 class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableDescriptor):
     """
     A stream whose two directions end separately.
@@ -124,6 +132,10 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         " it, or the kernel did not say what.  ECONNRESET and EPIPE are the peer's doing; any other"
         " is the network's: ETIMEDOUT, EHOSTUNREACH, ENETUNREACH.  EPIPE stands there only if there"
         " was no other.  It stays after ``connectionLost``."
+    )
+    lastFacts: Told | None = Attribute(
+        "What the kernel knew of it as it was closed; ``None`` where nobody keeps that, and of one"
+        " that ended within a second as most do."
     )
     echoedBytes: int = Attribute("Bytes that were echoed unseen.")
     echoedAt: float = Attribute("When the last of them were, by the clock of `echoUnseen`; or 0.")

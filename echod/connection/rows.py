@@ -19,7 +19,7 @@ from echod.connection.states import Reason, State, endedBy, howEnded
 from echod.insight.identity import idOf
 from echod.insight.peers import tellPeer
 from echod.insight.timeline import Timeline
-from echod.interfaces import IConnectionTransport
+from echod.interfaces import IConnectionTransport, Told
 
 __all__ = ["Ended", "endedOf", "peerOf", "rowOf"]
 
@@ -87,6 +87,7 @@ class Ended(NamedTuple):
     :ivar replied: bytes that its protocol answered, ``echoed`` those that were echoed unseen.
     :ivar client: who it was, as accept(2) said, ``credentials`` as a UNIX socket did.
     :ivar failure: what failed in TLS or in a header, if anything did.
+    :ivar lastFacts: what the kernel knew as it was closed, where it was asked.
     :ivar number: see `echod.insight.identity`.
     :ivar place: its listener and its protocol.
     :ivar closedAt: monotonic seconds, to a tenth; so is ``openedAt``.
@@ -111,6 +112,7 @@ class Ended(NamedTuple):
     credentials: tuple[int, int, int] | None
     failure: str | None
     brokenBy: int
+    lastFacts: Told | None
     number: int
     place: tuple[str, str]
     closedAt: float
@@ -154,6 +156,7 @@ class Ended(NamedTuple):
             "owed": self.cut,
             "failure": self.failure,
             **layers,
+            **({} if self.lastFacts is None else self.lastFacts.told()),
             "timeline": None if timeline is None else timeline.told(),
         }
 
@@ -164,6 +167,7 @@ _copied = operator.attrgetter(
     *("reason", "state", "broken", "cut", "openedAt", "timeline", "_seen", "_replied"),
     *("discarded", "messages", "truncated", "pauses", "transport.echoedBytes"),
     *("transport.client", "transport.credentials", "transport.failure", "transport.brokenBy"),
+    "transport.lastFacts",
 )
 
 

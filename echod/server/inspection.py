@@ -133,6 +133,7 @@ class Inspection:
         return {
             **rowOf(connection, _placeOf(connection), now),
             "opened": rfc3339(time.time() - (now - connection.openedAt)),
+            **connection.transport.kernelFacts(),
             "timeline": None if timeline is None else timeline.told(),
         }
 

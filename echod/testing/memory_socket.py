@@ -7,9 +7,10 @@ the imitation against loopback TCP.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
-from errno import EAGAIN, ECONNRESET
+from errno import EAGAIN, ECONNRESET, ENOPROTOOPT
 from itertools import count
 from termios import FIONREAD, TIOCOUTQ
 from typing import ClassVar
@@ -175,8 +176,14 @@ class MemorySocket:
         if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
             self._abortive = True
 
-    def getsockopt(self, level: int, option: int) -> int:
-        """Only ``SO_ERROR``, which reports an error once."""
+    def getsockopt(self, level: int, option: int, size: int = 0) -> int:
+        """
+        Only ``SO_ERROR``, which reports an error once.
+
+        :raises OSError: there is no such option.
+        """
+        if (level, option) != (socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(ENOPROTOOPT, os.strerror(ENOPROTOOPT))
         error, self._error = self._error, 0
         return error
 

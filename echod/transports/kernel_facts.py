@@ -13,11 +13,20 @@ from array import array
 from contextlib import suppress
 from fcntl import ioctl
 from termios import FIONREAD, TIOCOUTQ
+from typing import NamedTuple
 
 from echod.wire.syn import parseSYN
 from echod.wire.tcp_info import parseTCPInfo
 
-__all__ = ["TCP_SAVE_SYN", "kernelFacts", "queuesOf", "savedSYN", "tcpInfoOf"]
+__all__ = [
+    "TCP_SAVE_SYN",
+    "LastFacts",
+    "kernelFacts",
+    "lastFactsOf",
+    "queuesOf",
+    "savedSYN",
+    "tcpInfoOf",
+]
 
 # Linux's, which the standard library has not: linux/tcp.h, asm-generic/socket.h.
 #: On a listening socket: keep the headers of each SYN, as long as nobody has read them.
@@ -57,6 +66,36 @@ def tcpInfoOf(skt: socket.socket) -> dict[str, object]:
         name = skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _NAME_SIZE)
         info["congestion"] = name.partition(b"\0")[0].decode("ascii", "backslashreplace")
     return info
+
+
+class LastFacts(NamedTuple):
+    """
+    What the kernel knew of a connection as it was closed, as it came: it is read when it is told.
+
+    :ivar tcpInfo: ``struct tcp_info``.
+    :ivar syn: what `savedSYN` has given.
+    """
+
+    tcpInfo: bytes
+    syn: bytes
+
+    def told(self) -> dict[str, object]:
+        """``tcp_info`` and ``syn``, those that there are."""
+        facts = {"tcp_info": parseTCPInfo(self.tcpInfo), "syn": parseSYN(self.syn) or {}}
+        return {name: values for name, values in facts.items() if values}
+
+
+def lastFactsOf(skt: socket.socket, syn: bytes | None) -> LastFacts | None:
+    """
+    The same of a connection that is about to be closed; ``None`` where there is no TCP.
+
+    :param syn: what `savedSYN` has given, if somebody has asked.
+    """
+    try:
+        info = skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+    except OSError:
+        return None
+    return LastFacts(info, savedSYN(skt) if syn is None else syn)
 
 
 def savedSYN(skt: socket.socket) -> bytes:

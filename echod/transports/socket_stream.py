@@ -32,7 +32,13 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from echod.interfaces import IClock, IConnectionProtocol, IConnectionTransport, IDescriptorReactor
+from echod.interfaces import (
+    IClock,
+    IConnectionProtocol,
+    IConnectionTransport,
+    IDescriptorReactor,
+    Told,
+)
 from echod.tls.facts import TLSFacts
 from echod.transports.bulk_echo import LARGEST_COPY, LARGEST_READ, TRY_AGAIN, BulkEcho
 from echod.transports.kernel_facts import kernelFacts, savedSYN
@@ -107,6 +113,8 @@ class SocketStream(BulkEcho):
     _told: Callable[[int, float], None] | None = None
     # The headers of the peer's SYN, once they have been asked for.
     _syn: bytes | None = None
+    #: See `IConnectionTransport`.
+    lastFacts: Told | None = None
     # Closing ends both directions by itself: descriptors are not inherited (FD_CLOEXEC).
     _shouldShutdown = False
     #: See `IConnectionTransport`.

@@ -1,5 +1,5 @@
 """
-A transport that tells of what it echoes unseen, turn by turn: `telling`.
+A transport that tells of what it echoes unseen, turn by turn, and of its end: `telling`.
 
 Whose connections keep a timeline have transports of such a class.  All others have not, so that a
 read need not look whether anybody wants to know.
@@ -10,13 +10,19 @@ from __future__ import annotations
 from typing import Literal, TypeVar
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.python.failure import Failure
 
+from echod.transports.kernel_facts import lastFactsOf
 from echod.transports.socket_stream import SocketStream
 
 __all__ = ["silent", "telling"]
 
 _Stream = TypeVar("_Stream", bound=SocketStream)
 
+
+#: Seconds after which the kernel is asked about a connection as it is closed, however it ends: to
+#: ask costs 2 µs.
+LONG = 1.0
 
 # By the class that each was made of: the same for all ports, so that attributes are found fast.
 _made: dict[type, type] = {}
@@ -30,7 +36,7 @@ def telling(base: type[_Stream]) -> type[_Stream]:
 
 
 def _make(base: type[_Stream]) -> type[_Stream]:
-    read = base.doRead
+    read, lost = base.doRead, base.connectionLost
 
     # mypy: a base that is a variable.
     class Telling(base):  # type: ignore[valid-type, misc]
@@ -43,6 +49,15 @@ def _make(base: type[_Stream]) -> type[_Stream]:
             if told is not None:
                 told(self.echoedBytes, self.echoedAt)
             return why
+
+        def connectionLost(self, reason: Failure) -> None:
+            if self.connected:
+                timeline = getattr(self.protocol, "timeline", None)
+                if timeline is not None and (
+                    reason.type is not ConnectionDone or timeline.age() >= LONG
+                ):
+                    self.lastFacts = lastFactsOf(self.socket, self._syn)
+            lost(self, reason)
 
     Telling.__name__, Telling.__qualname__ = base.__name__, base.__qualname__
     return Telling

@@ -165,3 +165,24 @@ def test_others(event: str, loggedErrors: Any) -> None:
         link.pump()
         loggedErrors.flush()
     assert event in words(link)
+
+
+def test_whatTheKernelKnew() -> None:
+    """Of one that did not end as most do the kernel is asked before it is closed."""
+    link = tcpLink(connectionOf(raw), limits=limits())
+    link.send(b"hello")
+    link.pump(lambda: link.connection.bytesIn)
+    link.reset()
+    link.pump(lambda: link.gone)
+    last = link.connection.transport.lastFacts
+    assert last is not None
+    info: Any = last.told()["tcp_info"]
+    assert info["bytes_received"] == 5
+
+
+def test_whatNobodyNeedsToKnow() -> None:
+    """Of one that ended soon, and as most do, it is not."""
+    link = tcpLink(connectionOf(raw), limits=limits())
+    assert link.exchange(b"hello") == b"hello"
+    end(link)
+    assert link.connection.transport.lastFacts is None
