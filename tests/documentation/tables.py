@@ -29,6 +29,7 @@ from echod.config.settings import Configuration, ListenerSettings
 from echod.config.tls_settings import TLSSettings
 from echod.connection.states import ENDS, Reason
 from echod.daemon.options import Options
+from echod.insight.timeline import EVENTS
 from echod.interfaces import IDatagramProtocolMaker, IProtocolMaker, IStreamProtocolMaker
 from echod.server.counters import DATAGRAMS, PROCESS, REFUSED, STREAMS
 from echod.server.registry import BUILTIN
@@ -260,6 +261,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "datagram counters": lambda: _meanings("counter", DATAGRAMS),
     "closed reasons": lambda: _members("reason", Reason),
     "refused reasons": lambda: _meanings("reason", REFUSED),
+    "timeline events": lambda: _meanings("event", EVENTS),
     "metrics": _metrics,
     "ends": _ends,
 }
