@@ -3,7 +3,8 @@ Those that are gone, and what there was to tell of them: `Shelf`.
 
 It keeps the last `RECENT`, and of each reason the last `OF_EACH` whatever else came, so that a
 thousand health checks do not drive out the one reset that matters.  Those that did nothing worth
-telling (no byte came, or they only asked about the others) are kept apart: the last `APART`.
+telling (no byte came, or they only asked about the others) are kept apart from the last ones: the
+last `APART` of them.
 
 It holds 32 MiB at most.  That is 2100 of them with what peers wrote (4 KiB of each at most), what
 the kernel knew (0.5 KiB) and `SHORT` entries of a timeline (5 KiB).  Longer timelines are kept as
@@ -56,13 +57,12 @@ class Shelf(Generic[_Ended]):
         """
         Keep one more.
 
-        :param reason: why it ended.
+        :param reason: why it ended; empty: for none that others would be looked for by.
         :param apart: whether it did nothing worth telling.
         """
-        if apart:
-            self._apart.append(ended)
+        (self._apart if apart else self._recent).append(ended)
+        if not reason:
             return
-        self._recent.append(ended)
         of = self._reasons.get(reason)
         if of is None:
             of = self._reasons[reason] = deque(maxlen=OF_EACH)

@@ -24,6 +24,7 @@ TIMELINE = 32
 PER_SECOND, BURST = 1000, 5000
 
 _ORDINARY = frozenset([Reason.EOF, Reason.QUIT])
+_BY_CHECKS = frozenset([*_ORDINARY, Reason.RESET])
 
 
 class Keeping:
@@ -77,7 +78,10 @@ class Keeping:
         if timeline is None and self._entries and _isOrdinary(connection):
             return
         ended = endedOf(connection, self._place, self._sweep.now, self._layered)
-        self._shelf.put(ended, ended.why, self._apart or not connection.bytesIn)
+        apart = self._apart or not connection.bytesIn
+        # A health check is no example of how connections end, be it by RST.
+        example = not apart or connection.reason not in _BY_CHECKS
+        self._shelf.put(ended, ended.why if example else "", apart)
         if timeline is not None and self._entries > SHORT:
             self._shelf.weigh(timeline)
 

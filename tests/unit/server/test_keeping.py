@@ -6,7 +6,7 @@ from typing import Any
 
 from echod.connection.rows import Ended
 from echod.connection.states import Reason, State
-from echod.insight.shelf import Shelf
+from echod.insight.shelf import APART, RECENT, Shelf
 from echod.kit import Connection
 from echod.protocols.raw import RawOptions, raw
 from echod.server.keeping import BURST, PER_SECOND, Keeping
@@ -108,3 +108,31 @@ def test_row() -> None:
         "timeline": None,
     }
     assert shelf.find(connection.number) is one
+
+
+def test_healthChecks() -> None:
+    """Who sent nothing takes no place of those who did, not of those that were reset either."""
+    shelf: Shelf[Ended] = Shelf()
+    kept, _ = keeping(shelf, entries=0)
+    broken = ended().connection
+    broken.reason = Reason.RESET
+    kept.put(broken)
+    for reason in (Reason.EOF, Reason.RESET, Reason.QUIT):
+        for _ in range(2 * RECENT):
+            silent = ended(b"").connection
+            silent.reason = reason
+            kept.put(silent)
+    assert broken.number in [each.number for each in shelf.all()]
+    assert len(shelf.all()) == APART + 1
+
+
+def test_silentOnes() -> None:
+    """One that was ended because it was silent is there, however many health checks come."""
+    shelf: Shelf[Ended] = Shelf()
+    kept, _ = keeping(shelf, entries=0)
+    silent = ended(b"").connection
+    silent.reason = Reason.FIRST_BYTE
+    kept.put(silent)
+    for _ in range(2 * APART):
+        kept.put(ended(b"").connection)
+    assert shelf.find(silent.number) is not None
