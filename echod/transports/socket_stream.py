@@ -328,17 +328,15 @@ class SocketStream(BulkEcho):
 
     def unsent(self) -> int:
         """See `IConnectionTransport.unsent` (``TIOCOUTQ``, tcp(7), counts a sent FIN as one)."""
+        # As heldBytes, without a call: asked at each end.
+        waiting = len(self.dataBuffer) - self.offset + self._tempDataLen + self._inPipe()
         queued = self._inQueue(TIOCOUTQ)
         if queued and self._writeDisconnected:
             queued -= 1
-        return self._waiting() + queued
+        return waiting + queued
 
     def heldBytes(self) -> int:
         """See `IConnectionTransport.heldBytes`; a layer adds what it has not delivered."""
-        return self._waiting()
-
-    def _waiting(self) -> int:
-        """Bytes that wait to be sent, in user space and in a pipe."""
         return len(self.dataBuffer) - self.offset + self._tempDataLen + self._inPipe()
 
     def unread(self) -> int:
