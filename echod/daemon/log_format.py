@@ -21,7 +21,7 @@ from twisted.python.reflect import safe_str
 
 from echod.wire.keys import keyOf
 
-__all__ = ["FORMATS", "JSONText", "formatForJournal", "formatJSON"]
+__all__ = ["FORMATS", "JSONText", "errorLine", "formatForJournal", "formatJSON"]
 
 #: syslog(3)'s priorities, as sd-daemon(3) has them, by the names of levels.
 _PRIORITIES = {"debug": 7, "info": 6, "warn": 4, "error": 3, "critical": 2}
@@ -78,6 +78,16 @@ def formatForJournal(event: LogEvent) -> str | None:
         return None
     priority = _PRIORITIES[_levelOf(event)]
     return "".join(f"<{priority}>{line}\n" for line in text.split("\n"))
+
+
+def errorLine(text: str, word: str | None) -> str:
+    """
+    A line for standard error, whose reader the format ``word`` tells of.
+
+    :param text: why echod cannot start.
+    """
+    prefix = f"<{_PRIORITIES['error']}>" if word == "journal" else ""
+    return f"{prefix}echod: {text}"
 
 
 #: By the word for them (`log_format`), what makes lines of events; text is as the observer has it

@@ -26,6 +26,7 @@ from echod.config.limits import Limits
 from echod.config.settings import Configuration, parseConfiguration
 from echod.config.trusted_files import alsoBelieve, checkEncoding, readTrusted
 from echod.daemon.log import Log
+from echod.daemon.log_format import errorLine
 from echod.daemon.process import Daemon
 from echod.daemon.sd_notify import Notifier
 from echod.daemon.signals import Signals, printEchodErrors, shedGroups, useMonotonicClock
@@ -198,7 +199,7 @@ class Options(usage.Options):
                 writeError(f"echod: {error}")
             raise SystemExit(error.status) from error
         except (EchodError, usage.UsageError) as error:
-            writeError(f"echod: {oneLine(str(error))}")
+            writeError(errorLine(oneLine(str(error)), self["log-format"]))
             raise SystemExit(1) from error
 
     def _takeOver(self) -> None:

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from echod.daemon.log import Log
 from echod.daemon.log_files import writeAll
+from echod.daemon.log_format import errorLine
 from echod.errors import AlreadyReported, EchodError
 from echod.interfaces import IProcessReactor
 from echod.server.plan import Plan
@@ -53,7 +54,7 @@ class StandardError:
 
     def tell(self, text: str) -> None:
         """Write a line; wait for its reader, as long as there is patience."""
-        line = f"echod: {text}\n".encode(errors="backslashreplace")
+        line = f"{text}\n".encode(errors="backslashreplace")
         thread = threading.Thread(target=self._write, args=(line,), daemon=True)
         thread.start()
         thread.join(self._patience)
@@ -102,7 +103,7 @@ class Daemon(EchodService):
             raise AlreadyReported(0) from ended
         except EchodError as error:
             if self._standardError:
-                self._standardError.tell(str(error))
+                self._standardError.tell(errorLine(str(error), self._plan.logFormat))
             if self._log.elsewhere or not self._standardError:
                 _log.critical("{reason}", event="not_started", reason=str(error))
             self._status = error.status

@@ -21,7 +21,7 @@ from echod.errors import ConfigurationError, ListenError
 from echod.server.descriptors import descriptorsFor
 from echod.server.listener import Likeness, Listener, ListenerPlan
 from echod.server.plan import Plan
-from echod.server.reload_changes import Changes
+from echod.server.reload_changes import Changes, tellSettings
 
 __all__ = ["Reload", "Succession", "prepare"]
 
@@ -78,11 +78,13 @@ class Reload:
     """
     One that is prepared: every heir has bound its endpoint, or is ready to take it over.
 
+    :ivar before: the plan that was served.
     :ivar plan: the one to be carried out.
     :ivar successions: one for each of its listeners, in its order.
     :ivar gone: the listeners of now that nobody asks for any more.
     """
 
+    before: Plan
     plan: Plan
     successions: Sequence[Succession]
     gone: Sequence[Listener]
@@ -112,6 +114,7 @@ class Reload:
         ]
         for each in self.successions:
             each.commit()
+        tellSettings(self.before, self.plan)
         for heir, change in changes:
             change.tell(heir)
         for listener in self.gone:
@@ -160,7 +163,7 @@ def prepare(
             heir = make(each, plan)
         successions.append(Succession(each, current, heir))
     _prepareHeirs(successions)
-    return Reload(plan, successions, gone)
+    return Reload(before, plan, successions, gone)
 
 
 def _prepareHeirs(successions: Sequence[Succession]) -> None:

@@ -1,4 +1,4 @@
-"""What a reload changes of a listener, by the keys that somebody has written: `Changes`."""
+"""What a reload changes, by the keys that somebody has written: `Changes` of a listener."""
 
 from __future__ import annotations
 
@@ -9,11 +9,23 @@ from msgspec import Struct
 from twisted.logger import Logger
 
 from echod.server.listener import Listener, ListenerPlan
+from echod.server.plan import Plan
 from echod.tls.facts import CertificateExpiry
+from echod.wire.keys import keyOf
 
-__all__ = ["Changes"]
+__all__ = ["Changes", "tellSettings"]
 
 _log = Logger()
+
+#: What a plan has for all listeners together.
+_SETTINGS = ("drainDelay", "drainTimeout", "logConnections", "logPayload", "logFormat")
+
+
+def tellSettings(before: Plan, after: Plan) -> None:
+    """Say in the log which keys at the top of the file are others now, if any are."""
+    keys = [keyOf(name) for name in _SETTINGS if getattr(before, name) != getattr(after, name)]
+    if keys:
+        _log.info("changed for all: {_keys}", event="settings", keys=keys, _keys=", ".join(keys))
 
 
 class Changes:

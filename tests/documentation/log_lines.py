@@ -91,7 +91,7 @@ class EOF(_OfConnection, frozen=True, kw_only=True):
 
 
 class Ended(_OfConnection, frozen=True, kw_only=True):
-    """echod has ended it, before the peer did; so many bytes are not acknowledged by then."""
+    """echod has ended it, with FIN or RST; so many bytes are not acknowledged by then."""
 
     reason: str
     owed: Count
@@ -189,6 +189,12 @@ class Changed(_OfListener, frozen=True, kw_only=True):
     keys: list[str]
 
 
+class Settings(_Event, frozen=True, kw_only=True):
+    """A reload has changed these keys, which are for all listeners."""
+
+    keys: list[str]
+
+
 class Gone(_OfListener, frozen=True, kw_only=True):
     """A listener is gone with a reload; its connections go on."""
 
@@ -251,6 +257,7 @@ Event: TypeAlias = (
     | ReloadRefused
     | Reloaded
     | Changed
+    | Settings
     | Gone
     | CertificateRenewed
     | CertificateExpires

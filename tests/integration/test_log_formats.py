@@ -258,6 +258,18 @@ def test_noSuchFormat(command: list[str]) -> None:
     assert done.stderr.splitlines() == [line]
 
 
+@both
+def test_startsThatFail(command: list[str]) -> None:
+    """Why it cannot start has a priority in the journal too."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port in (str(taken.getsockname()[1]), "nonsense:1"):
+            for options, prefix in (((), ""), (("--log-format=journal",), "<3>")):
+                done = run("--port", port, *options, command=command)
+                assert done.returncode == 1
+                (line,) = done.stderr.splitlines()
+                assert line.startswith(f"{prefix}echod: ")
+
+
 def test_otherObservers(tmp_path: Path) -> None:
     """What `--logger` names makes its own lines, and finds our values there."""
     port = freePort()

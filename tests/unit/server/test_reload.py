@@ -533,7 +533,10 @@ def test_logSwitched(served: Reloading, logLines: LogLines) -> None:
         )
         assert served.service.listeners != listeners
         (listener,) = served.service.listeners
-        assert told(logLines, "changed") == [f"changed {listener.describe()}: idle_timeout"]
+        assert told(logLines, "changed") == [
+            f"changed {listener.describe()}: idle_timeout",
+            "changed for all: log_connections, log_payload",
+        ]
         for client in (early, later, retired):
             assert served.echo(client, b"b\n") == b"b\n"
         payloads = told(logLines, "payload")
