@@ -8,6 +8,7 @@ the client does, and can say afterwards what it saw::
         with running("line", prefix="Echo: ") as echo:
             assert myClient(echo.host, echo.port).ask(b"hello\n") == b"Echo: hello\n"
             assert echo.counters()["closed"] == {"eof": 1}
+            assert [client["ended_by"] for client in echo.closed()] == ["peer"]
 
     async def test_myProtocol():                        # with Twisted: in the test's own reactor
         async with running(rot13) as echo:
@@ -25,8 +26,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -39,6 +40,7 @@ from echod.interfaces import IStreamProtocolMaker
 from echod.server.plan import ListenerRequest, plan
 from echod.server.registry import Registry, discover
 from echod.server.service import EchodService
+from echod.testing.admin_client import SOCKET, AdminClient, listenersOf, socketFolder
 
 __all__ = ["PATIENCE", "Process", "Running", "running", "waitFor"]
 
@@ -54,6 +56,8 @@ DRAIN = 1.0
 #: who cannot answer (it hangs, it is stopped) is killed.  What comes within a second of the first
 #: is the same request.
 LEAVE = (1.2, 1.0)
+#: Seconds that counters may go on to change until they are taken as they are.
+UNSETTLED = 1.0
 
 
 def waitFor(condition: Callable[[], _Result | None], what: str = "the condition") -> _Result:
@@ -238,13 +242,28 @@ class Running:
 
     :ivar host: the address to connect to.
     :ivar port: the port.
-    :ivar counters: returns what the listener has counted so far: a dict as of SIGUSR1.
+    :ivar counters: returns what the listener has counted so far: a dict as of SIGUSR1.  In a
+        process of its own the daemon is asked until nothing changes any more, for a second at
+        most.  So what clients have sent, and that they have closed, is counted, as far as no limit
+        holds it back.  That takes some milliseconds.  In the test's own reactor the answer is what
+        is counted at this moment: what comes later needs turns of the reactor.
+    :ivar closed: returns the connections that have ended, the newest first, as rows of ``/closed``
+        (docs/insight.md): ``reason``, ``end``, ``ended_by``, ``owed``, ``timeline`` and so on.
+        Those of one tick, 0.1 s, are in any order.  It waits as ``counters`` does.
     """
 
-    def __init__(self, host: str, port: int, counters: Callable[[], dict[str, Any]]) -> None:
+    # Any: values as JSON has them.
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        counters: Callable[[], dict[str, Any]],
+        closed: Callable[[], list[dict[str, Any]]],
+    ) -> None:
         self.host = host
         self.port = port
         self.counters = counters
+        self.closed = closed
 
 
 class running:  # noqa: N801  # it reads as a function
@@ -270,23 +289,33 @@ class running:  # noqa: N801  # it reads as a function
         self._protocol = protocol
         self._limits = {"max_connections": 100, **(limits or {})}
         self._options = options
-        self._process: Process | None = None
+        self._stack = ExitStack()
         self._service: EchodService | None = None
 
     def __enter__(self) -> Running:
         name = self._protocol
         if not isinstance(name, str):
             raise TypeError(f"{name!r} is not installed; use its name, or `async with`")
-        command = [sys.executable, "-m", "echod", "--listen", f"{name}=tcp:0:interface=127.0.0.1"]
-        command += [f"--drain-timeout={DRAIN}"]
-        command += [f"--{key.replace('_', '-')}={value}" for key, value in self._limits.items()]
-        for key, value in self._options.items():
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            command += ["--option", f"{name}.{key}={text}"]
-        process = Process(command)
-        process.__enter__()
-        self._process = process
-        return Running("127.0.0.1", process.ports[name], lambda: dict(process.counters()[name]))
+        with ExitStack() as stack:
+            folder = stack.enter_context(socketFolder())
+            file, path = Path(folder, "echod.toml"), str(Path(folder, SOCKET))
+            file.write_text(listenersOf(name, path))
+            command = [sys.executable, "-m", "echod", f"--config={file}"]
+            command += [f"--drain-timeout={DRAIN}"]
+            command += [f"--{key.replace('_', '-')}={text}" for key, text in self._limits.items()]
+            for key, value in self._options.items():
+                text = str(value).lower() if isinstance(value, bool) else str(value)
+                command += ["--option", f"{name}.{key}={text}"]
+            process = stack.enter_context(Process(command))
+            stack.callback(process.stop)
+            self._stack = stack.pop_all()
+        admin = AdminClient(path, PATIENCE, UNSETTLED)
+
+        def closed() -> list[dict[str, Any]]:
+            listener = admin.settled(0)["listener"]
+            return _of(listener, admin.ask("/closed?limit=10000")["connections"])
+
+        return Running("127.0.0.1", process.ports[name], lambda: admin.settled(0), closed)
 
     def __exit__(
         self,
@@ -294,11 +323,7 @@ class running:  # noqa: N801  # it reads as a function
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._process is not None
-        try:
-            self._process.stop()
-        finally:
-            self._process.__exit__(kind, error, traceback)
+        self._stack.__exit__(kind, error, traceback)
 
     async def __aenter__(self) -> Running:
         from twisted.internet import reactor
@@ -314,13 +339,18 @@ class running:  # noqa: N801  # it reads as a function
         )
         configuration = Configuration(drainTimeout=DRAIN)
         # So few connections fit any limit of descriptors.
-        service = EchodService(plan(configuration, [request], known, 1 << 16), reactor)
+        planned = plan(configuration, [request], known, 1 << 16)
+        service = EchodService(msgspec.structs.replace(planned, insight=True), reactor)
         service.privilegedStartService()
         service.startService()
         self._service = service
         (listener,) = service.listeners
         address = listener.getHost()
-        return Running(address.host, address.port, listener.counters)
+
+        def closed() -> list[dict[str, Any]]:
+            return _of(listener.describe(), service.insight.closed())
+
+        return Running(address.host, address.port, listener.counters, closed)
 
     async def __aexit__(
         self,
@@ -330,3 +360,8 @@ class running:  # noqa: N801  # it reads as a function
     ) -> None:
         assert self._service is not None
         await self._service.stopService()
+
+
+def _of(listener: str, rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of one listener."""
+    return [row for row in rows if row["listener"] == listener]

@@ -6,6 +6,8 @@ import os
 import random
 import signal
 import socket
+import stat
+import struct
 import subprocess
 import sys
 import time
@@ -25,7 +27,8 @@ from echod.errors import ConfigurationError, ConnectFailed, EchodError, StreamLo
 from echod.kit.makers import StreamMaker
 from echod.kit.stream import Stream
 from echod.testing import Running, running
-from echod.testing.running import PATIENCE, Process
+from echod.testing.admin_client import AdminClient
+from echod.testing.running import PATIENCE, Process, waitFor
 from tests.integration.daemon import MODULE, exchange
 
 pytest_plugins = ["echod.testing.pytest_plugin"]
@@ -47,6 +50,129 @@ def test_inAProcess() -> None:
         counters = echo.counters()
         assert counters["closed"] == {"eof": 1}
         assert counters["messages"] == 1
+
+
+def talk(echo: Running, size: int) -> None:
+    """Send so much, FIN, read to EOF, close."""
+    sent = random.Random(size).randbytes(size)
+    assert exchange(socket.create_connection((echo.host, echo.port)), sent) == sent
+
+
+def leave(echo: Running, size: int) -> None:
+    """Send so much and close, without a look at what comes back."""
+    with socket.create_connection((echo.host, echo.port)) as client:
+        client.sendall(bytes(size))
+
+
+def breakOff(echo: Running, size: int) -> None:
+    """Send so much, and end with RST."""
+    with socket.create_connection((echo.host, echo.port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(bytes(size))
+
+
+@pytest.mark.parametrize("size", [1, 2_000_000])
+@pytest.mark.parametrize("client", [talk, leave, breakOff])
+def test_countsWhatCame(client: Callable[[Running, int], None], size: int) -> None:
+    """What clients have done is counted, whatever the daemon has yet to do: nobody waits here."""
+    with running("raw") as echo:
+        for turn in range(1, 31):
+            client(echo, size)
+            counters = echo.counters()
+            assert (counters["accepted"], counters["open"]) == (turn, 0)
+            assert sum(counters["closed"].values()) == turn
+            if client is talk:
+                assert counters["closed"] == {"eof": turn}
+                assert counters["bytes_in"] == counters["bytes_out"] == turn * size
+
+
+def test_manyAtOnce() -> None:
+    """Those too that wait to be accepted."""
+    with running("raw", limits={"max_connections": 200}) as echo:
+        for turn in range(1, 11):
+            clients = [socket.create_connection((echo.host, echo.port)) for _ in range(50)]
+            for client in clients:
+                client.sendall(b"12345")
+                client.close()
+            counters = echo.counters()
+            assert (counters["accepted"], counters["open"]) == (turn * 50, 0)
+            assert counters["bytes_in"] == turn * 250
+
+
+def test_whoDoesNotRead() -> None:
+    """One who keeps the daemon waiting is not waited for."""
+    with running("raw") as echo, socket.create_connection((echo.host, echo.port)) as client:
+        client.setblocking(False)
+
+        def full() -> bool:
+            try:
+                client.send(bytes(1 << 16))
+            except BlockingIOError:
+                return bool(echo.counters()["pauses"])
+            return False
+
+        waitFor(full, "a pause")
+        client.shutdown(socket.SHUT_WR)
+        assert echo.counters()["open"] == 1
+        assert echo.closed() == []
+
+
+def test_closed() -> None:
+    """How each connection ended."""
+    with running("raw") as echo:
+        talk(echo, 100)
+        with socket.create_connection((echo.host, echo.port)) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            assert len(echo.closed()) == 1
+            port = client.getsockname()[1]
+        # Both ended within one tick, whose order nobody tells.
+        rows = echo.closed()
+        (second,) = (row for row in rows if row["peer"] == f"127.0.0.1:{port}")
+        (first,) = (row for row in rows if row is not second)
+        assert (first["reason"], first["end"], first["ended_by"]) == ("eof", "fin", "peer")
+        assert (second["reason"], second["end"], second["ended_by"]) == ("reset", "rst", "peer")
+        assert first["timeline"]["events"][-1]["event"] == "end"
+        assert first["bytes_in"] == 100
+
+
+def test_limitsOfClientsAlone() -> None:
+    """No limit holds for the test's own questions."""
+    limits = {"max_connections": 1, "max_bytes": 3, "bytes_per_second": 1, "deny": "10.0.0.0/8"}
+    with running("raw", limits=limits) as echo:
+        with socket.create_connection((echo.host, echo.port)):
+            assert [echo.counters()["open"] for _ in range(3)] == [1, 1, 1]
+        assert echo.counters()["closed"] == {"eof": 1}
+
+
+@pytest.mark.parametrize("name", ["short", "long" * 40, "a:b"])
+def test_socketOfItsOwn(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked by nobody else, wherever temporary files are; and is gone afterwards."""
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    with running("raw") as echo:
+        assert echo.counters()["open"] == 0
+        if "long" not in name:
+            (made,) = folder.iterdir()
+            assert stat.S_IMODE(made.stat().st_mode) == 0o700
+            assert stat.S_IMODE((made / "admin.sock").stat().st_mode) == 0o600
+    assert list(folder.iterdir()) == []
+
+
+def test_nobodyAnswers(tmp_path: Path) -> None:
+    """Where there is no daemon any more, the error says it."""
+    client = AdminClient(str(tmp_path / "none"), 1.0, 1.0)
+    with pytest.raises(EchodError, match=r"^echod does not answer /counters: FileNotFoundError"):
+        client.settled(0)
+
+
+def test_notThere(tmp_path: Path) -> None:
+    """What the daemon says is in the error."""
+    path = str(tmp_path / "a.sock")
+    with Process([*MODULE, "--listen", "raw=tcp:0", f"--admin=unix:{path}"]):
+        client = AdminClient(path, PATIENCE, 1.0)
+        with pytest.raises(EchodError, match=r"^echod answers /nope: 404 no such path; there are"):
+            client.ask("/nope")
 
 
 def test_limitsAndOptions() -> None:
@@ -133,7 +259,7 @@ def test_processThatHasEnded(number: signal.Signals) -> None:
 def test_cannotStart() -> None:
     """Why, in the words of echod."""
     with (
-        pytest.raises(EchodError, match=r"echod ended: echod: --listen nope=.*no protocol 'nope'"),
+        pytest.raises(EchodError, match=r"echod ended: echod: .*no protocol 'nope'"),
         running("nope"),
     ):
         pass
@@ -161,6 +287,10 @@ async def test_inTheReactor() -> None:
         assert await stream.readExactly(5) == b"hello"
         assert await stream.read() == b""
         assert echo.counters()["bytes_out"] == 5
+        while echo.counters()["open"]:
+            await deferLater(reactor, 0.01)
+        (row,) = echo.closed()
+        assert (row["reason"], row["bytes_in"]) == ("eof", 5)
     with pytest.raises(ConfigurationError, match="no protocol 'nope'"):
         async with running("nope"):
             pass
