@@ -20,6 +20,7 @@ from echod.insight.identity import idOf
 from echod.insight.peers import tellPeer
 from echod.insight.timeline import Timeline
 from echod.interfaces import IConnectionTransport, Told
+from echod.transports.layers import LAYERS, ProxyLayer
 
 __all__ = ["Ended", "endedOf", "peerOf", "rowOf"]
 
@@ -136,7 +137,8 @@ class Ended(NamedTuple):
         if timeline is not None:
             # Not to a tenth of a second.
             lived = timeline.seconds
-        layers = {key: value for key, value in (self.layers or {}).items() if key != _PEER}
+        layers = dict.fromkeys(_LAYERS.values()) if self.layers is None else dict(self.layers)
+        layers.pop(_PEER, None)
         return {
             "id": idOf(self.number),
             "listener": self.place[0],
@@ -162,6 +164,8 @@ class Ended(NamedTuple):
 
 
 _PEER = "peer"
+# What rows call what each layer found out: that a proxy told of somebody is no setting.
+_LAYERS = {layer.name: layer.name for layer in LAYERS} | {ProxyLayer.name: "proxied"}
 # In the order of the fields of `Ended`; read at one go, which is not a call of Python's for each.
 _copied = operator.attrgetter(
     *("reason", "state", "broken", "cut", "openedAt", "timeline", "_seen", "_replied"),
@@ -195,9 +199,9 @@ def _seconds(seconds: float) -> float:
 
 
 def _layers(facts: Mapping[str, object]) -> dict[str, object]:
-    """What the layers found out, as plain values that are not too long."""
+    """What the layers found out, as plain values that are not too long; ``None``: nothing."""
     found: dict[str, object] = msgspec.to_builtins(facts)
-    return {key: _short(value) for key, value in found.items()}
+    return {told: _short(found.get(name)) for name, told in _LAYERS.items()}
 
 
 def _short(value: object) -> object:

@@ -105,6 +105,8 @@ def test_row() -> None:
         "ended_by": "peer",
         "owed": 0,
         "failure": None,
+        "proxied": None,
+        "tls": None,
         "timeline": None,
     }
     assert shelf.find(connection.number) is one
