@@ -7,6 +7,7 @@ HTTP on a connection of echod's: `AdminConnection`, `AdminChannel`, `AdminReques
   that has a body is taken;
 * it begins the next of several requests that came together within the same turn, whether there is
   room for an answer or not.  Here an answer ends in a turn of its own, and when there is room;
+* while a client that sends does not read, it keeps all that it sends.  Here reading stops;
 * it takes the peer's FIN for the end of everything.  Here what was asked before is answered;
 * what it says of a request that it cannot read has no header.  Here it has those of every answer.
 """
@@ -31,6 +32,9 @@ HEAD = 16384
 #: Headers of a request.
 MOST_HEADERS = 100
 
+#: Bytes of later requests that are kept while one is being answered, and of a read.
+AHEAD = 16384
+
 #: RFC 9110 section 15 and RFC 6585: those that `twisted.web` does not know, or by another name.
 _PHRASES = {
     413: b"Content Too Large",
@@ -45,6 +49,7 @@ class AdminConnection(TwistedProtocolConnection):
 
     # Only what is answered: a head that comes a byte a minute is none.
     bytesAreProgress = False
+    largestRead = AHEAD
 
     def __init__(self, channel: AdminChannel) -> None:
         super().__init__(channel)
@@ -79,6 +84,8 @@ class AdminChannel(http.HTTPChannel):
         self.answering = False
         # Of the head that is being read.
         self._headBytes = self._headerCount = 0
+        # What has come of later requests.
+        self._ahead = 0
 
     def lineReceived(self, line: bytes) -> None:
         """A line of a head."""
@@ -110,6 +117,14 @@ class AdminChannel(http.HTTPChannel):
         self._headBytes = self._headerCount = 0
         super().allHeadersReceived()
 
+    def rawDataReceived(self, data: bytes) -> None:
+        """What comes while a request is being answered: kept for later."""
+        super().rawDataReceived(data)
+        self._ahead += len(data)
+        if self._ahead > AHEAD:
+            # `requestDone` reads on.
+            self.connection.holdInput()
+
     def checkPersistence(self, request: http.Request, version: bytes) -> bool:
         """Whether another request may follow: not in HTTP/1.0."""
         said = b",".join(request.requestHeaders.getRawHeaders(b"Connection", []))
@@ -119,6 +134,8 @@ class AdminChannel(http.HTTPChannel):
     def requestDone(self, request: http.Request) -> None:
         """An answer is whole: begin the next, if it was asked for already."""
         self.answering = False
+        # What was kept comes again.
+        self._ahead = 0
         super().requestDone(request)
         if not self.answering:
             self.connection.answered()

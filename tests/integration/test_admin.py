@@ -21,6 +21,7 @@ from tests.integration.loaded import LoadedDaemon
 from tests.integration.peers import configured, needs, serving
 
 GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CLOSE = b"GET /connections HTTP/1.0\r\nHost: localhost\r\n\r\n"
 EVENTS = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"
 DOCUMENTS = ["connections", "closed", "refused", "listeners", "counters", "config"]
 
@@ -153,6 +154,20 @@ def test_unix(tmp_path: Path) -> None:
             "connections"
         ]
         assert row["listener"] == f"admin unix {path}"
+
+
+def test_proxy(tmp_path: Path) -> None:
+    """Behind one that tells who the client is; what it says of itself is text."""
+    proxy = ["127.0.0.1"]
+    config = configured(tmp_path, {"protocol": "admin", "endpoint": "tcp:0", "proxy": proxy})
+    with LoadedDaemon(config) as daemon:
+        (row,) = json.loads(curl("--haproxy-protocol", url(daemon, "/connections")))["connections"]
+        assert row["peer"].startswith("127.0.0.1:")
+        assert "proxy" in row
+        with connect(daemon, b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n" + CLOSE) as client:
+            found = receiveAll(client).partition(b"\r\n\r\n")[2]
+        (row,) = json.loads(found)["connections"]
+        assert row["peer"] == "192.0.2.7:1"
 
 
 def test_hosts() -> None:

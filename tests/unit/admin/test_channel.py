@@ -240,6 +240,40 @@ def test_thousandsAtOnce() -> None:
     assert most < 64 * KIB + 4 * KIB
 
 
+def test_thousandsOfHeads() -> None:
+    """An answer without a body waits for room as any other."""
+    server = Server()
+    link = connect(server, buffers=4 * KIB)
+    view = memoryview(GET.replace(b"GET", b"HEAD") * 5000)
+    transport: Any = link.connection.transport
+    while sent := link.send(view):
+        view = view[sent:]
+        server.pump(link)
+    assert len(transport.dataBuffer) + transport._tempDataLen < 64 * KIB + 4 * KIB
+    assert link.connection.bytesIn < 128 * KIB
+
+
+@pytest.mark.parametrize("target", [b"/connections?limit=10000", b"/events"])
+def test_keepsNothing(target: bytes) -> None:
+    """Of a client that sends on and does not read, nothing is kept but a little."""
+    server = Server(insight=Counted(), totals={"listeners": [], "lag_ms": 0.0, "worst_lag_ms": 0.0})
+    link = connect(server, buffers=4 * KIB)
+    link.send(b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    server.pump(link)
+    sent = 0
+    while taken := link.send(bytes(4 * KIB)):
+        sent += taken
+        server.pump(link)
+    assert sent < 64 * KIB
+    link.reset()
+    assert isinstance(server.clock, Clock)
+    for _ in range(3):
+        link.advance(1.0)
+        server.clock.advance(1.0)
+    assert link.gone
+    assert server.clock.calls == []
+
+
 def drained(server: Server, link: Link) -> bytes:
     """All that comes to the server's FIN."""
     pieces: list[bytes] = []
