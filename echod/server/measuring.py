@@ -1,7 +1,7 @@
 """
 What is measured of listeners, as `echod.measurements` has it: `measureStream`, `measureDatagrams`.
 
-One look at each open connection: about two microseconds.  What is counted is `Totals`' business.
+One look at each open connection: about a microsecond.  What is counted is `Totals`' business.
 """
 
 from __future__ import annotations

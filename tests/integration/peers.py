@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from echod.connection.states import ENDS, Reason
 from tests.integration.daemon import PATIENCE, Daemon, idle, waitFor
 from tests.integration.loaded import LoadedDaemon
 
@@ -74,7 +75,9 @@ def serving(*arguments: str) -> Iterator[Daemon]:
 def assertUnharmed(daemon: Daemon, faults: Sequence[str] = FAULTS) -> None:
     """It runs, answers, and has logged nothing that is wrong."""
     assert daemon.process.poll() is None
-    daemon.counters()
+    for listener in daemon.counters().values():
+        for reason, ends in listener.get("ends", {}).items():
+            assert {*ends} <= {*ENDS[Reason(reason)]}, "metrics have no series for this"
     # What is said before is of the configuration.
     started = next(n for n, line in enumerate(daemon.lines) if "#info] listening " in line)
     # A machine with other work makes it slow; no client does that here, and none is blamed.

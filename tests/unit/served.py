@@ -15,7 +15,7 @@ from echod.config.endpoints import Endpoint, TCPEndpoint
 from echod.config.limits import Limits
 from echod.config.tls_settings import TLSSettings
 from echod.connection.connection import Connection
-from echod.connection.states import Reason
+from echod.connection.states import ENDS, Reason
 from echod.connection.sweep import TICK, Sweep
 from echod.protocols.raw import RawOptions, raw
 from echod.server.listener import ListenerPlan
@@ -105,6 +105,8 @@ class Served:
             connection.abort(Reason.DRAIN)
         self.rest()
         globalLogPublisher.removeObserver(self)
+        unforeseen = [each for each in self.listener.totals.ends if each[1] not in ENDS[each[0]]]
+        assert unforeseen == [], "metrics have no series for this"
 
     @property
     def address(self) -> tuple[str, int]:
