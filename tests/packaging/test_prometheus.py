@@ -353,6 +353,68 @@ def test_promtool(dashboard: dict[str, Any], tmp_path: Path) -> None:
     assert f"{len(recorded)} rules found" in check(promtool, "check", "rules", queries)
 
 
+#: For each alert a series that brings it, minute by minute for half an hour.
+_HERE = 'instance="here",listener="raw tcp 127.0.0.1:1234"'
+BRINGS = {
+    "EchodDown": {'up{job="echod",instance="here"}': "0x30"},
+    "EchodFull": {f'echod_connections_refused_total{{{_HERE},reason="full"}}': "0+60x30"},
+    "EchodProtocolRaises": {
+        f'echod_connections_closed_total{{{_HERE},reason="error",end="abort"}}': "0x20 1x10"
+    },
+    "EchodCutsBytes": {f"echod_cut_bytes_total{{{_HERE}}}": "0+10x30"},
+    "EchodHoldsMuch": {
+        f"echod_held_bytes{{{_HERE}}}": f"{1000 * 300_000}x30",
+        f'echod_connections_open{{{_HERE},state="open"}}': "1000x30",
+    },
+    "EchodLoopLags": {'echod_loop_lag_seconds{instance="here"}': "0.3x30"},
+    "EchodCertificateExpires": {
+        f'echod_certificate_not_after_timestamp_seconds{{{_HERE},name=""}}': f"{86400 * 13}x90"
+    },
+    "EchodReloadRefused": {'echod_config_last_reload_successful{instance="here"}': "0x30"},
+}
+#: The same where all is well: nobody is woken.
+WELL = {
+    'up{job="echod",instance="here"}': "1x90",
+    'up{job="another",instance="there"}': "0x90",
+    f'echod_connections_refused_total{{{_HERE},reason="full"}}': "5+1x90",
+    f'echod_connections_refused_total{{{_HERE},reason="denied"}}': "0+600x90",
+    f'echod_connections_closed_total{{{_HERE},reason="error",end="abort"}}': "3x90",
+    f'echod_connections_closed_total{{{_HERE},reason="eof",end="fin"}}': "0+600x90",
+    f"echod_cut_bytes_total{{{_HERE}}}": "100x90",
+    f"echod_held_bytes{{{_HERE}}}": f"{1000 * 100_000}x90",
+    f'echod_connections_open{{{_HERE},state="open"}}': "1000x90",
+    'echod_loop_lag_seconds{instance="here"}': "0.01x90",
+    'echod_slow_turns_total{instance="here"}': "7x90",
+    f'echod_certificate_not_after_timestamp_seconds{{{_HERE},name=""}}': f"{86400 * 30}x90",
+    'echod_config_last_reload_successful{instance="here"}': "1x90",
+}
+
+
+def test_eachAlertComes(rules: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Where something is wrong just its alert comes; where nothing is, none."""
+    promtool = tool("promtool", "Debian: prometheus")
+    assert [*BRINGS] == [rule["alert"] for rule in rules]
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": name, "values": each} for name, each in series.items()],
+            "promql_expr_test": [
+                {
+                    "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                    "eval_time": "80m" if "certificate" in " ".join(series) else "29m",
+                    "exp_samples": [{"labels": f'{{alertname="{alert}"}}', "value": 1}]
+                    if alert
+                    else [],
+                }
+            ],
+        }
+        for alert, series in [*BRINGS.items(), ("", WELL)]
+    ]
+    file = tmp_path / "tests.yml"
+    file.write_text(json.dumps({"rule_files": [str(RULES)], "tests": tests}))
+    assert "SUCCESS" in check(promtool, "test", "rules", file)
+
+
 def test_promtoolOnMetrics() -> None:
     """It finds no fault in names, types and helps."""
     pytest.importorskip("prometheus_client", reason="needs prometheus-client")
