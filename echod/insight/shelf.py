@@ -82,7 +82,9 @@ class Shelf(Generic[_Ended]):
     def all(self) -> list[_Ended]:
         """All that are kept, the newest first."""
         found = {ended.number: ended for ended in self._everybody()}
-        return sorted(found.values(), key=lambda ended: ended.closedAt, reverse=True)
+        return sorted(
+            found.values(), key=lambda ended: (ended.closedAt, ended.number), reverse=True
+        )
 
     def find(self, number: int) -> _Ended | None:
         """The one with this number, if it is kept."""
