@@ -222,8 +222,11 @@ def test_dualStack(v6only: bool) -> None:
             daemon.waitForLine(f"listening raw tcp [::]:{port} (adopted)")
             assert exchange(socket.create_connection(("::1", port)), b"six") == b"six"
             if v6only:
-                with pytest.raises(ConnectionRefusedError):
-                    socket.create_connection(("127.0.0.1", port))
+                # So that nobody else listens there meanwhile: the system gives each number twice.
+                with socket.socket() as taken:
+                    taken.bind(("127.0.0.1", port))
+                    with pytest.raises(ConnectionRefusedError):
+                        socket.create_connection(("127.0.0.1", port))
             else:
                 assert exchange(socket.create_connection(("127.0.0.1", port)), b"4") == b"4"
                 # Limits know it by its IPv4 address.
