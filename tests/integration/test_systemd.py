@@ -25,7 +25,7 @@ from tests.certificates import Certificates
 from tests.integration.arrivals import Arrivals
 from tests.integration.daemon import PATIENCE, exchange, receiveAll, waitFor
 from tests.integration.machine import CHECKOUT, DEPLOY, CannotBoot, Machine
-from tests.integration.peers import noise, ping
+from tests.integration.peers import needs, noise, ping
 from tests.integration.test_stop import undelivered
 
 pytestmark = pytest.mark.slow
@@ -114,7 +114,6 @@ def test_oneSandbox() -> None:
             "ExecStart",
             "ExecReload",
             "RuntimeDirectory",
-            "RuntimeDirectoryMode",
         ),
         *("RestrictAddressFamilies", "ExecStopPost", "WantedBy"),
     }
@@ -222,6 +221,27 @@ def test_sandbox(machine: Machine, activated: bool) -> None:
     # The time is the journal's, and so is the priority.
     assert "listening raw tcp 127.0.0.1:1234" in {line.partition(" (")[0] for line in ours}
     assert not [line for line in ours if line.startswith(("20", "<"))]
+
+
+@needs("curl")
+@both
+def test_admin(machine: Machine, activated: bool) -> None:
+    """Who is connected, over the UNIX socket: for root, and a group that the service is given."""
+    unit = "echod-activated.service" if activated else "echod.service"
+    machine.change(unit, "[Service]\nGroup=adm\n")
+    started(machine, activated)
+    path = f"/run/{unit.removesuffix('.service')}/admin.sock"
+
+    def ask(target: str, *before: str, check: bool = True) -> str:
+        command = ["curl", "-sS", "--unix-socket", path, f"http://localhost/{target}"]
+        return machine.run(*before, *command, check=check).stdout
+
+    assert ask("health") == "ready\n"
+    assert machine.run("stat", "-c", "%a %G", path).stdout == "660 adm\n"
+    with machine.connect(1234):
+        rows = json.loads(ask("connections", "runuser", "-u", "nobody", "-g", "adm", "--"))
+        assert "raw" in {row["protocol"] for row in rows["connections"]}
+    assert ask("health", "runuser", "-u", "nobody", "--", check=False) == ""
 
 
 def test_datagrams(machine: Machine) -> None:

@@ -27,6 +27,9 @@ CONTAINERFILE = DEPLOY / "container/Containerfile"
 
 minutes = pytest.mark.timeout(600)
 
+#: What the pod's own side of ``kubectl port-forward`` asks.
+URL = "http://127.0.0.1:9707/health"
+
 
 def tool(name: str, package: str) -> str:
     """A program of the environment's, or of the system's; the test is skipped without."""
@@ -154,6 +157,7 @@ def test_ports(objects: dict[tuple[str, str], Any], container: Any, configuratio
         (kind.upper(), int(port))
         for _, endpoint in listeners(configuration)
         for kind, port in re.findall(r"^(tcp|udp):(\d+)", endpoint)
+        if not endpoint.endswith(":interface=127.0.0.1")
     }
     opened = {
         each["name"]: (each["protocol"], each["containerPort"]) for each in container["ports"]
@@ -257,6 +261,9 @@ def test_aPod(container: Any, configuration: str, tmp_path: Path) -> None:
             assert done.returncode == 0, done.stderr
         done = run("check", "udp:1234", command=[*prefix, *MODULE])
         assert done.returncode == 0, done.stderr
+        asking = "from urllib.request import urlopen; print(urlopen(sys.argv[1]).read())"
+        done = run("-c", f"import sys; {asking}", URL, command=[*prefix, sys.executable])
+        assert (done.returncode, done.stdout) == (0, "b'ready\\n'\n"), done.stderr
         holding = "import socket, sys; c = socket.create_connection(('127.0.0.1', 1234));"
         holding += "c.sendall(b'x'); c.recv(1); print('held', flush=True); sys.stdin.read()"
         with subprocess.Popen(
