@@ -163,7 +163,7 @@ def test_proxy(tmp_path: Path) -> None:
     with LoadedDaemon(config) as daemon:
         (row,) = json.loads(curl("--haproxy-protocol", url(daemon, "/connections")))["connections"]
         assert row["peer"].startswith("127.0.0.1:")
-        assert "proxy" in row
+        assert row["proxied"]
         with connect(daemon, b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n" + CLOSE) as client:
             found = receiveAll(client).partition(b"\r\n\r\n")[2]
         (row,) = json.loads(found)["connections"]
