@@ -135,8 +135,13 @@ class HalfClose(FlowControl):
         )
 
     def unacknowledged(self) -> int:
-        """Bytes of what was answered that the peer has not acknowledged."""
-        return self.transport.unsent() if self._protocolKnows else 0
+        """
+        Bytes of what was answered that the peer has not acknowledged.
+
+        It is rather too many: of a UNIX socket the kernel tells the memory that they take
+        (unix(7), ``SIOCOUTQ``), and TLS makes them more.  But never more than have been sent.
+        """
+        return min(self.transport.unsent(), self.bytesOut) if self._protocolKnows else 0
 
     def heldBytes(self) -> int:
         """

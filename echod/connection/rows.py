@@ -65,7 +65,7 @@ def rowOf(connection: Connection, place: tuple[str, str], now: float) -> dict[st
         "idle": _seconds(now - max(connection.openedAt, connection.quietSince())),
         "bytes_in": connection.bytesIn,
         "bytes_out": connection.bytesOut,
-        "unsent": transport.unsent(),
+        "unsent": connection.unacknowledged(),
         "unread": transport.queued(),
         "messages": connection.messages,
         "discarded": connection.discarded,

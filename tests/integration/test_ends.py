@@ -14,21 +14,26 @@ Each end is made by a client as clients make it, over each way on which there is
     max age         x    x    x       x          x             x
     evicted         x    x    x       x          x             x
     truncated            x                                     x
+    drain           x    x    x       x          x             x
     refused                           x          x             x
     no header                         x          x             x
     handshake            x            x          x             x
+    network         x
 
 A truncation is FIN without close_notify, so there is none without TLS.  Only a PROXY header can be
 missing, or tell of a client that may not come: who may not come by its own address is refused
 before there is a connection (`/refused`).  Without a header and a handshake nothing can come too
-late.
+late.  The network loses packets of TCP, whatever stands on it; a UNIX socket has none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+import shutil
+import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -38,8 +43,9 @@ import pytest
 
 from tests.certificates import Certificates
 from tests.integration.asking import ask, closed
-from tests.integration.daemon import PATIENCE, waitFor
+from tests.integration.daemon import MODULE, PATIENCE, Daemon, waitFor
 from tests.integration.loaded import LoadedDaemon
+from tests.integration.namespaces import namespace, needsRoot
 from tests.integration.peers import HARM, SMALL, assertUnharmed, configured
 from tests.tlspeer import Peer
 from tests.unit.proxyheaders import ASKED, CLIENT, formatV2
@@ -479,9 +485,18 @@ def checkBytes(row: dict[str, Any], expected: tuple[int, int] | None) -> None:
         assert row["owed"] == 0
     else:
         assert counted[0] == counted[1]
-        assert row["owed"] > 0
+        assert 0 < row["owed"] <= row["bytes_out"]
     for word, key in (("read", "bytes_in"), ("write", "bytes_out")):
         assert sum(event["bytes"] for event in events(row) if event["event"] == word) == row[key]
+
+
+def check(row: dict[str, Any], end: End, way: str, took: float) -> None:
+    """Everything that is told of a connection; see `checkTimes`."""
+    checkEnd(row, end)
+    words = " ".join(event["event"] for event in events(row))
+    # The echo of much that comes at once may be told in two or three parts.
+    assert re.sub("(read write )+", "read write ", words).split() == wordsOf(end, way)
+    checkTimes(row, took)
 
 
 @pytest.mark.parametrize(("name", "way"), CASES)
@@ -489,19 +504,82 @@ def test_ends(scene: Scene, certificates: Certificates, name: str, way: str) -> 
     """All that is told of one that is gone."""
     end, place = ENDS[name], scene.places[name, way]
     begun = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        source = {"refused": DENIED, "no_header": None, "handshake": None}.get(name, CLIENT)
-        client = Client(way, place.address, certificates, source)
-        stack.callback(client.close)
+    source = {"refused": DENIED, "no_header": None, "handshake": None}.get(name, CLIENT)
+    client = Client(way, place.address, certificates, source)
+    with contextlib.closing(client):
         end.play(client)
         row = storyOf(scene.admin, place.name, end.told[0])
-    checkEnd(row, end)
-    words = " ".join(event["event"] for event in events(row))
-    # The echo of much that comes at once may be told in two or three parts.
-    assert re.sub("(read write )+", "read write ", words).split() == wordsOf(end, way)
-    checkTimes(row, time.monotonic() - begun)
+    check(row, end, way, time.monotonic() - begun)
     if name in DEADLINES:
         checkDeadline(row, name)
     checkBytes(row, (10, 10) if name == "peer_rst" and "unix" in way else end.bytes)
     if client.name:
         assert row["peer"] == client.name
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_drain(tmp_path: Path, certificates: Certificates, way: str) -> None:
+    """A drain's ends are told while it goes on: what serves them closes last."""
+    end = End(waiting, ("drain", "fin", "us"), f"{TALK} ending our_fin peer_fin end", protocol=RAW)
+    admin = tmp_path / "admin"
+    # Whoever does not finish keeps a drain from its end.
+    keeper = {"endpoint": "tcp:0:interface=127.0.0.1", "linger_timeout": DRAIN}
+    config = configured(
+        tmp_path,
+        table(end, way, tmp_path / "echod", certificates),
+        {**RAW, **keeper},
+        {"protocol": "admin", "endpoint": f"unix:{admin}"},
+        drain_timeout=DRAIN,
+    )
+    with LoadedDaemon(config) as daemon, contextlib.ExitStack() as stack:
+        places = placesOf(admin, [way, "keeper"])
+        begun = time.monotonic()
+        clients = []
+        for name, place in places.items():
+            clients.append(Client(name, place.address, certificates))
+            stack.callback(clients[-1].close)
+            clients[-1].begin()
+            clients[-1].ping()
+        daemon.signal(signal.SIGTERM)
+        assert clients[0].untilEnd() == "FIN"
+        clients[0].finish()
+        row = storyOf(admin, places[way].name, "drain")
+        check(row, end, way, time.monotonic() - begun)
+        checkBytes(row, end.bytes)
+        (keeps,) = ask(admin, "/connections?listener=raw")["connections"]
+        assert (keeps["state"], keeps["reason"]) == ("lingering", "drain")
+
+
+#: Has its first answer; the second one is lost, and so it is each time that it is sent.
+LOSER = """
+import socket, sys
+client = socket.create_connection(("127.0.0.1", 1234))
+client.sendall(b"hello\\n")
+assert client.recv(6, socket.MSG_WAITALL) == b"hello\\n"
+client.sendall(bytes(500))
+sys.stdin.read()
+"""
+
+
+@needsRoot
+@pytest.mark.skipif(shutil.which("nft") is None, reason="there is no nft(8) (package: nftables)")
+def test_network(tmp_path: Path) -> None:
+    """Nobody acknowledges what was sent: after a few times the kernel gives up, with ETIMEDOUT."""
+    end = End(lingering, ("reset", "rst", "network"), f"{TALK} rst end", bytes=(506, 506))
+    rules = (
+        "sysctl -qw net.ipv4.tcp_retries2=2",
+        "nft add table inet t",
+        "nft add chain inet t i { type filter hook input priority 0 ; }",
+        "nft add rule inet t i tcp sport 1234 ip length > 500 drop",
+    )
+    admin = tmp_path / "admin"
+    words = ["--port", "1234", "--admin", f"unix:{admin}"]
+    with namespace(*rules) as prefix, Daemon(*words, command=[*prefix, *MODULE]):
+        begun = time.monotonic()
+        command = [*prefix, *MODULE[:1], "-c", LOSER]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as client:
+            row = storyOf(admin, "raw tcp 127.0.0.1:1234", "reset")
+            assert client.stdin is not None
+            client.stdin.close()
+    check(row, end, "tcp", time.monotonic() - begun)
+    assert (row["bytes_in"], row["bytes_out"]) == end.bytes

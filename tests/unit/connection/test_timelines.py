@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from echod.config.limits import Limits
+from echod.connection.states import Reason
 from echod.kit import Connection
 from echod.protocols.line import LineOptions, line
 from echod.protocols.raw import raw
@@ -186,3 +187,18 @@ def test_whatNobodyNeedsToKnow() -> None:
     assert link.exchange(b"hello") == b"hello"
     end(link)
     assert link.connection.transport.lastFacts is None
+
+
+@pytest.mark.parametrize("makeLink", LINKS)
+def test_owed(makeLink: Callable[..., Link]) -> None:
+    """Whoever reads nothing is owed all that was sent and no more, whatever memory it takes."""
+    link = makeLink(connectionOf(raw), limits=limits(stallTimeout=5))
+    # Small writes take much more memory of the kernel's than they are long.
+    for _ in range(100):
+        link.send(b"x" * 10)
+        link.pump()
+    assert link.connection.unacknowledged() <= link.connection.bytesOut == 1000
+    link.connection.abort(Reason.DRAIN)
+    assert link.connection.cut <= 1000
+    link.pump(lambda: link.gone)
+    link.close()
