@@ -125,10 +125,11 @@ class Ended(NamedTuple):
         return (self.reason or Reason.EOF).value
 
     @property
-    def peer(self) -> object:
-        """Who it was, for `tellPeer`."""
-        known = None if self.layers is None else self.layers.get(_PEER)
-        return known or self.credentials or self.client
+    def peer(self) -> str:
+        """Who it was, as text."""
+        if self.layers is None:
+            return tellPeer(self.credentials or self.client)
+        return str(self.layers[_PEER])
 
     def told(self) -> dict[str, object]:
         """What there is to tell, as plain values; but for when it was, in the time of clocks."""
@@ -143,7 +144,7 @@ class Ended(NamedTuple):
             "id": idOf(self.number),
             "listener": self.place[0],
             "protocol": self.place[1],
-            "peer": tellPeer(self.peer),
+            "peer": self.peer,
             "state": self.state.value,
             "seconds": round(max(0.0, lived), 6),
             "bytes_in": self.seen + self.echoed,

@@ -447,7 +447,7 @@ def checkTimes(row: dict[str, Any], took: float) -> None:
     assert times == sorted(times)
     assert all(event.get("until", event["at"]) <= times[-1] for event in told)
     assert times[-1] <= took * 1e6
-    assert abs(row["seconds"] - times[-1] / 1e6) <= 2 * EARLY
+    assert abs(row["seconds"] - times[-1] / 1e6) <= 1e-5
 
 
 def checkDeadline(row: dict[str, Any], name: str) -> None:
