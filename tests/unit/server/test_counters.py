@@ -212,7 +212,7 @@ def test_lifeInTheLog(logLines: LogLines) -> None:
 def test_ourEndInTheLog(logLines: LogLines) -> None:
     """A line when we end it, with what it is owed; one, however often we end it."""
     log = ConnectionLog("raw tcp 127.0.0.1:1234")
-    connection = connectionWith(State.LINGERING, Reason.IDLE)
+    connection = connectionWith(State.LINGERING, Reason.IDLE, bytesOut=9)
     # It has not come so far that the protocol knows of it: nobody is owed anything.
     log.ended(connection)
     assert logLines.lines[-1].endswith(" peer=127.0.0.1:40000 reason=idle owed=0")
