@@ -247,9 +247,10 @@ class Running:
         most.  So what clients have sent, and that they have closed, is counted, as far as no limit
         holds it back.  That takes some milliseconds.  In the test's own reactor the answer is what
         is counted at this moment: what comes later needs turns of the reactor.
-    :ivar closed: returns the connections that have ended, the newest first, as rows of ``/closed``
-        (docs/insight.md): ``reason``, ``end``, ``ended_by``, ``owed``, ``timeline`` and so on.
-        Those of one tick, 0.1 s, are in any order.  It waits as ``counters`` does.
+    :ivar closed: returns the connections that have ended, as far as the shelf keeps them
+        (docs/insight.md), the newest first, as rows of ``/closed``: ``reason``, ``end``,
+        ``ended_by``, ``owed``, ``timeline`` and so on.  Those of one tick, 0.1 s, are in any order.
+        It waits as ``counters`` does.
     """
 
     # Any: values as JSON has them.

@@ -10,6 +10,7 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ from echod.kit.stream import Stream
 from echod.testing import Running, running
 from echod.testing.admin_client import AdminClient
 from echod.testing.running import PATIENCE, Process, waitFor
-from tests.integration.daemon import MODULE, exchange
+from tests.integration.daemon import MODULE, exchange, receiveAll
 
 pytest_plugins = ["echod.testing.pytest_plugin"]
 
@@ -115,6 +116,21 @@ def test_whoDoesNotRead() -> None:
         client.shutdown(socket.SHUT_WR)
         assert echo.counters()["open"] == 1
         assert echo.closed() == []
+
+
+def test_noRest() -> None:
+    """Where counters never stand still, what there is after a while is the answer."""
+    with running("chargen") as echo, socket.create_connection((echo.host, echo.port)) as client:
+        reader = threading.Thread(target=receiveAll, args=(client,))
+        reader.start()
+        try:
+            first, second = echo.counters(), echo.counters()
+        finally:
+            client.shutdown(socket.SHUT_RDWR)
+            reader.join()
+        assert 0 < first["bytes_out"] < second["bytes_out"]
+        assert first["open"] == second["open"] == 1
+        assert echo.counters()["open"] == 0
 
 
 def test_closed() -> None:
