@@ -119,6 +119,16 @@ def _told(ending: _Ending) -> tuple[Reason, str]:
     return reason or Reason.EOF, howEnded(state, broken)
 
 
+class _Tally:
+    """How many ended so, and the last one, where somebody observes it."""
+
+    __slots__ = ("count", "last")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last: Exemplar | None = None
+
+
 class Totals:
     """
     The counters of one listener.
@@ -135,10 +145,8 @@ class Totals:
     def __init__(self) -> None:
         self.accepted = 0
         self.refused = Refusals()
-        # Those that are gone, by what tells reason and end; and the last one of each, where
-        # somebody observes it.
-        self._gone: Counter[_Ending] = Counter()
-        self._last: dict[_Ending, Exemplar] = {}
+        # Those that are gone, by what tells reason and end.
+        self._gone: dict[_Ending, _Tally] = {}
         self.cut = self.cutBytes = 0
         self.bytesIn = self.bytesOut = self.discarded = 0
         self.messages = self.truncated = self.pauses = 0
@@ -148,14 +156,18 @@ class Totals:
         """From now on keep `distributions`, or forget those that there are."""
         if not observes:
             self.distributions = None
-            self._last.clear()
+            for tally in self._gone.values():
+                tally.last = None
         elif self.distributions is None:
             self.distributions = Distributions()
 
     def add(self, connection: Connection) -> None:
         """Take in the counters of a connection that is gone."""
         ending = connection.reason, connection.state, connection.broken
-        self._gone[ending] += 1
+        tally = self._gone.get(ending)
+        if tally is None:
+            tally = self._gone[ending] = _Tally()
+        tally.count += 1
         cut = connection.cut
         if cut:
             self.cut += 1
@@ -170,20 +182,20 @@ class Totals:
         if self.distributions is not None:
             example = self.distributions.add(connection, received)
             if example is not None:
-                self._last[ending] = example
+                tally.last = example
 
     @property
     def ends(self) -> Counter[tuple[Reason, str]]:
         """Connections that are gone, by reason and end (`howEnded`)."""
         ends: Counter[tuple[Reason, str]] = Counter()
-        for ending, count in self._gone.items():
-            ends[_told(ending)] += count
+        for ending, tally in self._gone.items():
+            ends[_told(ending)] += tally.count
         return ends
 
     @property
     def last(self) -> dict[tuple[Reason, str], Exemplar]:
         """The last of them of each reason and end, where somebody observes it."""
-        return {_told(ending): example for ending, example in self._last.items()}
+        return {_told(ending): tally.last for ending, tally in self._gone.items() if tally.last}
 
     @property
     def closed(self) -> Counter[str]:
