@@ -129,7 +129,7 @@ class Connection(HalfClose):
                 # That has aborted it.
                 return
             if reason is not Reason.RESET:
-                self.cut = self.unacknowledged() + self._quota + waits
+                self.cut = self.unacknowledged(self.transport.unsent()) + self._quota + waits
         elif self._drainsLater and reason is Reason.DRAIN:
             # There may have been something to answer.
             self.cut = self.transport.unread()

@@ -95,15 +95,21 @@ class HalfClose(FlowControl):
 
     # -- What the owner and the transport call -----------------------------------------------
 
-    def nextDeadline(self, now: float) -> Deadline | None:
-        """The deadline that passes first, as things are; ``None`` if none runs."""
+    def nextDeadline(self, now: float, unsent: int) -> Deadline | None:
+        """
+        The deadline that passes first, as things are; ``None`` if none runs.
+
+        :param unsent: what its transport says is unsent.
+        """
         if self.state in GONE:
             return None
-        unsent = self.transport.unsent()
         unanswered = not (unsent or self._outputEnding) and self._waits()
         facts = self._facts(now, unsent, unanswered, self._inputEnded and self._outputEnded)
-        deadlines = (each for each in runningDeadlines(facts, self.owner.limits) if each.name)
-        return min(deadlines, key=lambda each: each.at, default=None)
+        first = None
+        for deadline in runningDeadlines(facts, self.owner.limits):
+            if deadline.name and (first is None or deadline.at < first.at):
+                first = deadline
+        return first
 
     def _facts(self, now: float, unsent: int, unanswered: bool, settling: bool) -> Facts:
         """What its deadlines depend on."""
@@ -134,14 +140,16 @@ class HalfClose(FlowControl):
             self._slices is not None or self._waits() or self.transport.unsent() > 0
         )
 
-    def unacknowledged(self) -> int:
+    def unacknowledged(self, unsent: int) -> int:
         """
         Bytes of what was answered that the peer has not acknowledged.
 
         It is rather too many: of a UNIX socket the kernel tells the memory that they take
         (unix(7), ``SIOCOUTQ``), and TLS makes them more.  But never more than have been sent.
+
+        :param unsent: what its transport says is unsent.
         """
-        return min(self.transport.unsent(), self.bytesOut) if self._protocolKnows else 0
+        return min(unsent, self.bytesOut) if self._protocolKnows else 0
 
     def heldBytes(self) -> int:
         """

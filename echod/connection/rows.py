@@ -53,7 +53,9 @@ def rowOf(connection: Connection, place: tuple[str, str], now: float) -> dict[st
     :param now: monotonic seconds.
     """
     transport = connection.transport
-    deadline = connection.nextDeadline(now)
+    unsent = transport.unsent()
+    deadline = connection.nextDeadline(now, unsent)
+    facts = transport.facts()
     reason = connection.reason
     return {
         "id": connection.id,
@@ -65,7 +67,7 @@ def rowOf(connection: Connection, place: tuple[str, str], now: float) -> dict[st
         "idle": _seconds(now - max(connection.openedAt, connection.quietSince())),
         "bytes_in": connection.bytesIn,
         "bytes_out": connection.bytesOut,
-        "unsent": connection.unacknowledged(),
+        "unsent": connection.unacknowledged(unsent),
         "unread": transport.queued(),
         "messages": connection.messages,
         "discarded": connection.discarded,
@@ -75,8 +77,14 @@ def rowOf(connection: Connection, place: tuple[str, str], now: float) -> dict[st
         "next_deadline": None
         if deadline is None
         else {"name": deadline.name, "in": _seconds(deadline.at - now)},
-        **_layers(transport.facts()),
+        **(_layers(facts) if facts else _NOTHING),
     }
+
+
+# What rows call what each layer found out: that a proxy told of somebody is no setting.
+_LAYERS = {layer.name: layer.name for layer in LAYERS} | {ProxyLayer.name: "proxied"}
+# Where no layer has found out anything.
+_NOTHING = dict.fromkeys(_LAYERS.values())
 
 
 class Ended(NamedTuple):
@@ -138,7 +146,7 @@ class Ended(NamedTuple):
         if timeline is not None:
             # Not to a tenth of a second.
             lived = timeline.seconds
-        layers = dict.fromkeys(_LAYERS.values()) if self.layers is None else dict(self.layers)
+        layers = dict(self.layers or _NOTHING)
         layers.pop(_PEER, None)
         return {
             "id": idOf(self.number),
@@ -165,8 +173,6 @@ class Ended(NamedTuple):
 
 
 _PEER = "peer"
-# What rows call what each layer found out: that a proxy told of somebody is no setting.
-_LAYERS = {layer.name: layer.name for layer in LAYERS} | {ProxyLayer.name: "proxied"}
 # In the order of the fields of `Ended`; read at one go, which is not a call of Python's for each.
 _copied = operator.attrgetter(
     *("reason", "state", "broken", "cut", "openedAt", "timeline", "_seen", "_replied"),

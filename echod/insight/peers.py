@@ -6,6 +6,9 @@ from echod.wire.addresses import describeAddress, formatAddress
 
 __all__ = ["tellPeer"]
 
+#: How many numbers SO_PEERCRED tells (unix(7)).
+CREDENTIALS = 3
+
 
 def tellPeer(peer: object) -> str:
     """
@@ -16,9 +19,8 @@ def tellPeer(peer: object) -> str:
     :returns: such as ``192.0.2.7:40000`` or ``process=7,user=0,group=0``; empty for whoever has no
         name.
     """
-    match peer:
-        case (str(host), int(port), *_):
-            return formatAddress(host, port)
-        case (int(process), int(user), int(group)):
-            return f"process={process},user={user},group={group}"
-    return describeAddress(peer) or ""
+    if not isinstance(peer, tuple):
+        return describeAddress(peer) or ""
+    if len(peer) > 1 and isinstance(peer[0], str):
+        return formatAddress(peer[0], peer[1])
+    return "process={},user={},group={}".format(*peer) if len(peer) == CREDENTIALS else ""

@@ -101,7 +101,7 @@ class ConnectionLog:
             listener=self._listener,
             peer=_peerOf(connection),
             reason=(connection.reason or Reason.EOF).value,
-            owed=connection.unacknowledged(),
+            owed=connection.unacknowledged(connection.transport.unsent()),
         )
 
     def closed(self, connection: Connection, now: float) -> None:
