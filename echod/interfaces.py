@@ -39,10 +39,10 @@ __all__ = [
     "IProcessReactor",
     "IProtocolMaker",
     "IStreamProtocolMaker",
+    "LastFacts",
     "ListenerFacts",
     "ServerContext",
     "ServerInsight",
-    "Told",
 ]
 
 
@@ -89,11 +89,15 @@ class IClock(Protocol):
     now: float
 
 
-class Told(Protocol):
-    """What can be told as plain values."""
+class LastFacts(Protocol):
+    """What the kernel knew of a connection as it was closed."""
+
+    @property
+    def acknowledged(self) -> int:
+        """Bytes that the peer had acknowledged."""
 
     def told(self) -> dict[str, object]:
-        """It, as values for JSON."""
+        """All of it, as plain values for JSON."""
 
 
 class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableDescriptor):
@@ -133,7 +137,7 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         " is the network's: ETIMEDOUT, EHOSTUNREACH, ENETUNREACH.  EPIPE stands there only if there"
         " was no other.  It stays after ``connectionLost``."
     )
-    lastFacts: Told | None = Attribute(
+    lastFacts: LastFacts | None = Attribute(
         "What the kernel knew of it as it was closed; ``None`` where nobody keeps that, and of one"
         " that ended within a second as most do."
     )

@@ -19,7 +19,7 @@ from echod.connection.states import Reason, State, endedBy, howEnded
 from echod.insight.identity import idOf
 from echod.insight.peers import tellPeer
 from echod.insight.timeline import Timeline
-from echod.interfaces import IConnectionTransport, Told
+from echod.interfaces import IConnectionTransport, LastFacts
 from echod.transports.layers import LAYERS, ProxyLayer
 
 __all__ = ["Ended", "endedOf", "peerOf", "rowOf"]
@@ -97,6 +97,7 @@ class Ended(NamedTuple):
     :ivar client: who it was, as accept(2) said, ``credentials`` as a UNIX socket did.
     :ivar failure: what failed in TLS or in a header, if anything did.
     :ivar lastFacts: what the kernel knew as it was closed, where it was asked.
+    :ivar overhead: see `IConnectionTransport.overhead`.
     :ivar number: see `echod.insight.identity`.
     :ivar place: its listener and its protocol.
     :ivar closedAt: monotonic seconds, to a tenth; so is ``openedAt``.
@@ -121,7 +122,8 @@ class Ended(NamedTuple):
     credentials: tuple[int, int, int] | None
     failure: str | None
     brokenBy: int
-    lastFacts: Told | None
+    lastFacts: LastFacts | None
+    overhead: int
     number: int
     place: tuple[str, str]
     closedAt: float
@@ -138,6 +140,23 @@ class Ended(NamedTuple):
         if self.layers is None:
             return tellPeer(self.credentials or self.client)
         return str(self.layers[_PEER])
+
+    @property
+    def bytesOut(self) -> int:
+        """See `Connection.bytesOut`."""
+        return self.replied + self.echoed
+
+    @property
+    def unacknowledged(self) -> int | None:
+        """
+        Bytes that the peer had not acknowledged at its RST; ``None`` where that is not known.
+
+        It may have some of them: an acknowledgement can wait for 40 ms, and then comes none.
+        """
+        if not self.broken or self.lastFacts is None:
+            return None
+        left = self.bytesOut + self.overhead - self.lastFacts.acknowledged
+        return max(0, min(left, self.bytesOut))
 
     def told(self) -> dict[str, object]:
         """What there is to tell, as plain values; but for when it was, in the time of clocks."""
@@ -156,7 +175,7 @@ class Ended(NamedTuple):
             "state": self.state.value,
             "seconds": round(max(0.0, lived), 6),
             "bytes_in": self.seen + self.echoed,
-            "bytes_out": self.replied + self.echoed,
+            "bytes_out": self.bytesOut,
             "messages": self.messages,
             "discarded": self.discarded,
             "truncated": self.truncated,
@@ -165,6 +184,7 @@ class Ended(NamedTuple):
             "end": howEnded(self.state, self.broken),
             "ended_by": endedBy(self.reason, self.broken, self.brokenBy),
             "owed": self.cut,
+            "unacknowledged": self.unacknowledged,
             "failure": self.failure,
             **layers,
             **({} if self.lastFacts is None else self.lastFacts.told()),
@@ -178,7 +198,7 @@ _copied = operator.attrgetter(
     *("reason", "state", "broken", "cut", "openedAt", "timeline", "_seen", "_replied"),
     *("discarded", "messages", "truncated", "pauses", "transport.echoedBytes"),
     *("transport.client", "transport.credentials", "transport.failure", "transport.brokenBy"),
-    "transport.lastFacts",
+    *("transport.lastFacts", "transport.overhead"),
 )
 
 

@@ -20,7 +20,7 @@ from echod.wire.tcp_info import parseTCPInfo
 
 __all__ = [
     "TCP_SAVE_SYN",
-    "LastFacts",
+    "KernelRecord",
     "kernelFacts",
     "lastFactsOf",
     "queuesOf",
@@ -68,9 +68,9 @@ def tcpInfoOf(skt: socket.socket) -> dict[str, object]:
     return info
 
 
-class LastFacts(NamedTuple):
+class KernelRecord(NamedTuple):
     """
-    What the kernel knew of a connection as it was closed, as it came: it is read when it is told.
+    An `echod.interfaces.LastFacts`, as it came: it is read when it is told.
 
     :ivar tcpInfo: ``struct tcp_info``.
     :ivar syn: what `savedSYN` has given.
@@ -79,13 +79,20 @@ class LastFacts(NamedTuple):
     tcpInfo: bytes
     syn: bytes
 
+    @property
+    def acknowledged(self) -> int:
+        """Bytes that the peer had acknowledged; a FIN counts as one."""
+        acknowledged = parseTCPInfo(self.tcpInfo).get("bytes_acked", 0)
+        assert isinstance(acknowledged, int)
+        return acknowledged
+
     def told(self) -> dict[str, object]:
         """``tcp_info`` and ``syn``, those that there are."""
         facts = {"tcp_info": parseTCPInfo(self.tcpInfo), "syn": parseSYN(self.syn) or {}}
         return {name: values for name, values in facts.items() if values}
 
 
-def lastFactsOf(skt: socket.socket, syn: bytes | None) -> LastFacts | None:
+def lastFactsOf(skt: socket.socket, syn: bytes | None) -> KernelRecord | None:
     """
     The same of a connection that is about to be closed; ``None`` where there is no TCP.
 
@@ -95,7 +102,7 @@ def lastFactsOf(skt: socket.socket, syn: bytes | None) -> LastFacts | None:
         info = skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
     except OSError:
         return None
-    return LastFacts(info, savedSYN(skt) if syn is None else syn)
+    return KernelRecord(info, savedSYN(skt) if syn is None else syn)
 
 
 def savedSYN(skt: socket.socket) -> bytes:

@@ -37,7 +37,7 @@ from echod.interfaces import (
     IConnectionProtocol,
     IConnectionTransport,
     IDescriptorReactor,
-    Told,
+    LastFacts,
 )
 from echod.tls.facts import TLSFacts
 from echod.transports.bulk_echo import LARGEST_COPY, LARGEST_READ, TRY_AGAIN, BulkEcho
@@ -114,7 +114,7 @@ class SocketStream(BulkEcho):
     # The headers of the peer's SYN, once they have been asked for.
     _syn: bytes | None = None
     #: See `IConnectionTransport`.
-    lastFacts: Told | None = None
+    lastFacts: LastFacts | None = None
     # Closing ends both directions by itself: descriptors are not inherited (FD_CLOEXEC).
     _shouldShutdown = False
     #: See `IConnectionTransport`.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from echod.config.limits import Limits
+from echod.connection.rows import endedOf
 from echod.connection.states import Reason
 from echod.kit import Connection
 from echod.protocols.line import LineOptions, line
@@ -206,3 +207,18 @@ def test_owed(makeLink: Callable[..., Link]) -> None:
     assert link.connection.cut <= 1000
     link.pump(lambda: link.gone)
     link.close()
+
+
+def test_unacknowledgedAtTheirReset() -> None:
+    """What the peer had not acknowledged when it broke the connection is told."""
+    link = tcpLink(connectionOf(raw), limits=limits(), receiveBuffer=65536)
+    while link.send(b"x" * 65536):
+        link.pump()
+    link.pump(link.connection.pausedBy)
+    link.reset()
+    link.pump(lambda: link.gone)
+    connection = link.connection
+    ended = endedOf(connection, ("", ""), 0.0)
+    assert connection.cut == 0
+    assert 0 < (ended.unacknowledged or 0) < connection.bytesOut
+    assert ended.told()["unacknowledged"] == ended.unacknowledged

@@ -104,6 +104,7 @@ def test_row() -> None:
         "end": "fin",
         "ended_by": "peer",
         "owed": 0,
+        "unacknowledged": None,
         "failure": None,
         "proxied": None,
         "tls": None,
