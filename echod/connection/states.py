@@ -116,7 +116,7 @@ _BY_PEER = (None, Reason.EOF, Reason.TLS, Reason.NO_CLOSE_NOTIFY, Reason.HEADER)
 # Errors that the network makes, or the silence in it (tcp(7), ip(7)); others are the peer's RST.
 _ON_THE_WAY = (
     *(errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN),
-    *(errno.ENONET, errno.EPROTO, errno.EACCES, errno.EPERM),
+    *(errno.ENONET, errno.EPROTO, errno.EACCES, errno.EPERM, errno.ECONNABORTED),
 )
 
 
