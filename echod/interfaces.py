@@ -138,8 +138,7 @@ class IConnectionTransport(ITransport, IConsumer, IPushProducer, IHalfCloseableD
         " was no other.  It stays after ``connectionLost``."
     )
     lastFacts: LastFacts | None = Attribute(
-        "What the kernel knew of it as it was closed; ``None`` where nobody keeps that, and of one"
-        " that ended within a second as most do."
+        "What the kernel knew of it as it was closed; ``None`` where nobody keeps a timeline of it."
     )
     echoedBytes: int = Attribute("Bytes that were echoed unseen.")
     echoedAt: float = Attribute("When the last of them were, by the clock of `echoUnseen`; or 0.")

@@ -109,10 +109,6 @@ class Timeline:
         last = self._entries[-1]
         return (last.until if isinstance(last, _Run) else last[2]) - self.began
 
-    def age(self) -> float:
-        """Seconds since its beginning."""
-        return self._clock() - self.began
-
     def __len__(self) -> int:
         return len(self._entries)
 

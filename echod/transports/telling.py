@@ -20,10 +20,6 @@ __all__ = ["silent", "telling"]
 _Stream = TypeVar("_Stream", bound=SocketStream)
 
 
-#: Seconds after which the kernel is asked about a connection as it is closed, however it ends: to
-#: ask costs 2 µs.
-LONG = 1.0
-
 # By the class that each was made of: the same for all ports, so that attributes are found fast.
 _made: dict[type, type] = {}
 
@@ -51,12 +47,8 @@ def _make(base: type[_Stream]) -> type[_Stream]:
             return why
 
         def connectionLost(self, reason: Failure) -> None:
-            if self.connected:
-                timeline = getattr(self.protocol, "timeline", None)
-                if timeline is not None and (
-                    reason.type is not ConnectionDone or timeline.age() >= LONG
-                ):
-                    self.lastFacts = lastFactsOf(self.socket, self._syn)
+            if self.connected and getattr(self.protocol, "timeline", None) is not None:
+                self.lastFacts = lastFactsOf(self.socket, self._syn)
             lost(self, reason)
 
     Telling.__name__, Telling.__qualname__ = base.__name__, base.__qualname__

@@ -169,22 +169,28 @@ def test_others(event: str, loggedErrors: Any) -> None:
     assert event in words(link)
 
 
-def test_whatTheKernelKnew() -> None:
-    """Of one that did not end as most do the kernel is asked before it is closed."""
+@pytest.mark.parametrize("resets", [False, True])
+def test_whatTheKernelKnew(resets: bool) -> None:
+    """The kernel is asked before the socket is closed, however it ends."""
     link = tcpLink(connectionOf(raw), limits=limits())
-    link.send(b"hello")
-    link.pump(lambda: link.connection.bytesIn)
-    link.reset()
-    link.pump(lambda: link.gone)
+    if resets:
+        link.send(b"hello")
+        link.pump(lambda: link.connection.bytesIn)
+        link.reset()
+        link.pump(lambda: link.gone)
+    else:
+        assert link.exchange(b"hello") == b"hello"
+        end(link)
     last = link.connection.transport.lastFacts
     assert last is not None
     info: Any = last.told()["tcp_info"]
-    assert info["bytes_received"] == 5
+    # The peer's FIN counts as one.
+    assert info["bytes_received"] == (5 if resets else 6)
 
 
-def test_whatNobodyNeedsToKnow() -> None:
-    """Of one that ended soon, and as most do, it is not."""
-    link = tcpLink(connectionOf(raw), limits=limits())
+def test_whatNobodyAsksFor() -> None:
+    """Where there are no timelines it is not."""
+    link = tcpLink(connectionOf(raw))
     assert link.exchange(b"hello") == b"hello"
     end(link)
     assert link.connection.transport.lastFacts is None
