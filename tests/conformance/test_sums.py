@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from echod.config.limits import Limits
 from echod.connection.connection import Connection
 from echod.connection.owner import Owner
+from echod.connection.rows import Ended
 from echod.connection.states import ENDS, Reason
-from echod.insight.timeline import Timeline
+from echod.insight.refusals import KEPT, Refusals
+from echod.insight.shelf import Shelf
 from echod.measurements import Measurements
 from echod.protocols.raw import RawOptions, raw
+from echod.server.keeping import Keeping
 from echod.server.live_connections import LiveConnections
 from echod.server.measuring import measureStream
 from echod.testing import Link, PlainContext, memoryLink
 from echod.testing.plain_context import PlainInsight
 from tests.conformance.test_interleavings import LIMITS, STEPS, STREAMS, Client
+from tests.integration.peers import whole, wholeFrames, wholeLines
 from tests.unit.admin.reading import OPEN, samples, total
 
 LAST = st.sampled_from(["finish", "reset", "close", "stall", "leave"])
@@ -33,17 +42,21 @@ class Counting(Owner):
     """
     A listener, as far as it counts; on top of the one that a link has.
 
-    Every second connection has a timeline: the others are told by the clock, many at a time.
-
     :param live: those that are counted together.
+    :param shelf: where those go that are gone, if they are kept.
     """
 
-    def __init__(self, live: LiveConnections, link: Link) -> None:
+    def __init__(
+        self, live: LiveConnections, link: Link, shelf: Shelf[Ended] | None = None
+    ) -> None:
         self._live = live
         self._inner = link.connection.owner
+        self._keeping = None
+        if shelf is not None:
+            self._keeping = Keeping(
+                shelf, ("test", "test"), 0, self._inner.sweep, layered=False, apart=False
+            )
         self.sweep, self.limits = self._inner.sweep, self._inner.limits
-        if live.totals.accepted % 2 == 0:
-            link.connection.timeline = Timeline(32, link.loop.seconds)
         live.opened(link.connection)
         link.connection.owner = self
 
@@ -52,21 +65,34 @@ class Counting(Owner):
 
     def closed(self, connection: Connection) -> None:
         self._inner.closed(connection)
+        if self._keeping is not None:
+            self._keeping.put(connection)
         self._live.closed(connection)
 
 
 def play(
-    live: LiveConnections, which: int, buffers: int, steps: list[tuple[str, int]], last: str
+    live: LiveConnections,
+    which: int,
+    buffers: int,
+    steps: list[tuple[str, int]],
+    last: str,
+    *,
+    shelf: Shelf[Ended] | None = None,
+    limits: Limits = LIMITS,
 ) -> Client:
-    """One client's life, up to its last step."""
+    """
+    One client's life, up to its last step.
+
+    Every second connection has a timeline: the others are told by the clock, many at a time.
+    """
     maker, settings, stream, expected = STREAMS[which]
     link = memoryLink(
         maker.makeFactory(settings).buildProtocol(None),
-        limits=LIMITS,
+        limits=msgspec.structs.replace(limits, timeline=32 * (live.totals.accepted % 2 == 0)),
         sendBuffer=buffers,
         receiveBuffer=buffers,
     )
-    Counting(live, link)
+    Counting(live, link, shelf)
     client = Client(link, stream, expected)
     for step, size in steps:
         if step == "send":
@@ -189,12 +215,121 @@ def test_bytesOfAnEcho(plays: list[Any]) -> None:
         assert client.sent >= connection.bytesIn + connection.discarded
         if connection.reason is Reason.EOF and connection.endedHow == "fin":
             assert client.sent == connection.bytesIn + connection.discarded
+        if connection.endedHow == "abort" and connection.timeline is not None:
+            unread = toldOf({"timeline": connection.timeline.told()}, "unread")
+            assert client.sent == connection.bytesIn + connection.discarded + unread
         # It has, or had before it, all but what was cut.
         assert client.got + connection.cut <= connection.bytesOut
         client.link.close()
     sums = live.totals.snapshot(live)
     assert sums["bytes_in"] == sums["bytes_out"]
     addsUp(live)
+
+
+def toldOf(row: dict[str, Any], word: str) -> int:
+    """Bytes of all events of a timeline with this name."""
+    return sum(each["bytes"] for each in row["timeline"]["events"] if each["event"] == word)
+
+
+def answers() -> list[Callable[[bytes], bytes]]:
+    """For each of `STREAMS` what is answered, at once, to the beginning of one."""
+
+    def upTo(word: bytes, stream: bytes) -> bytes:
+        at = stream.find(word)
+        return stream if at < 0 else stream[: at + len(word)]
+
+    def prefixed(stream: bytes) -> bytes:
+        lines = wholeLines(stream).splitlines(keepends=True)
+        (_, settings, _, _) = STREAMS[3]
+        prefix = settings.prefix.encode()
+        quits = f"{settings.quit}\n".encode()
+        return b"".join(b"Bye.\n" if line == quits else prefix + line for line in lines)
+
+    return [whole, partial(upTo, b"30000\n"), wholeLines, prefixed, wholeFrames]
+
+
+@given(plays=PLAYS)
+def test_whatGoesOutAnswersWhatCameIn(plays: list[Any]) -> None:
+    """
+    Of any protocol: bytes out are those of the answer to bytes in.
+
+    Those of its bytes that are no whole message, or that came behind the one that ends it, are
+    bytes in and have no answer.  A long answer that is made piece by piece may be broken off.
+    """
+    for which, *rest in plays:
+        client = play(LiveConnections(100), which, *rest)
+        connection = client.link.connection
+        client.link.advance(60)
+        due = len(answers()[which](client.stream[: connection.bytesIn]))
+        assert connection.bytesOut <= due
+        # The fourth has a prefix, which makes answers long.
+        if which != 3 or connection.endedHow == "fin":
+            assert connection.bytesOut == due
+        assert connection.cut <= connection.bytesOut
+        client.link.close()
+
+
+@given(plays=PLAYS, maxBytes=st.integers(1, 100_000))
+def test_noMoreThanItMay(plays: list[Any], maxBytes: int) -> None:
+    """With ``max_bytes`` what is more than that is discarded, and answered by nothing."""
+    live = LiveConnections(100)
+    limits = msgspec.structs.replace(LIMITS, maxBytes=maxBytes)
+    for _, *rest in plays:
+        client = play(live, 0, *rest, limits=limits)
+        connection = client.link.connection
+        client.link.advance(60)
+        assert connection.bytesIn == connection.bytesOut <= maxBytes
+        assert client.sent >= connection.bytesIn + connection.discarded
+        client.link.close()
+
+
+@given(plays=PLAYS)
+def test_theShelf(plays: list[Any]) -> None:
+    """Rows of those that are kept, one by one, are what counters have in all."""
+    live, shelf = LiveConnections(100), Shelf[Ended]()
+    clients = [play(live, *each, shelf=shelf) for each in plays]
+    for client in clients:
+        client.link.advance(60)
+        client.link.close()
+        client.link.advance(60)
+    rows: list[dict[str, Any]] = [ended.told() for ended in shelf.all()]
+    sums = live.totals.snapshot(live)
+    assert sums["open"] == 0
+    assert len(rows) == sums["accepted"] == len(plays)
+    assert Counter(row["reason"] for row in rows) == sums["closed"]
+    ends = Counter((row["reason"], row["end"]) for row in rows)
+    assert ends == {
+        (why, end): count for why, of in sums["ends"].items() for end, count in of.items()
+    }
+    for key in ("bytes_in", "bytes_out", "discarded", "messages", "truncated", "pauses"):
+        assert sum(row[key] for row in rows) == sums[key], key
+    assert sum(row["owed"] for row in rows) == sums["cut_bytes"]
+    assert sum(row["owed"] > 0 for row in rows) == sums["cut"]
+    for row in rows:
+        if row["timeline"] and not row["timeline"]["fell_out"]:
+            # Over and over is told by sums, too.
+            for word, key in (("read", "bytes_in"), ("write", "bytes_out")):
+                assert toldOf(row, word) == row[key]
+        assert row["ended_by"] == {"abort": "us", "rst": "peer"}.get(row["end"], row["ended_by"])
+
+
+@given(st.lists(st.sampled_from(["full", "denied", "rate"]), max_size=400))
+def test_refusals(reasons: list[str]) -> None:
+    """All are counted, and of each reason the last fifty are kept."""
+    refusals = Refusals()
+    refusals.keep(True)
+    for number, reason in enumerate(reasons):
+        refusals.add(reason, ("192.0.2.7", number))
+    assert refusals == Counter(reasons)
+    kept = refusals.kept()
+    assert Counter(each.reason for each in kept) == {
+        reason: min(KEPT, count) for reason, count in Counter(reasons).items()
+    }
+    for reason in {*reasons}:
+        last = [number for number, each in enumerate(reasons) if each == reason][-KEPT:]
+        assert [each.told() for each in kept if each.reason == reason] == [
+            f"192.0.2.7:{number}" for number in last
+        ]
 
 
 def test_theMakerIsTheEcho() -> None:
