@@ -108,8 +108,9 @@ class Client:
             self._peer.ping(data)
             return
         self.send(data)
-        self._peer.until(lambda: len(self._peer.wire) >= len(data), "the echo")
+        self._peer.until(lambda: len(self._peer.wire) >= len(data) or self._peer.end, "the echo")
         assert bytes(self._peer.wire) == data
+        self._peer.wire.clear()
 
     def fill(self) -> None:
         """Send, and read nothing, until it is broken."""
@@ -131,10 +132,14 @@ class Client:
         """FIN alone."""
         self._peer.finish()
 
-    def reset(self) -> None:
-        """RST.  A UNIX socket does so if something was not read."""
+    def reset(self, data: bytes = b"more") -> None:
+        """
+        RST.  A UNIX socket does so if something was not read.
+
+        :param data: what is answered.
+        """
         if self.local:
-            self._peer.send(b"more", reading=False)
+            self._peer.send(data, reading=False)
             self._peer.socket.settimeout(PATIENCE)
             assert self._peer.socket.recv(1, socket.MSG_PEEK)
         self._peer.reset()
