@@ -32,12 +32,19 @@ from echod.wire.timestamps import rfc3339
 
 __all__ = ["Inspection"]
 
+
+def _pending(connection: Connection) -> int:
+    """What its row has as ``unsent`` and ``unread``."""
+    transport = connection.transport
+    return connection.unacknowledged(transport.unsent()) + transport.queued()
+
+
 #: What rows may be sorted by; the greatest comes first.
 _ORDERS: dict[str, Callable[[Connection], float]] = {
     "age": lambda connection: -connection.openedAt,
     "bytes": lambda connection: connection.bytesIn + connection.bytesOut,
     "idle": lambda connection: -max(connection.openedAt, connection.quietSince()),
-    "pending": lambda connection: connection.transport.unsent() + connection.transport.queued(),
+    "pending": _pending,
 }
 #: Connections that are looked at in one go.
 _BATCH = 64

@@ -41,6 +41,9 @@ def test_slices(served: Reloading, sort: str) -> None:
         assert [row["bytes_in"] for row in rows] == sorted(
             (row["bytes_in"] for row in rows), reverse=True
         )
+    if sort == "pending":
+        pending = [row["unsent"] + row["unread"] for row in rows]
+        assert pending == sorted(pending, reverse=True)
     with pytest.raises(UnknownWord):
         served.service.insight.connections(sort="x")
 
