@@ -1,6 +1,6 @@
 """
-The command: ``python -m benchmarks``, and ``python -m benchmarks soak``, ``start`` and ``gate``;
-see ``README.md`` here.
+The command: ``python -m benchmarks``, and ``python -m benchmarks soak``, ``start``, ``gate`` and
+``insight``; see ``README.md`` here.
 
 Exit status 0: every chosen row was measured for echod; 1: one was not, or nothing could be; it
 says nothing about targets, which a shared machine may miss.
@@ -23,6 +23,7 @@ from benchmarks.congestion import CongestionError, use
 from benchmarks.figures import RowResult, spread, verdicts
 from benchmarks.gate import checkOut
 from benchmarks.gate import main as gate
+from benchmarks.insight import main as insight
 from benchmarks.report import bound, environment, json_, markdown, measured
 from benchmarks.rows import BEFORE, ECHOD, PEERS, ROWS, Row, chooseRows, withBefore
 from benchmarks.run import Bench, Progress, allDescriptors, chooseCPUs, siblingsOf
@@ -225,6 +226,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    others = {"soak": soak, "start": start, "gate": gate}
+    others = {"soak": soak, "start": start, "gate": gate, "insight": insight}
     other = others.get(sys.argv[1]) if len(sys.argv) > 1 else None
     sys.exit(main() if other is None else other(sys.argv[2:]))

@@ -128,11 +128,14 @@ class Generator:
         """The next line; empty if there is none any more."""
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
+        # Not select(2): it knows descriptors below 1024 alone.
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
         deadline = time.monotonic() + self._seconds + PATIENCE
         text = b""
         while not text.endswith(b"\n"):
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+            if left <= 0 or not poller.poll(left * 1000):
                 raise LoadError(f"no word from the load generator for {PATIENCE:g} s")
             more = os.read(descriptor, 65536)
             if not more:

@@ -63,6 +63,9 @@ _ECHOD = Peer(
     isEchod=True,
 )
 
+#: For as many connections as fit into 20 000 descriptors where two listeners may have as many.
+_MANY = ("--max-connections", "9200")
+
 PEERS: dict[str, Peer] = {
     ECHOD: _ECHOD,
     BEFORE: replace(_ECHOD, title="echod, before"),
@@ -70,6 +73,12 @@ PEERS: dict[str, Peer] = {
         _ECHOD,
         title="echod, in place",
         command=(*_ECHOD.command, "--option", "raw.in_place=true"),
+    ),
+    "unwatched": replace(
+        _ECHOD,
+        title="echod, without `admin`",
+        command=(*_ECHOD.command, *_MANY),
+        isEchod=False,
     ),
     "c": Peer("C, epoll", ("{build}/epoll_echo", "{port}", "4096"), ("gcc",)),
     "c-64k": Peer("C, epoll, 64 KiB buffers", ("{build}/epoll_echo", "{port}", "65536"), ("gcc",)),
@@ -282,7 +291,7 @@ def _middle(kib: int, connections: int) -> Row:
     )
 
 
-ROWS: tuple[Row, ...] = (
+_ALONE: tuple[Row, ...] = (
     Row(
         name="raw-50",
         title="raw, 64 B ping-pong, 50 connections",
@@ -539,6 +548,42 @@ ROWS: tuple[Row, ...] = (
         metrics=("memory",),
         options=("--max-connections", "1100"),
     ),
+)
+
+
+def _watched(row: Row) -> Row:
+    """
+    The row with an ``admin`` listener, so that each connection has a timeline, beside one without.
+
+    Each turn has new processes, as in the gate: two of one program may differ by some percent.
+    """
+    return replace(
+        row,
+        name=f"watched-{row.name}",
+        title=f"with an `admin` listener: {row.title}",
+        peers=(ECHOD, "unwatched"),
+        targets=(Target("cpu", ("unwatched",), 1.05),),
+        options=("--admin", "tcp:0", *_MANY),
+        fresh=True,
+    )
+
+
+def _watchedIdle(row: Row) -> Row:
+    return replace(
+        _watched(row),
+        title="with an `admin` listener: memory an idle connection, 9000 of them",
+        connections=9000,
+        # 0.7 KiB (717 bytes) more than the 1332 bytes of one that nobody can ask about.
+        targets=(Target("memory", ("unwatched",), (1332 + 717) / 1332),),
+    )
+
+
+_BY_NAME = {row.name: row for row in _ALONE}
+
+ROWS: tuple[Row, ...] = (
+    *_ALONE,
+    *(_watched(_BY_NAME[name]) for name in ("raw-50", "churn", "lines", "bulk")),
+    _watchedIdle(_BY_NAME["idle"]),
     *(_growth(count) for count in (1, 10, 100, 1000, 5000, 10_000, 15_000)),
 )
 

@@ -12,7 +12,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 from xml.etree import ElementTree
@@ -34,6 +36,7 @@ from benchmarks.figures import (
     verdicts,
 )
 from benchmarks.gate import AGAIN, BASE, NAMES, checkOut, gateRow, gateRows, peersOf, table, word
+from benchmarks.insight import Figure, configuration, tableOf
 from benchmarks.load import LoadError, parseLine, parseOutcome
 from benchmarks.measure import childrenTicks, pipeBytes, totalKilobytes
 from benchmarks.peers.aio import Echo, FlowEcho
@@ -163,6 +166,53 @@ def test_middleSizes() -> None:
     }
     for row in rows:
         assert row.targets == (Target("cpu", ("uvloop",), 1.10, 1.00),)
+
+
+def test_watched() -> None:
+    """The load of another row; one has an admin listener, and nothing else differs."""
+    rows = {row.name: row for row in chooseRows(["watched"])}
+    names = ("raw-50", "churn", "lines", "bulk", "idle")
+    assert list(rows) == [f"watched-{name}" for name in names]
+    for name in names:
+        (alone,) = chooseRows([name])
+        row = rows[f"watched-{name}"]
+        assert (row.peers, row.fresh) == ((ECHOD, "unwatched"), True)
+        other = replace(alone, connections=row.connections)
+        assert row.keys(2) == other.keys(2)
+        watched = [*commandOf(PEERS[ECHOD], row.pattern, 7, "/b"), *row.options]
+        assert not PEERS["unwatched"].isEchod
+        unwatched = commandOf(PEERS["unwatched"], row.pattern, 7, "/b")
+        at = watched.index("--admin")
+        assert [*watched[:at], *watched[at + 2 :]] == unwatched
+
+
+def test_tableOf() -> None:
+    """A figure with a target is judged; the least that misses one is told."""
+    text = tableOf(
+        [
+            Figure("told", 0.0123),
+            Figure("just", 0.150, must=0.150),
+            Figure("late", 0.1501, must=0.150),
+            Figure("big", 9 << 20, "B", 8 << 20),
+            Figure("many", 10000, ""),
+        ]
+    )
+    assert text.splitlines()[2:] == [
+        "| told | 12.30 ms |  |  |",
+        "| just | 150.00 ms | 150.00 ms | met |",
+        "| late | 150.10 ms | 150.00 ms | **missed** |",
+        "| big | 9,216 KiB | 8,192 KiB | **missed** |",
+        "| many | 10000 |  |  |",
+    ]
+
+
+def test_insightConfiguration() -> None:
+    """Five listeners, and one to be asked; as many connections fit into 20 000 descriptors."""
+    for path, count in ((None, 5), ("/run/a.sock", 6)):
+        tables = tomllib.loads(configuration(path))["listener"]
+        assert len(tables) == count
+        assert sum(table["max_connections"] for table in tables) < 20_000
+        assert tables[0]["max_connections"] > 10_000
 
 
 def test_flowControl() -> None:
