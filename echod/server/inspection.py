@@ -21,6 +21,7 @@ from echod.insight.identity import numberOf
 from echod.insight.peers import tellPeer
 from echod.insight.refusals import Refusal
 from echod.insight.shelf import Shelf
+from echod.insight.timeline import Timeline
 from echod.measurements import Measurements
 from echod.server.counters import NEVER_OPEN, REFUSED
 from echod.server.listener import Listener
@@ -139,7 +140,7 @@ class Inspection:
         now, timeline = self._service.now(), connection.timeline
         return {
             **rowOf(connection, _placeOf(connection), now),
-            "opened": rfc3339(time.time() - (now - connection.openedAt)),
+            "opened": self._opened(connection.openedAt, timeline),
             **connection.transport.kernelFacts(),
             "timeline": None if timeline is None else timeline.told(),
         }
@@ -154,8 +155,12 @@ class Inspection:
         return (self._ended(each) for each in found if not reason or each.why == reason)
 
     def _ended(self, ended: Ended) -> dict[str, object]:
-        opened = time.time() - (self._service.now() - ended.openedAt)
-        return {"opened": rfc3339(opened), **ended.told()}
+        return {"opened": self._opened(ended.openedAt, ended.timeline), **ended.told()}
+
+    def _opened(self, at: float, timeline: Timeline | None) -> str:
+        """When one was accepted, by the clock; a timeline knows it better than to a tenth."""
+        began = at if timeline is None else timeline.began
+        return rfc3339(time.time() - (self._service.now() - began))
 
     def refused(self, reason: str = "") -> Iterator[dict[str, object]]:
         """See `ServerInsight.refused`."""

