@@ -304,8 +304,8 @@ class Connection(HalfClose):
         self._sweep = sweep = self.owner.sweep
         sweep.add(self)
         self.openedAt = sweep.now
-        if self.owner.timeline:
-            self.timeline = self.owner.beginTimeline()
+        # Its own also where there is none: CPython reads an attribute of the class more slowly.
+        self.timeline = self.owner.beginTimeline() if self.owner.timeline else None
         self.owner.opened(self)
 
     def _beginProtocol(self) -> None:
