@@ -191,12 +191,13 @@ class Timeline:
         first = min(FIRST, self._most // 2)
         gone = max(0, len(self._entries) - self._most)
         self.fellOut += gone
+        # Looked for among those that fall out: mostly it is one, and those that stay are many.
+        fallen = self._entries[first : first + gone]
         del self._entries[first : first + gone]
         # What fell out does not go on: what happens next has an entry of its own.
-        kept = set(map(id, self._entries))
-        if id(self._echo) not in kept:
+        if any(entry is self._echo for entry in fallen):
             self._echo = None
-        self._runs = [run for run in self._runs if id(run) in kept]
+        self._runs = [run for run in self._runs if not any(entry is run for entry in fallen)]
 
     # -- What others read ------------------------------------------------------------------
 

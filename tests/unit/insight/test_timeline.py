@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 from hypothesis import given
@@ -171,3 +172,32 @@ def test_fewEntries(steps: list[str]) -> None:
         assert len(timeline) <= 4
     timeline.echoed(echoed + 9, NOW)
     assert max(event.get("greatest", 0) for event in events(timeline)) == 9
+
+
+def test_longOneDropsCheaply() -> None:
+    """What falls out of a long one costs no look at all those that stay."""
+    timeline = Timeline(10_000, lambda: 0.0)
+    for _ in range(10_000):
+        timeline.add("deadline", "idle")
+    tracemalloc.start()
+    try:
+        timeline.add("deadline", "idle")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert timeline.fellOut == 1
+    # A list of those that stay would take 80 kB.
+    assert most < 20_000
+
+
+def test_whatFellOutBeginsAnew() -> None:
+    """A run that fell out has a new entry when it goes on; one that stayed goes on in its own."""
+    timeline = Timeline(4, lambda: 0.0)
+    for kind in ("read", "write", "pause", "resume", "read", "write"):
+        timeline.repeated(kind)
+    assert timeline.fellOut == 2
+    assert [(event["event"], event["count"]) for event in events(timeline)[2:]] == [
+        ("read", 2),
+        ("resume", 1),
+        ("write", 1),
+    ]
