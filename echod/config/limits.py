@@ -63,7 +63,8 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     :ivar datagramsPerSecond: These are the answers of UDP.  All sources together get ten times
         as many.
     :ivar reflectorPorts: These are source ports of UDP.
-    :ivar timeline: What happens over and over is one event (docs/insight.md).  Unless given it is
+    :ivar timeline: What happens over and over is one event (docs/insight.md); each takes 200 bytes
+        of memory at most.  Unless given it is
         32 where there is an `admin` listener, and else 0.
     :ivar keepalive: After six questions without an answer the peer is gone.
     """

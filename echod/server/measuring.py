@@ -7,7 +7,6 @@ One look at each open connection: about a microsecond.  What is counted is `Tota
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from echod.connection.connection import Connection
@@ -17,11 +16,10 @@ from echod.insight.identity import idOf
 from echod.measurements import DatagramMeasurements, Distribution, Example, StreamMeasurements
 from echod.server.counters import DATAGRAMS_REFUSED, STREAMS_REFUSED, Totals
 from echod.server.distributions import Distributions
-from echod.server.listener import ListenerPlan
 from echod.tls.facts import CertificateExpiry
 from echod.transports.udp import UDPPort
 
-__all__ = ["measureDatagrams", "measureStream", "namesOf"]
+__all__ = ["measureDatagrams", "measureStream"]
 
 #: States that somebody who is not gone may be in; one that was aborted is gone a turn later.
 _STATES = [state for state in State if state not in (State.NEW, State.CLOSED)]
@@ -102,21 +100,6 @@ def measureDatagrams(listener: str, protocol: str, port: UDPPort) -> DatagramMea
         refused=_withAll(DATAGRAMS_REFUSED, port.refused),
         errors=port.errors.total(),
     )
-
-
-def namesOf(plans: Sequence[ListenerPlan]) -> list[str]:
-    """
-    What listeners are called in metrics: as they are configured, so that a restart renames none.
-
-    Where two are alike, as at ports that the system chooses, the later ones have a number.
-    """
-    seen: Counter[str] = Counter()
-    names = []
-    for plan in plans:
-        name = f"{plan.maker.name} {plan.endpoint}"
-        seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
-    return names
 
 
 def _withAll(reasons: Iterable[str], counts: Mapping[str, int]) -> dict[str, int]:

@@ -32,8 +32,8 @@ from echod.server.drain import Drain
 from echod.server.inspection import Inspection
 from echod.server.late_addresses import bindAll
 from echod.server.listener import Listener, ListenerPlan
+from echod.server.listener_names import ListenerNames
 from echod.server.maker_context import MakerContext
-from echod.server.measuring import namesOf
 from echod.server.plan import Plan
 from echod.server.reload import prepare
 from echod.server.reload_record import ReloadRecord
@@ -85,6 +85,7 @@ class EchodService(MultiService):
         self.reloads = ReloadRecord()
         self._certificates = CertificateWatch(lambda: self.listeners, reactor)
         self._madeAt = time.time()
+        self._names = ListenerNames()
         self.draining = False
         self.cutShort = False
         # While it ends; written by stopService and _drained.
@@ -269,7 +270,7 @@ class EchodService(MultiService):
     def measurements(self) -> Measurements:
         """What metrics are made of."""
         everybody = self.everybody()
-        names = namesOf([listener.plan for listener in everybody])
+        names = self._names.of(everybody)
         measured = [each.measured(name) for each, name in zip(everybody, names, strict=True)]
         return Measurements(
             streams=[each for each in measured if isinstance(each, StreamMeasurements)],
