@@ -6,16 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Callable
 
-from twisted.internet.address import UNIXAddress
 from twisted.logger import Logger
 
 from echod.connection.connection import Connection
+from echod.connection.rows import peerOf
 from echod.connection.states import Reason
 from echod.insight.peers import tellPeer
 from echod.insight.refusals import Refusals
-from echod.wire.addresses import describeAddress
 
-__all__ = ["ConnectionLog", "RefusalLog", "SlowLog", "formatPeer"]
+__all__ = ["ConnectionLog", "RefusalLog", "SlowLog"]
 
 _log = Logger()
 
@@ -23,20 +22,8 @@ _log = Logger()
 PAYLOAD = 64
 
 
-def formatPeer(peer: object) -> str:
-    """A peer's address, or a UNIX socket's name, as printable text."""
-    told = describeAddress(peer)
-    if told is not None:
-        return told
-    return "" if isinstance(peer, UNIXAddress) else repr(peer)
-
-
 def _peerOf(connection: Connection) -> str:
-    """Over a network its address, over a UNIX socket who it is, if no PROXY header told more."""
-    found, header = connection.transport.credentials, connection.transport.proxied
-    if found is not None and (header is None or header.source is None):
-        return "process={},user={},group={}".format(*found)
-    return formatPeer(connection.transport.getPeer())
+    return tellPeer(peerOf(connection.transport))
 
 
 class ConnectionLog:

@@ -12,9 +12,10 @@ from twisted.internet.task import Clock
 
 from echod.connection.connection import Connection
 from echod.connection.states import Reason, State
+from echod.insight.peers import tellPeer
 from echod.insight.refusals import Refusals
 from echod.insight.timeline import Timeline
-from echod.server.connection_log import ConnectionLog, RefusalLog, SlowLog, formatPeer
+from echod.server.connection_log import ConnectionLog, RefusalLog, SlowLog
 from echod.server.counters import Totals, toJSON
 from echod.server.distributions import SECONDS as BOUNDS_OF_SECONDS
 from tests.unit.conftest import LogLines
@@ -183,13 +184,17 @@ def test_oneLineOfJSON() -> None:
         (UNIXAddress(b"/a\nb"), "/a\\nb"),
         (UNIXAddress(b"\0\xff\xfe"), "@\\xff\\xfe"),
         (UNIXAddress(None), ""),
-        (None, "None"),
+        (None, ""),
+        (("192.0.2.7", 40000), "192.0.2.7:40000"),
+        (("::1", 40000, 0, 0), "[::1]:40000"),
+        ((7, 0, 1000), "process=7,user=0,group=1000"),
+        ((), ""),
     ],
 )
 def test_peers(peer: object, text: str) -> None:
     """O5: a peer is one line of printable text, whatever its name is made of."""
-    assert formatPeer(peer) == text
-    assert msgspec.json.decode(toJSON(formatPeer(peer))) == text
+    assert tellPeer(peer) == text
+    assert msgspec.json.decode(toJSON(tellPeer(peer))) == text
     assert "\n" not in text
 
 
