@@ -285,6 +285,10 @@ class ServerContext(Protocol):
         """The clock to call later by, and to tell seconds by: the reactor."""
 
     @property
+    def startedAt(self) -> float:
+        """When the server was made, in seconds since 1970."""
+
+    @property
     def insight(self) -> ServerInsight:
         """What happens at the server, connection by connection."""
 

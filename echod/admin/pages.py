@@ -29,7 +29,6 @@ EVENTS = b"/events"
 
 _CONNECTION = b"/connections/"
 _METRICS = b"/metrics"
-_STARTED = time.monotonic()
 
 
 class _Page(Struct, frozen=True):
@@ -141,7 +140,7 @@ class Pages:
     def _counters(self, values: Mapping[str, str]) -> Reply:
         about = {
             "time": rfc3339(time.time()),
-            "uptime": round(time.monotonic() - _STARTED, 3),
+            "uptime": round(time.time() - self._context.startedAt, 3),
             "pid": os.getpid(),
             "version": __version__,
         }

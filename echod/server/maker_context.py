@@ -24,6 +24,8 @@ class _Service(Protocol):
     @property
     def listeners(self) -> Iterable[_Listener]: ...
     @property
+    def startedAt(self) -> float: ...
+    @property
     def insight(self) -> ServerInsight: ...
     def counters(self) -> dict[str, Any]: ...
 
@@ -61,6 +63,11 @@ class MakerContext:
     def clock(self) -> IReactorTime:
         """See `ServerContext.clock`."""
         return self._clock
+
+    @property
+    def startedAt(self) -> float:
+        """See `ServerContext.startedAt`."""
+        return self._service.startedAt
 
     @property
     def insight(self) -> ServerInsight:

@@ -57,6 +57,7 @@ class EchodService(MultiService):
     :param reactor: a Twisted reactor.
     :param monotonic: the clock for deadlines.
     :ivar listeners: those that accept, in the plan's order.
+    :ivar startedAt: when it was made, in seconds since 1970.
     :ivar insight: what happens at them.
     :ivar reloads: how the reloads went; whoever catches what `reload` raises tells it.
     :ivar draining: whether it is about to end.
@@ -84,7 +85,7 @@ class EchodService(MultiService):
         self._socketLost = False
         self.reloads = ReloadRecord()
         self._certificates = CertificateWatch(lambda: self.listeners, reactor)
-        self._madeAt = time.time()
+        self.startedAt = time.time()
         self._names = ListenerNames()
         self.draining = False
         self.cutShort = False
@@ -278,8 +279,8 @@ class EchodService(MultiService):
             lag=self._sweep.lag,
             worstLag=self._sweep.worstLag,
             slow=self._slow.count,
-            startedAt=self._madeAt,
-            reloadedAt=self.reloads.succeededAt or self._madeAt,
+            startedAt=self.startedAt,
+            reloadedAt=self.reloads.succeededAt or self.startedAt,
             reloaded=not self.reloads.refused,
         )
 
