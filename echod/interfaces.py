@@ -285,8 +285,8 @@ class ServerContext(Protocol):
         """The clock to call later by, and to tell seconds by: the reactor."""
 
     @property
-    def startedAt(self) -> float:
-        """When the server was made, in seconds since 1970."""
+    def uptime(self) -> float:
+        """Seconds since the server was made, by a clock that never steps."""
 
     @property
     def insight(self) -> ServerInsight:

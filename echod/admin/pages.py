@@ -140,7 +140,7 @@ class Pages:
     def _counters(self, values: Mapping[str, str]) -> Reply:
         about = {
             "time": rfc3339(time.time()),
-            "uptime": round(time.time() - self._context.startedAt, 3),
+            "uptime": round(self._context.uptime, 3),
             "pid": os.getpid(),
             "version": __version__,
         }

@@ -41,7 +41,8 @@ EVENTS = {
     "fault": "Its protocol raised.",
     "rst": "It was broken; `reason` says by whom: `peer`, `network` or `us`.",
     "quiet": "From here on nothing happened for `us` microseconds.",
-    "end": "It is gone; `reason` says how: `fin`, `rst` (the peer's) or `abort` (ours).",
+    "end": "It is gone; `reason` says how: `fin`, `rst` (the peer's, or the network's) or `abort`"
+    " (ours).",
 }
 
 #: In one turn as many bytes were read as were sent: told as a read and a write.

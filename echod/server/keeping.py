@@ -19,7 +19,7 @@ from echod.insight.timeline import Timeline
 __all__ = ["BURST", "PER_SECOND", "TIMELINE", "Keeping"]
 
 #: Events of a timeline, unless somebody says how many.
-TIMELINE = 32
+TIMELINE = SHORT
 #: Connections that get a timeline: a second, and at once.
 PER_SECOND, BURST = 1000, 1000
 

@@ -24,7 +24,7 @@ class _Service(Protocol):
     @property
     def listeners(self) -> Iterable[_Listener]: ...
     @property
-    def startedAt(self) -> float: ...
+    def uptime(self) -> float: ...
     @property
     def insight(self) -> ServerInsight: ...
     def counters(self) -> dict[str, Any]: ...
@@ -65,9 +65,9 @@ class MakerContext:
         return self._clock
 
     @property
-    def startedAt(self) -> float:
-        """See `ServerContext.startedAt`."""
-        return self._service.startedAt
+    def uptime(self) -> float:
+        """See `ServerContext.uptime`."""
+        return self._service.uptime
 
     @property
     def insight(self) -> ServerInsight:

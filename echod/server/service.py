@@ -57,7 +57,6 @@ class EchodService(MultiService):
     :param reactor: a Twisted reactor.
     :param monotonic: the clock for deadlines.
     :ivar listeners: those that accept, in the plan's order.
-    :ivar startedAt: when it was made, in seconds since 1970.
     :ivar insight: what happens at them.
     :ivar reloads: how the reloads went; whoever catches what `reload` raises tells it.
     :ivar draining: whether it is about to end.
@@ -85,7 +84,8 @@ class EchodService(MultiService):
         self._socketLost = False
         self.reloads = ReloadRecord()
         self._certificates = CertificateWatch(lambda: self.listeners, reactor)
-        self.startedAt = time.time()
+        # When it was made, in seconds since 1970 and by the clock for deadlines.
+        self._startedAt, self._since = time.time(), monotonic()
         self._names = ListenerNames()
         self.draining = False
         self.cutShort = False
@@ -251,6 +251,11 @@ class EchodService(MultiService):
         """What is served."""
         return self._plan
 
+    @property
+    def uptime(self) -> float:
+        """Seconds since it was made."""
+        return self._monotonic() - self._since
+
     def now(self) -> float:
         """What time it is, in monotonic seconds."""
         return self._monotonic()
@@ -279,8 +284,8 @@ class EchodService(MultiService):
             lag=self._sweep.lag,
             worstLag=self._sweep.worstLag,
             slow=self._slow.count,
-            startedAt=self.startedAt,
-            reloadedAt=self.reloads.succeededAt or self.startedAt,
+            startedAt=self._startedAt,
+            reloadedAt=self.reloads.succeededAt or self._startedAt,
             reloaded=not self.reloads.refused,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,7 +82,7 @@ class PlainContext:
     :ivar totals: what `counters` returns.
     :ivar clock: one that stands still until the test advances it.
     :ivar insight: what happens there.
-    :ivar startedAt: when the server was made, in seconds since 1970.
+    :ivar uptime: seconds since the server was made.
     """
 
     draining: bool = False
@@ -91,7 +90,7 @@ class PlainContext:
     totals: Mapping[str, Any] = field(default_factory=dict)
     clock: IReactorTime = field(default_factory=Clock)
     insight: ServerInsight = field(default_factory=PlainInsight)
-    startedAt: float = field(default_factory=time.time)
+    uptime: float = 0.0
 
     @property
     def health(self) -> str:

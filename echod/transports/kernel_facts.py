@@ -94,7 +94,7 @@ class KernelRecord(NamedTuple):
 
 def lastFactsOf(skt: socket.socket, syn: bytes | None) -> KernelRecord | None:
     """
-    The same of a connection that is about to be closed; ``None`` where there is no TCP.
+    What is kept of a connection that is about to be closed; ``None`` where there is no TCP.
 
     :param syn: what `savedSYN` has given, if somebody has asked.
     """
@@ -109,8 +109,8 @@ def savedSYN(skt: socket.socket) -> bytes:
     """
     The headers of the SYN that made the connection, which the kernel gives once, and then forgets.
 
-    None where the listening socket had no `TCP_SAVE_SYN` at that time, and where the connection
-    was made of a SYN cookie.
+    It is empty where the listening socket had no `TCP_SAVE_SYN` at that time, and where the
+    connection was made of a SYN cookie.
     """
     with suppress(OSError):
         return skt.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, _SYN_SIZE)
