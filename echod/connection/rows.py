@@ -20,7 +20,7 @@ from echod.insight.identity import idOf
 from echod.insight.peers import tellPeer
 from echod.insight.timeline import Timeline
 from echod.interfaces import IConnectionTransport, LastFacts
-from echod.transports.layers import LAYERS, ProxyLayer
+from echod.transports.layers import LAYERS
 
 __all__ = ["Ended", "endedOf", "peerOf", "rowOf"]
 
@@ -81,8 +81,8 @@ def rowOf(connection: Connection, place: tuple[str, str], now: float) -> dict[st
     }
 
 
-# What rows call what each layer found out: that a proxy told of somebody is no setting.
-_LAYERS = {layer.name: layer.name for layer in LAYERS} | {ProxyLayer.name: "proxied"}
+# What rows call what each layer found out.
+_LAYERS = {layer.name: layer.rowName or layer.name for layer in LAYERS}
 # Where no layer has found out anything.
 _NOTHING = dict.fromkeys(_LAYERS.values())
 

@@ -229,7 +229,7 @@ class Totals:
             "stalls": closed[Reason.STALLED.value],
             "cut": self.cut,
             "cut_bytes": self.cutBytes,
-            **dict(zip(_KEYS, self._sumsWith(connections), strict=True)),
+            **dict(zip(_KEYS, self.sumsWith(connections), strict=True)),
         }
 
     def _endsByReason(self) -> dict[str, dict[str, int]]:
@@ -238,7 +238,8 @@ class Totals:
             found.setdefault(reason.value, {})[end] = count
         return found
 
-    def _sumsWith(self, connections: Iterable[Connection]) -> list[int]:
+    def sumsWith(self, connections: Iterable[Connection]) -> list[int]:
+        """The sums of those that are gone, and of these: bytes in and out, and so on."""
         sums = list(_summed(self))
         for connection in connections:
             sums = list(map(operator.add, sums, _summed(connection)))

@@ -40,16 +40,11 @@ def measureStream(
     :param live: its connections that are not gone.
     """
     open_: dict[State, int] = dict.fromkeys(_STATES, 0)
-    received, sent, discarded = totals.bytesIn, totals.bytesOut, totals.discarded
-    messages, truncated, pauses, held = totals.messages, totals.truncated, totals.pauses, 0
-    for connection in list(live):
+    connections = list(live)
+    received, sent, discarded, messages, truncated, pauses = totals.sumsWith(connections)
+    held = 0
+    for connection in connections:
         open_[connection.state] += 1
-        received += connection.bytesIn
-        sent += connection.bytesOut
-        discarded += connection.discarded
-        messages += connection.messages
-        truncated += connection.truncated
-        pauses += connection.pauses
         # A subclass of somebody else's may have written it.
         held += connection.attempt(connection.heldBytes, otherwise=0)
     # Inside, times are monotonic.

@@ -61,6 +61,7 @@ class Layer:
         what ``whoami`` tells.
     :cvar reasons: the `echod.connection.states.Reason` values with which it can end a connection
         (``transportFailed``) before the protocol knows of it.
+    :cvar rowName: what rows of connections call what it found out, if not ``name``.
     :cvar tellsPeer: whether it tells who the client is (``identified``).  Limits on sources then
         are about that client, and `trusts` says who may connect.
     """
@@ -69,6 +70,7 @@ class Layer:
     transport: ClassVar[type[SocketStream]]
     reasons: ClassVar[Sequence[str]] = ()
     tellsPeer: ClassVar[bool] = False
+    rowName: ClassVar[str] = ""
 
     #: What an operator might like to know of the settings, a line each.
     notes: Sequence[str] = ()

@@ -140,6 +140,8 @@ class ProxyLayer(Layer):
     transport = Proxied
     reasons = (REASON,)
     tellsPeer = True
+    # That a header told of somebody is no setting.
+    rowName = "proxied"
 
     trusted: Networks
 
