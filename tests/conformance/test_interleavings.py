@@ -90,6 +90,23 @@ class Client:
             self.finished = True
             self.link.finish()
 
+    def play(self, steps: list[tuple[str, int]]) -> None:
+        """Do one of `STEPS` after the other."""
+        for step, size in steps:
+            if step == "send":
+                self.send(size)
+            elif step == "receive":
+                self.receive(size)
+            elif step == "advance":
+                self.link.advance(size)
+            elif step == "turn":
+                for _ in range(size):
+                    self.link.loop.turn()
+            elif step == "drain" and not self.link.gone:
+                self.link.connection.drain()
+            elif step == "finish":
+                self.finish()
+
 
 @given(
     protocol=st.integers(0, len(STREAMS) - 1),
@@ -109,20 +126,7 @@ def test_everyInterleavingEnds(
         receiveBuffer=buffers,
     )
     client = Client(link, stream, expected)
-    for step, size in steps:
-        if step == "send":
-            client.send(size)
-        elif step == "receive":
-            client.receive(size)
-        elif step == "advance":
-            link.advance(size)
-        elif step == "turn":
-            for _ in range(size):
-                link.loop.turn()
-        elif step == "drain" and not link.gone:
-            link.connection.drain()
-        elif step == "finish":
-            client.finish()
+    client.play(steps)
     if last == "reset":
         link.reset()
     elif last == "close":

@@ -94,20 +94,7 @@ def play(
     )
     Counting(live, link, shelf)
     client = Client(link, stream, expected)
-    for step, size in steps:
-        if step == "send":
-            client.send(size)
-        elif step == "receive":
-            client.receive(size)
-        elif step == "advance":
-            link.advance(size)
-        elif step == "turn":
-            for _ in range(size):
-                link.loop.turn()
-        elif step == "drain" and not link.gone:
-            link.connection.drain()
-        elif step == "finish":
-            client.finish()
+    client.play(steps)
     if last in ("reset", "close"):
         getattr(link, last)()
         client.ended = True
