@@ -31,6 +31,7 @@ class Owner:
     :ivar limits: the deadlines to keep.
     :ivar byteRate: what all of its connections together may read, if that is limited.
     :ivar payload: is shown what is read, if anybody wants to see it.
+    :ivar place: what it and its protocol are called.
     :ivar timeline: entries that the timeline of each connection has; 0: it has none.
     """
 
@@ -39,6 +40,7 @@ class Owner:
     byteRate: Turns | None = None
     payload: Callable[[Connection, bytes], None] | None = None
     timeline: int = 0
+    place: tuple[str, str] = ("", "")
 
     def beginTimeline(self) -> Timeline | None:
         """One for a connection that comes, if `timeline` says that there is one."""

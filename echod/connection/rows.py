@@ -45,13 +45,13 @@ def peerOf(transport: IConnectionTransport) -> object:
     return transport.getPeer() if client is None else client
 
 
-def rowOf(connection: Connection, place: tuple[str, str], now: float) -> dict[str, object]:
+def rowOf(connection: Connection, now: float) -> dict[str, object]:
     """
     What there is to see of one that lives, as plain values.
 
-    :param place: its listener, and its protocol.
     :param now: monotonic seconds.
     """
+    listener, protocol = connection.owner.place
     transport = connection.transport
     unsent = transport.unsent()
     deadline = connection.nextDeadline(now, unsent)
@@ -59,8 +59,8 @@ def rowOf(connection: Connection, place: tuple[str, str], now: float) -> dict[st
     reason = connection.reason
     return {
         "id": connection.id,
-        "listener": place[0],
-        "protocol": place[1],
+        "listener": listener,
+        "protocol": protocol,
         "peer": tellPeer(peerOf(transport)),
         "state": connection.state.value,
         "age": _seconds(now - connection.openedAt),
@@ -98,10 +98,10 @@ class Ended(NamedTuple):
     :ivar failure: what failed in TLS or in a header, if anything did.
     :ivar lastFacts: what the kernel knew as it was closed, where it was asked.
     :ivar overhead: see `IConnectionTransport.overhead`.
-    :ivar number: see `echod.insight.identity`.
     :ivar place: its listener and its protocol.
+    :ivar number: see `echod.insight.identity`.
     :ivar closedAt: monotonic seconds, to a tenth; so is ``openedAt``.
-    :ivar layers: what the layers found out, and who the peer is if they know better; ``None``
+    :ivar layers: what the layers found out, and ``toldPeer`` who the peer is, as text; ``None``
         where there are none.
     """
 
@@ -124,10 +124,11 @@ class Ended(NamedTuple):
     brokenBy: int
     lastFacts: LastFacts | None
     overhead: int
-    number: int
     place: tuple[str, str]
+    number: int
     closedAt: float
     layers: Mapping[str, object] | None
+    toldPeer: str | None
 
     @property
     def why(self) -> str:
@@ -137,9 +138,9 @@ class Ended(NamedTuple):
     @property
     def peer(self) -> str:
         """Who it was, as text."""
-        if self.layers is None:
-            return tellPeer(self.credentials or self.client)
-        return str(self.layers[_PEER])
+        if self.toldPeer is not None:
+            return self.toldPeer
+        return tellPeer(self.credentials or self.client)
 
     @property
     def bytesOut(self) -> int:
@@ -165,12 +166,11 @@ class Ended(NamedTuple):
         if timeline is not None:
             # Not to a tenth of a second.
             lived = timeline.seconds
-        layers = dict(self.layers or _NOTHING)
-        layers.pop(_PEER, None)
+        listener, protocol = self.place
         return {
             "id": idOf(self.number),
-            "listener": self.place[0],
-            "protocol": self.place[1],
+            "listener": listener,
+            "protocol": protocol,
             "peer": self.peer,
             "state": self.state.value,
             "seconds": round(max(0.0, lived), 6),
@@ -186,39 +186,35 @@ class Ended(NamedTuple):
             "owed": self.cut,
             "unacknowledged": self.unacknowledged,
             "failure": self.failure,
-            **layers,
+            **(self.layers or _NOTHING),
             **({} if self.lastFacts is None else self.lastFacts.told()),
             "timeline": None if timeline is None else timeline.told(),
         }
 
 
-_PEER = "peer"
 # In the order of the fields of `Ended`; read at one go, which is not a call of Python's for each.
 _copied = operator.attrgetter(
     *("reason", "state", "broken", "cut", "openedAt", "timeline", "_seen", "_replied"),
     *("discarded", "messages", "truncated", "pauses", "transport.echoedBytes"),
     *("transport.client", "transport.credentials", "transport.failure", "transport.brokenBy"),
-    *("transport.lastFacts", "transport.overhead"),
+    *("transport.lastFacts", "transport.overhead", "owner.place"),
 )
 
 
-def endedOf(
-    connection: Connection, place: tuple[str, str], now: float, layered: bool = False
-) -> Ended:
+def endedOf(connection: Connection, now: float, layered: bool = False) -> Ended:
     """
     What there is to keep of one that is gone.
 
-    :param place: its listener, and its protocol.
     :param now: monotonic seconds.
     :param layered: whether there are layers that may have found something out.
     """
-    layers = None
+    layers = toldPeer = None
     if layered:
         transport = connection.transport
-        layers = {**_layers(transport.facts()), _PEER: tellPeer(peerOf(transport))}
+        layers, toldPeer = _layers(transport.facts()), tellPeer(peerOf(transport))
     # Ended(…), which is a call of Python's more.
     number = connection._number or connection.number
-    return tuple.__new__(Ended, (*_copied(connection), number, place, now, layers))
+    return tuple.__new__(Ended, (*_copied(connection), number, now, layers, toldPeer))
 
 
 def _seconds(seconds: float) -> float:

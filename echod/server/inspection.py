@@ -93,7 +93,7 @@ class Inspection:
         def asked(connection: Connection) -> bool:
             return (
                 connection.state not in GONE
-                and listener in _placeOf(connection)[0]
+                and listener in connection.owner.place[0]
                 and (not state or connection.state.value == state)
                 and (networks is None or _isIn(networks, connection))
             )
@@ -121,7 +121,7 @@ class Inspection:
         found.sort(key=lambda _: next(known), reverse=True)
         for connection in found:
             if connection.state not in GONE:
-                yield rowOf(connection, _placeOf(connection), self._service.now())
+                yield rowOf(connection, self._service.now())
 
     def connection(self, name: str) -> dict[str, object] | None:
         """See `ServerInsight.connection`."""
@@ -139,7 +139,7 @@ class Inspection:
     def _story(self, connection: Connection) -> dict[str, object]:
         now, timeline = self._service.now(), connection.timeline
         return {
-            **rowOf(connection, _placeOf(connection), now),
+            **rowOf(connection, now),
             "opened": self._opened(connection.openedAt, timeline),
             **connection.transport.kernelFacts(),
             "timeline": None if timeline is None else timeline.told(),
@@ -208,12 +208,6 @@ def _refusal(found: tuple[Refusal, str]) -> dict[str, object]:
         "reason": refusal.reason,
         "peer": tellPeer(refusal.peer),
     }
-
-
-def _placeOf(connection: Connection) -> tuple[str, str]:
-    """Its listener, the one that accepted it, and its protocol."""
-    place: tuple[str, str] = getattr(connection.owner, "place", ("", ""))
-    return place
 
 
 def _isIn(networks: Networks, connection: Connection) -> bool:

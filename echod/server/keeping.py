@@ -32,7 +32,6 @@ class Keeping:
     What one listener keeps.
 
     :param shelf: where records go.
-    :param place: what the listener and its protocol are called.
     :param entries: of a timeline; with 0 there are none, and everybody that is gone is kept.
     :param sweep: the clock.
     :param layered: whether there are layers that find something out.
@@ -42,7 +41,6 @@ class Keeping:
     def __init__(
         self,
         shelf: Shelf[Ended],
-        place: tuple[str, str],
         entries: int,
         sweep: Sweep,
         *,
@@ -50,7 +48,6 @@ class Keeping:
         apart: bool,
     ) -> None:
         self._shelf = shelf
-        self._place = place
         self._entries = entries
         self._sweep = sweep
         self._layered = layered
@@ -77,7 +74,7 @@ class Keeping:
         timeline = connection.timeline
         if timeline is None and self._entries and _isOrdinary(connection):
             return
-        ended = endedOf(connection, self._place, self._sweep.now, self._layered)
+        ended = endedOf(connection, self._sweep.now, self._layered)
         apart = self._apart or not connection.bytesIn
         # A health check is no example of how connections end, be it by RST.
         example = not apart or connection.reason not in _BY_CHECKS

@@ -178,6 +178,8 @@ class Listener(Service):
 
     #: See `IStreamProtocolMaker`.
     lasts = False
+    #: Events of the timeline of each connection; 0: there is none.
+    timeline = 0
 
     @property
     def connectionCount(self) -> int:

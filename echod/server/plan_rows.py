@@ -96,7 +96,7 @@ def _table(listener: Listener) -> dict[str, object]:
 def _limits(listener: Listener) -> dict[str, object]:
     """Those that are in force, also where nobody has given one."""
     limits: dict[str, object] = msgspec.to_builtins(listener.plan.limits)
-    return {**limits, "timeline": getattr(listener, "timeline", 0)}
+    return {**limits, "timeline": listener.timeline}
 
 
 def _layers(listener: Listener) -> dict[str, object]:

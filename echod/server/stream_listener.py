@@ -102,7 +102,7 @@ class StreamListener(Listener, Accepts):
         self._choosy = self._teller is not None or self._sources.refuses
         self._notes = self._sources.counts
         self.timeline = plan.limits.timeline or 0
-        self._place = (self.describe(), plan.maker.name)
+        self.place = (self.describe(), plan.maker.name)
         # Where its connections' stories go, if anybody can ask for them; written by observe.
         self._shelf: Shelf[Ended] | None = None
         self._keeping: Keeping | None = None
@@ -114,7 +114,7 @@ class StreamListener(Listener, Accepts):
         if isinstance(self._endpoint, TCPEndpoint):
             here = self._port.getHost()
             self._endpoint = asBound(self._endpoint, here.host, here.port)
-        self._place = (self.describe(), self._plan.maker.name)
+        self.place = (self.describe(), self._plan.maker.name)
         self._keepFor(self._shelf)
         self._log = None
         self._beginLog()
@@ -182,7 +182,6 @@ class StreamListener(Listener, Accepts):
         if shelf is not None:
             self._keeping = Keeping(
                 shelf,
-                self._place,
                 self.timeline,
                 self.sweep,
                 layered=bool(self._plan.layers),
@@ -200,18 +199,13 @@ class StreamListener(Listener, Accepts):
     def _beginLog(self) -> None:
         connections, payload = self._logs
         self._notes = self._sources.counts or connections
-        log = self._log or ConnectionLog(self._place[0])
+        log = self._log or ConnectionLog(self.place[0])
         self._log = log if connections else None
         self.payload = log.payload if payload else None
 
     def connections(self) -> list[Connection]:
         """See `Listener.connections`."""
         return list(self._live)
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """What it and its protocol are called."""
-        return self._place
 
     def renew(self, plan: ListenerPlan) -> None:
         """See `Listener.renew`."""

@@ -53,9 +53,7 @@ class Counting(Owner):
         self._inner = link.connection.owner
         self._keeping = None
         if shelf is not None:
-            self._keeping = Keeping(
-                shelf, ("test", "test"), 0, self._inner.sweep, layered=False, apart=False
-            )
+            self._keeping = Keeping(shelf, 0, self._inner.sweep, layered=False, apart=False)
         self.sweep, self.limits = self._inner.sweep, self._inner.limits
         live.opened(link.connection)
         link.connection.owner = self

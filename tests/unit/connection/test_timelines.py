@@ -224,7 +224,7 @@ def test_unacknowledgedAtTheirReset() -> None:
     link.reset()
     link.pump(lambda: link.gone)
     connection = link.connection
-    ended = endedOf(connection, ("", ""), 0.0)
+    ended = endedOf(connection, 0.0)
     assert connection.cut == 0
     assert 0 < (ended.unacknowledged or 0) < connection.bytesOut
     assert ended.told()["unacknowledged"] == ended.unacknowledged

@@ -23,7 +23,7 @@ class Clock:
 
 def keeping(shelf: Shelf[Ended], entries: int = 32) -> tuple[Keeping, Clock]:
     clock: Any = Clock()
-    return Keeping(shelf, PLACE, entries, clock, layered=False, apart=False), clock
+    return Keeping(shelf, entries, clock, layered=False, apart=False), clock
 
 
 def ended(data: bytes = b"hello") -> Link:
@@ -32,6 +32,7 @@ def ended(data: bytes = b"hello") -> Link:
     made = raw.makeFactory(RawOptions()).buildProtocol(nowhere)
     assert isinstance(made, Connection)
     link = memoryLink(made)
+    link.connection.owner.place = PLACE
     assert link.exchange(data) == data
     return link
 
