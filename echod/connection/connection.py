@@ -40,7 +40,7 @@ _OPEN, _ABORTED = State.OPEN, State.ABORTED
 _CONNECTED, _LAYERED = Event.CONNECTED, Event.LAYERED
 _PEER_FIN, _LOST, _EOF = Event.PEER_FIN, Event.LOST, Reason.EOF
 # What a timeline tells of them.
-_TOLD = {
+_IN_TIMELINE = {
     Event.READY: "handshake",
     Event.DRAIN: "drain",
     Event.END: "ending",
@@ -294,9 +294,9 @@ class Connection(HalfClose):
         if reason is not None and self.reason is None:
             self.reason = reason
         self.state, actions = step
-        if self.timeline is not None and event in _TOLD:
+        if self.timeline is not None and event in _IN_TIMELINE:
             why = self.reason if event is Event.END else None
-            self.timeline.add(_TOLD[event], "" if why is None else why.value)
+            self.timeline.add(_IN_TIMELINE[event], "" if why is None else why.value)
         for action in actions:
             action(self)
 

@@ -19,6 +19,7 @@ from echod.connection.metering import UNLIMITED, Meter
 from echod.connection.states import State
 
 __all__ = [
+    "FOR_TIMELINE",
     "INPUT_HELD",
     "LIMITED",
     "OUTPUT_FULL",
@@ -26,7 +27,6 @@ __all__ = [
     "RATE",
     "SLICE",
     "SLICES",
-    "TOLD",
     "FlowControl",
 ]
 
@@ -54,9 +54,9 @@ PAUSES = {
     RATE: "rate",
 }
 #: Why each read is looked at: a timeline tells of it, or it is limited, or shown.
-TOLD, LIMITED = 1, 2
+FOR_TIMELINE, LIMITED = 1, 2
 # Those that a timeline tells: what lasts for a turn is none of them.
-_TOLD = (OUTPUT_FULL, INPUT_HELD, RATE)
+_LASTING = (OUTPUT_FULL, INPUT_HELD, RATE)
 
 
 @implementer(IPushProducer)
@@ -76,8 +76,8 @@ class FlowControl(ProtocolHooks):
     _inputEnded = False
     # When the protocol last made progress; written for each read, and by progressed.
     _progressAt = 0.0
-    # Why each read is looked at by Connection._look, if it is: `TOLD`, or `LIMITED`, which may
-    # change it; what limits how much may be read at a time, if anything does.  Written by
+    # Why each read is looked at by Connection._look, if it is: `FOR_TIMELINE`, or `LIMITED`, which
+    # may change it; what limits how much may be read at a time, if anything does.  Written by
     # _beginToMeter.
     _watched = 0
     _meter: Meter | None = None
@@ -164,7 +164,7 @@ class FlowControl(ProtocolHooks):
         return [name for bit, name in PAUSES.items() if self._paused & bit]
 
     def _pause(self, why: int) -> None:
-        if self.timeline is not None and not self._paused & why and why in _TOLD:
+        if self.timeline is not None and not self._paused & why and why in _LASTING:
             self.timeline.repeated("pause", reason=PAUSES[why])
         self._paused |= why
         if self._stopsReading(why) and self.state is not State.LINGERING:
@@ -212,7 +212,7 @@ class FlowControl(ProtocolHooks):
         if self._meter or limits.maxBytes or owner.payload:
             self._watched = LIMITED
         elif self.timeline is not None:
-            self._watched = TOLD
+            self._watched = FOR_TIMELINE
 
     def showReads(self) -> None:
         """The owner wants to see what is read, from now on (`Owner.payload`)."""

@@ -1,8 +1,8 @@
 """
 How values are distributed: `Histogram`, and an example of each size, `Exemplar`.
 
-Plain counts, which `echod.admin.metrics` shows as Prometheus does.  To take in a value costs a
-fifth of a microsecond, so it is done where a connection ends and not where bytes pass.
+Plain counts, as Prometheus has them.  To take in a value costs a fifth of a microsecond, so it is
+done where a connection ends and not where bytes pass.
 """
 
 from __future__ import annotations
